@@ -1,0 +1,53 @@
+//! How long Debian 12 takes to be made from its archive, by postroj and by its peers.
+//!
+//!     cargo build --release && cargo run --release -p benches --bin bootstrap -- [RUNS]
+//!
+//! All use the host's apt sources, so the same mirror, and the same package set:
+//! mmdebstrap's `apt` variant with systemd, systemd-sysv and dbus.
+
+use anyhow::{Context, Result};
+use benches::{Candidate, alternate, installed, report};
+
+const PACKAGES: &str = "systemd,systemd-sysv,dbus";
+
+fn main() -> Result<()> {
+    let runs = std::env::args().nth(1).map_or(Ok(3), |n| n.parse()).context("RUNS")?;
+    let postroj = std::env::current_exe()?.with_file_name("postroj");
+    anyhow::ensure!(postroj.exists(), "{} is missing: cargo build --release", postroj.display());
+    let work = format!("/var/tmp/postroj-bench-bootstrap-{}", rustix::process::getuid().as_raw());
+    std::fs::create_dir_all(&work)?;
+    let postroj = postroj.display();
+    let pull = format!("{postroj} --store {work}/store pull --force -q debian-12");
+    let forget = format!("{postroj} --store {work}/store system prune");
+    let list = |warm: bool| {
+        let ours = Candidate::new("postroj pull debian-12", &pull);
+        let mut list = vec![if warm { ours } else { ours.before(&forget) }];
+        if installed("mmdebstrap") {
+            list.push(Candidate::new(
+                "mmdebstrap --variant=apt",
+                &format!(
+                    "mmdebstrap --quiet --variant=apt --include={PACKAGES} bookworm {work}/mm.tar"
+                ),
+            ));
+        }
+        if installed("debootstrap") && rustix::process::getuid().is_root() && !warm {
+            let clean = format!("rm -rf {work}/debootstrap");
+            list.push(
+                Candidate::new(
+                    "debootstrap --variant=minbase",
+                    &format!(
+                        "debootstrap --variant=minbase --include={PACKAGES} bookworm {work}/debootstrap"
+                    ),
+                )
+                .before(&clean),
+            );
+        }
+        list
+    };
+    report("bootstrap of Debian 12, nothing cached", &alternate(&list(false), runs)?);
+    report(
+        "bootstrap of Debian 12, packages in postroj's cache (mmdebstrap keeps none)",
+        &alternate(&list(true), runs)?,
+    );
+    Ok(())
+}

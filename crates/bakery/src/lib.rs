@@ -1,0 +1,7 @@
+//! Where images come from. A source turns a reference into an unpacked root, or
+//! one that a [`spec::recipe::Recipe`] must finish. Nothing here runs anything.
+
+pub mod source;
+
+mod compression;
+mod digest;

@@ -1,0 +1,102 @@
+//! The `[bootstrap.FAMILY]` tables of postroj's configuration.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+
+/// What was configured for one family of distributions.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(crate) struct Configuration {
+    /// Where the archive is.
+    pub(crate) mirror: Option<String>,
+    /// Where the archive of security updates is.
+    pub(crate) security_mirror: Option<String>,
+    /// The keyring for both.
+    pub(crate) keyring: Option<PathBuf>,
+    /// Whether an expired Release is refused.
+    pub(crate) check_valid_until: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Document {
+    #[serde(default)]
+    bootstrap: BTreeMap<String, Configuration>,
+}
+
+/// Reads the text of a configuration file; tables of others are left to them.
+///
+/// # Errors
+/// It is no TOML, or a key is unknown.
+fn parse(text: &str, family: &str) -> Result<Configuration> {
+    let mut document: Document = toml::from_str(text)?;
+    Ok(document.bootstrap.remove(family).unwrap_or_default())
+}
+
+impl Configuration {
+    /// Reads the user's and the system's files, as far as there are any.
+    ///
+    /// # Errors
+    /// One cannot be read or understood.
+    pub(crate) fn read(family: &str) -> Result<Self> {
+        let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
+        let user =
+            std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
+        let directories = user.or(home).into_iter().chain([PathBuf::from("/etc")]);
+        let mut merged = Self::default();
+        for directory in directories {
+            let path = directory.join("postroj/config.toml");
+            if let Some(next) = read_file(&path, family)? {
+                merged = merged.or(next);
+            }
+        }
+        Ok(merged)
+    }
+
+    /// What is not set here is taken from another.
+    fn or(self, other: Self) -> Self {
+        Self {
+            mirror: self.mirror.or(other.mirror),
+            security_mirror: self.security_mirror.or(other.security_mirror),
+            keyring: self.keyring.or(other.keyring),
+            check_valid_until: self.check_valid_until.or(other.check_valid_until),
+        }
+    }
+}
+
+fn read_file(path: &Path, family: &str) -> Result<Option<Configuration>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => {
+            let parsed = parse(&text, family);
+            Ok(Some(parsed.with_context(|| format!("reading configuration {}", path.display()))?))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            Err(error).with_context(|| format!("reading configuration {}", path.display()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_of_a_family() {
+        let text = "[other]\nx = 1\n[bootstrap.debian]\nmirror = \"http://deb.example.org/debian\"\n\
+            keyring = \"/k.gpg\"\ncheck-valid-until = false\n[bootstrap.ubuntu]\nsecurity-mirror = \"http://x\"\n";
+        let debian = parse(text, "debian").unwrap();
+        assert_eq!(debian.mirror.as_deref(), Some("http://deb.example.org/debian"));
+        assert_eq!(debian.keyring.as_deref(), Some(Path::new("/k.gpg")));
+        assert_eq!(debian.check_valid_until, Some(false));
+        assert_eq!(debian.security_mirror, None);
+        assert_eq!(parse(text, "ubuntu").unwrap().security_mirror.as_deref(), Some("http://x"));
+        assert_eq!(parse(text, "fedora").unwrap(), Configuration::default());
+        let merged = parse(text, "ubuntu").unwrap().or(debian.clone());
+        assert_eq!(merged.mirror, debian.mirror);
+        assert!(parse("[bootstrap.debian]\nmirorr = \"x\"", "debian").is_err());
+        assert!(parse("bootstrap = 1", "debian").is_err());
+    }
+}

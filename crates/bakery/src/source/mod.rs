@@ -1,0 +1,84 @@
+//! The seam behind which every kind of image source stands.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use spec::event::Tell;
+use spec::image::{Config, Image, Origin};
+use spec::recipe::Recipe;
+use spec::reference::Reference;
+use store::{NewLayer, Store};
+
+pub mod bootstrap;
+mod directory;
+mod tar;
+
+/// What a pull may use.
+pub struct Context<'a> {
+    /// Where the result goes, and where downloads are kept.
+    pub store: &'a Store,
+    /// Who hears of progress.
+    pub tell: &'a dyn Tell,
+    /// What the user asked for.
+    pub options: &'a Options,
+    /// The image that the reference named before, if any.
+    pub previous: Option<&'a Image>,
+}
+
+/// The user's wishes for a pull.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Archive to bootstrap from, instead of configuration and the host's apt sources.
+    pub mirror: Option<String>,
+    /// OpenPGP keyring for it.
+    pub keyring: Option<PathBuf>,
+    /// Packages to add to a bootstrapped system.
+    pub include: Vec<String>,
+    /// OCI platform, such as `linux/arm64`; the host's where not given.
+    pub platform: Option<String>,
+    /// Make anew even where nothing changed.
+    pub force: bool,
+}
+
+/// What a pull found.
+pub enum Pulled {
+    /// `Context::previous` is what the reference still means.
+    UpToDate,
+    /// An unpacked root, to be baked and recorded.
+    Draft(Box<Draft>),
+}
+
+/// An image that only lacks its recipe's effect, its facts and its record.
+pub struct Draft {
+    /// The one layer, unpacked.
+    pub layer: NewLayer,
+    /// What finishes it; empty for what is finished already.
+    pub recipe: Recipe,
+    /// The image's configuration.
+    pub config: Config,
+    /// Where it came from; its JSON's digest names the image and the layer.
+    pub origin: Origin,
+    /// Names it gets besides the reference's own, such as a label's canonical spelling.
+    pub names: Vec<String>,
+}
+
+/// A kind of place that images come from.
+pub trait ImageSource: Sync {
+    /// Whether this source serves the reference.
+    fn accepts(&self, reference: &Reference) -> bool;
+
+    /// Finds out what the reference means now and unpacks it if that is new.
+    ///
+    /// # Errors
+    /// Names what was fetched or read, why it failed and what to do about it.
+    /// Nothing that was unpacked remains.
+    fn pull(&self, reference: &Reference, context: &Context<'_>) -> Result<Pulled>;
+}
+
+/// Every source there is.
+pub const SOURCES: &[&dyn ImageSource] = &[&bootstrap::Source, &tar::Source, &directory::Source];
+
+/// The source that serves a reference.
+pub fn find(reference: &Reference) -> Option<&'static dyn ImageSource> {
+    SOURCES.iter().copied().find(|source| source.accepts(reference))
+}

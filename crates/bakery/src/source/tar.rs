@@ -1,0 +1,123 @@
+//! Tar archives of a whole root file system, compressed or not.
+
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::fs::OFlags;
+use spec::event::{Event, Tell};
+use spec::image::{Config, Origin};
+use spec::reference::Reference;
+use store::NewLayer;
+use store::unpack::{Limits, Style, Summary, unpack};
+
+use super::{Context, Draft, ImageSource, Pulled};
+use crate::compression::Compression;
+use crate::digest::Hashing;
+
+/// The source of `tar:PATH`.
+pub(crate) struct Source;
+
+impl ImageSource for Source {
+    fn accepts(&self, reference: &Reference) -> bool {
+        matches!(reference, Reference::Tar(_))
+    }
+
+    fn pull(&self, reference: &Reference, context: &Context<'_>) -> Result<Pulled> {
+        let Reference::Tar(path) = reference else { bail!("{reference} is no tar archive") };
+        let mut archive = open(path)?;
+        let text = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
+        if let Some(known) = previous(context) {
+            context.tell.tell(Event::Phase { name: "comparing".into() });
+            let digest = Hashing::new(&archive).digest().with_context(|| reading(path))?;
+            if known == format!("sha256:{digest}") {
+                return Ok(Pulled::UpToDate);
+            }
+            archive.rewind().with_context(|| reading(path))?;
+        }
+        context.tell.tell(Event::Phase { name: "unpacking".into() });
+        let layer = context.store.new_layer()?;
+        let digest = fill(&layer, archive, text, context.tell).with_context(|| reading(path))?;
+        let shell = distro::facts::shell(layer.root());
+        Ok(Pulled::Draft(Box::new(Draft {
+            layer,
+            recipe: Default::default(),
+            config: Config { cmd: vec![shell.into()], ..Config::default() },
+            origin: Origin::Tar { path: text.to_owned(), digest: format!("sha256:{digest}") },
+            names: Vec::new(),
+        })))
+    }
+}
+
+fn reading(path: &Path) -> String {
+    format!("reading the archive {}", path.display())
+}
+
+/// A fifo would hang us, and could be read only once.
+fn open(path: &Path) -> Result<File> {
+    let mut options = File::options();
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, OFlags::NONBLOCK.bits() as i32);
+    let file = options.read(true).open(path).with_context(|| reading(path))?;
+    ensure!(file.metadata()?.is_file(), "{} is no regular file", path.display());
+    Ok(file)
+}
+
+/// The digest that the archive had when the reference was pulled before.
+fn previous<'a>(context: &Context<'a>) -> Option<&'a str> {
+    match &context.previous?.origin {
+        Origin::Tar { digest, .. } if !context.options.force => Some(digest),
+        _ => None,
+    }
+}
+
+/// Unpacks; returns the SHA-256 of the whole file in hex.
+fn fill(layer: &NewLayer, archive: File, what: &str, tell: &dyn Tell) -> Result<String> {
+    let total = archive.metadata()?.len();
+    let mut start = [0; 6];
+    let known = read_start(&archive, &mut start)?;
+    let compression = Compression::of_content(&start[..known]);
+    let mut hashing = Hashing::new(archive);
+    let progress = Progress { inner: &mut hashing, what, total, done: 0, told: 0, tell };
+    let decoder = compression.decoder(progress)?;
+    let summary = unpack(decoder, layer.root(), Style::Plain, &Limits::default(), &mut |_| {})?;
+    ensure!(summary.entries > 0, "the archive is empty");
+    warn(&summary, tell);
+    hashing.digest()
+}
+
+fn read_start(archive: &File, start: &mut [u8]) -> Result<usize> {
+    Ok(rustix::io::pread(archive, start, 0)?)
+}
+
+fn warn(summary: &Summary, tell: &dyn Tell) {
+    for note in &summary.notes {
+        tell.tell(Event::Warning { text: note.clone() });
+    }
+}
+
+/// Tells how much of the file has been read.
+struct Progress<'a, R> {
+    inner: R,
+    what: &'a str,
+    total: u64,
+    done: u64,
+    told: u64,
+    tell: &'a dyn Tell,
+}
+
+/// Bytes between two pieces of news.
+const STEP: u64 = 1 << 20;
+
+impl<R: Read> Read for Progress<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.done += count as u64;
+        if self.done >= self.told + STEP {
+            self.told = self.done;
+            let (done, total) = (self.done >> 20, self.total.div_ceil(STEP));
+            self.tell.tell(Event::Step { what: format!("MiB of {}", self.what), done, total });
+        }
+        Ok(count)
+    }
+}

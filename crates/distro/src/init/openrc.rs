@@ -1,0 +1,26 @@
+//! OpenRC.
+
+use sys::rooted::Root;
+
+use super::{Entry, Init};
+
+/// OpenRC, on its own openrc-init(8) or as the service manager of busybox's or System V's
+/// init: Alpine, Gentoo and Debian do the latter.
+pub(super) struct Openrc;
+
+const PROGRAMS: [&str; 3] = ["/sbin/openrc-init", "/usr/sbin/openrc-init", "/usr/bin/openrc-init"];
+
+/// What the inittab of the other inits runs.
+const MANAGERS: [&str; 3] = ["/sbin/openrc", "/usr/sbin/openrc", "/usr/bin/openrc"];
+
+impl Init for Openrc {
+    fn name(&self) -> &'static str {
+        "openrc"
+    }
+
+    fn recognise(&self, root: &Root, entry: &Entry) -> Option<&'static str> {
+        let Some(path) = entry.path() else { return Entry::first_of(root, &PROGRAMS) };
+        let below = Entry::first_of(root, &MANAGERS).is_some();
+        (below || entry.is_any_of(root, &PROGRAMS)).then_some(path)
+    }
+}

@@ -1,0 +1,26 @@
+//! s6.
+
+use sys::rooted::Root;
+
+use super::{Entry, Init};
+
+/// s6-linux-init, or a bare s6-svscan, as process 1. It supervises under other inits too,
+/// so that its being there tells nothing: `/sbin/init` must be it.
+pub(super) struct S6;
+
+const PROGRAMS: [&str; 4] =
+    ["/sbin/s6-linux-init", "/usr/bin/s6-linux-init", "/bin/s6-svscan", "/usr/bin/s6-svscan"];
+
+/// What s6-linux-init-maker(8) writes; the administrator copies it to `/sbin/init`.
+const MADE: &str = "/etc/s6-linux-init/current/bin/init";
+
+impl Init for S6 {
+    fn name(&self) -> &'static str {
+        "s6"
+    }
+
+    fn recognise(&self, root: &Root, entry: &Entry) -> Option<&'static str> {
+        let made = || Entry::first_of(root, &[MADE]).is_some();
+        entry.path().filter(|_| entry.is_any_of(root, &PROGRAMS) || made())
+    }
+}

@@ -1,0 +1,20 @@
+//! dnf.
+
+use super::{PackageManager, rpm};
+
+/// dnf(8), version 4: Red Hat's and Fedora's until 40.
+pub(super) struct Dnf;
+
+impl PackageManager for Dnf {
+    fn name(&self) -> &'static str {
+        "dnf"
+    }
+
+    fn programs(&self) -> &'static [&'static str] {
+        &["/usr/bin/dnf"]
+    }
+
+    fn databases(&self) -> &'static [&'static str] {
+        &rpm::DATABASES
+    }
+}

@@ -1,0 +1,20 @@
+//! dnf5.
+
+use super::{PackageManager, rpm};
+
+/// dnf5(8): Fedora from 41 on.
+pub(super) struct Dnf5;
+
+impl PackageManager for Dnf5 {
+    fn name(&self) -> &'static str {
+        "dnf5"
+    }
+
+    fn programs(&self) -> &'static [&'static str] {
+        &["/usr/bin/dnf5"]
+    }
+
+    fn databases(&self) -> &'static [&'static str] {
+        &rpm::DATABASES
+    }
+}

@@ -1,0 +1,58 @@
+//! The package managers that an image may have.
+
+use sys::rooted::Root;
+
+mod apk;
+mod apt;
+mod dnf;
+mod dnf5;
+mod emerge;
+mod kiss;
+mod microdnf;
+mod nix;
+mod pacman;
+mod pkgtools;
+mod rpm;
+mod rpm_ostree;
+mod xbps;
+mod yum;
+mod zypper;
+
+/// A kind of package manager.
+pub trait PackageManager: Sync {
+    /// What it is called, in lower case.
+    fn name(&self) -> &'static str;
+
+    /// Absolute paths of its program, of which one exists where it is installed.
+    fn programs(&self) -> &'static [&'static str];
+
+    /// Absolute paths of its database, of which one exists where it manages the system.
+    /// Hosts that build images have several package managers, but are managed by one.
+    fn databases(&self) -> &'static [&'static str];
+}
+
+/// Every package manager there is. The first that both is installed and manages the
+/// system has it: front ends of one database stand in the order of preference.
+pub const PACKAGE_MANAGERS: &[&dyn PackageManager] = &[
+    &apt::Apt,
+    &rpm_ostree::RpmOstree,
+    &dnf5::Dnf5,
+    &dnf::Dnf,
+    &yum::Yum,
+    &microdnf::Microdnf,
+    &zypper::Zypper,
+    &pacman::Pacman,
+    &apk::Apk,
+    &xbps::Xbps,
+    &emerge::Emerge,
+    &pkgtools::Pkgtools,
+    &kiss::Kiss,
+    &nix::Nix,
+];
+
+/// Finds the package manager of `root`; `None` where there is none, as in most application
+/// images, or where it may not be looked at.
+pub fn find(root: &Root) -> Option<&'static dyn PackageManager> {
+    let any = |paths: &[&str]| paths.iter().any(|path| root.exists(path).unwrap_or(false));
+    PACKAGE_MANAGERS.iter().copied().find(|kind| any(kind.programs()) && any(kind.databases()))
+}

@@ -1,0 +1,21 @@
+//! yum.
+
+use super::{PackageManager, rpm};
+
+/// yum(8), version 3: CentOS 7, Amazon Linux 2. Later systems have the name as a link
+/// to dnf, which is recognised before.
+pub(super) struct Yum;
+
+impl PackageManager for Yum {
+    fn name(&self) -> &'static str {
+        "yum"
+    }
+
+    fn programs(&self) -> &'static [&'static str] {
+        &["/usr/bin/yum"]
+    }
+
+    fn databases(&self) -> &'static [&'static str] {
+        &rpm::DATABASES
+    }
+}

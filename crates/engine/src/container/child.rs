@@ -1,0 +1,532 @@
+//! The machine's first process: it executes the prepared steps, and reports the one that fails.
+//!
+//! Everything up to [`Step::Pivot`] sees the host's files; nothing in here resolves a
+//! path of the image but through [`sys::rooted`], which cannot leave the image's root.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::process::Signal;
+use rustix::thread::UnshareFlags;
+use sys::mount::{self, Attributes};
+use sys::process::{self, Strings};
+use sys::rooted::Root;
+use sys::socket::Channel;
+
+use super::init;
+use super::step::{EtcFile, Protected, Step, Tree};
+use crate::Streams;
+
+/// First byte of the launcher's only message.
+pub(super) const GO: u8 = b'G';
+/// First byte of a message that carries the terminal's master end.
+pub(super) const TERMINAL: u8 = b'T';
+/// First byte of a message about a failure: then the step's index and the errno.
+pub(super) const FAILED: u8 = b'F';
+
+/// Of directories made for a mount or as a working directory.
+const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
+
+/// Exit status of a process that reported a failure.
+const REPORTED: u8 = 125;
+
+/// Executes the steps; never returns.
+pub(super) fn run(steps: &[Step], launcher: Channel, streams: Streams) -> ! {
+    let launcher = Some(launcher);
+    let mut child = Child { launcher, streams, trees: Vec::new(), root: None, terminal: None };
+    for (index, step) in steps.iter().enumerate() {
+        if let Err(error) = child.execute(step) {
+            child.report(index, &error);
+            process::exit_now(REPORTED);
+        }
+    }
+    process::exit_now(REPORTED)
+}
+
+struct Child {
+    launcher: Option<Channel>,
+    streams: Streams,
+    trees: Vec<Option<OwnedFd>>,
+    root: Option<Root>,
+    terminal: Option<OwnedFd>,
+}
+
+impl Child {
+    fn report(&self, index: usize, error: &io::Error) {
+        let mut message = [FAILED, 0, 0, 0, 0, 0, 0, 0, 0];
+        message[1..5].copy_from_slice(&(index as u32).to_le_bytes());
+        message[5..9].copy_from_slice(&error.raw_os_error().unwrap_or(0).to_le_bytes());
+        if let Some(launcher) = &self.launcher {
+            // Without a launcher there is nobody to tell.
+            let _ = launcher.send(&message, &[]);
+        }
+    }
+
+    fn execute(&mut self, step: &Step) -> io::Result<()> {
+        match step {
+            Step::DieWithLauncher => self.die_with_launcher(),
+            Step::Session => Ok(rustix::process::setsid().map(drop)?),
+            Step::PrivateMounts => mount::make_private(),
+            Step::Loopback => sys::loopback::up(),
+            Step::Hostname(name) => Ok(rustix::system::sethostname(name.as_bytes())?),
+            Step::AwaitLauncher => self.await_launcher(),
+            Step::BecomeRoot => sys::userns::become_root(),
+            Step::CgroupNamespace => sys::process::unshare(UnshareFlags::NEWCGROUP),
+            Step::Scratch { directory } => scratch(directory),
+            Step::Layers(trees) => self.layers(trees),
+            Step::EtcFiles(files) => etc_files(files),
+            Step::OverlayRoot { options } => {
+                mount::filesystem(c"overlay", c"r", Attributes::default(), options)?;
+                self.enter_root()
+            }
+            Step::DirectoryRoot(tree) => {
+                let tree = self.tree(tree, false)?;
+                mount::attach_at(tree.as_fd(), c"r")?;
+                self.enter_root()
+            }
+            Step::Filesystem { target, fstype, data, attributes } => {
+                self.filesystem(target, fstype, data, *attributes)
+            }
+            Step::Bind { target, tree, recursive, attributes } => {
+                self.bind(target, tree, *recursive, *attributes)
+            }
+            Step::OverlayMount { target, tree, index, options } => {
+                self.overlay_mount(target, tree, *index, options)
+            }
+            Step::Cgroups { legacy, unified } => self.cgroups(legacy, *unified),
+            Step::Devices(names) => self.devices(names),
+            Step::DeviceLinks => self.at("/dev", device_links),
+            Step::Terminal => self.make_terminal(),
+            Step::Protect { root, paths, empty } => self.protect(root, paths, empty),
+            Step::ReadonlyRoot => {
+                let read_only = Attributes { read_only: true, ..Attributes::default() };
+                mount::set_attributes(self.root()?.as_fd(), read_only, false)
+            }
+            Step::Pivot => self.pivot(),
+            Step::Rlimit { resource, soft, hard, .. } => sys::rlimits::set(*resource, *soft, *hard),
+            Step::Streams { stdin } => self.streams(*stdin),
+            Step::CloseDescriptors => self.close_descriptors(),
+            Step::WorkingDirectory(path) => working_directory(path),
+            Step::BoundCapabilities(set) => sys::caps::bound(*set),
+            Step::Seccomp(filter) => filter.install(),
+            Step::User { uid, gid, groups } => become_user(*uid, *gid, groups),
+            Step::Capabilities(set) => sys::caps::set(*set),
+            Step::NoNewPrivileges => Ok(rustix::thread::set_no_new_privs(true)?),
+            Step::Init => self.init(),
+            Step::Execute { args, env, path } => Err(execute(args, env, path)),
+        }
+    }
+
+    /// The signal is lost when the ids change, so this is done again after that
+    /// (prctl(2), PR_SET_PDEATHSIG); whether the launcher died before is seen at its socket.
+    fn die_with_launcher(&self) -> io::Result<()> {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        let Some(launcher) = &self.launcher else { return Ok(()) };
+        let mut poll = [rustix::event::PollFd::new(launcher, rustix::event::PollFlags::empty())];
+        let now = rustix::event::Timespec::default();
+        rustix::event::poll(&mut poll, Some(&now))?;
+        if poll[0].revents().contains(rustix::event::PollFlags::HUP) {
+            process::exit_now(REPORTED);
+        }
+        Ok(())
+    }
+
+    fn await_launcher(&mut self) -> io::Result<()> {
+        let mut message = [0];
+        let launcher = self.launcher.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let (_, trees) = launcher.receive(&mut message)?;
+        if message != [GO] {
+            // The launcher is gone, or gave up and says why itself.
+            process::exit_now(REPORTED);
+        }
+        self.trees = trees.into_iter().map(Some).collect();
+        Ok(())
+    }
+
+    /// A detached copy of a tree.
+    fn tree(&mut self, tree: &Tree, recursive: bool) -> io::Result<OwnedFd> {
+        match tree {
+            Tree::Received(index) => self
+                .trees
+                .get_mut(*index)
+                .and_then(Option::take)
+                .ok_or_else(|| io::ErrorKind::NotFound.into()),
+            Tree::Path(path) => mount::copy_tree(rustix::fs::CWD, path, recursive),
+        }
+    }
+
+    fn layers(&mut self, trees: &[Tree]) -> io::Result<()> {
+        for (index, tree) in trees.iter().enumerate() {
+            let name = cstring(format!("l{index}"))?;
+            match tree {
+                // A link instead of a mount: short in the options, and with nothing to escape.
+                Tree::Path(path) => rustix::fs::symlink(path, &name)?,
+                Tree::Received(_) => {
+                    let tree = self.tree(tree, false)?;
+                    directory(&name, 0o755)?;
+                    mount::attach_at(tree.as_fd(), &name)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn enter_root(&mut self) -> io::Result<()> {
+        let root = open_directory(c"r")?;
+        rustix::process::fchdir(&root)?;
+        self.root = Some(Root::from_fd(root));
+        Ok(())
+    }
+
+    fn root(&self) -> io::Result<&Root> {
+        self.root.as_ref().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Where something is to be mounted; a directory is made where nothing is.
+    fn target_directory(&self, target: &str) -> io::Result<OwnedFd> {
+        let root = self.root()?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match root.open_in(target, flags, Mode::empty()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                root.create_dir_all(target, DIRECTORY_MODE)?;
+                root.open_in(target, flags, Mode::empty())
+            }
+            other => other,
+        }
+    }
+
+    fn target_file(&self, target: &str) -> io::Result<OwnedFd> {
+        let root = self.root()?;
+        match root.open_in(target, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if let Some((parent, _)) = target.rsplit_once('/').filter(|(p, _)| !p.is_empty()) {
+                    root.create_dir_all(parent, DIRECTORY_MODE)?;
+                }
+                let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+                root.open_in(target, flags, Mode::from_raw_mode(0o644))
+            }
+            other => other,
+        }
+    }
+
+    fn filesystem(
+        &self,
+        target: &str,
+        fstype: &CStr,
+        data: &CStr,
+        attributes: Attributes,
+    ) -> io::Result<()> {
+        self.at(target, || mount::filesystem(fstype, c".", attributes, data))
+    }
+
+    /// Does something with `target` as the current directory, then returns to the root.
+    fn at(&self, target: &str, act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        rustix::process::fchdir(self.target_directory(target)?)?;
+        act()?;
+        Ok(rustix::process::fchdir(self.root()?.as_fd())?)
+    }
+
+    fn bind(
+        &mut self,
+        target: &str,
+        tree: &Tree,
+        recursive: bool,
+        attributes: Attributes,
+    ) -> io::Result<()> {
+        let tree = self.tree(tree, recursive)?;
+        if attributes.any() {
+            mount::set_attributes(tree.as_fd(), attributes, recursive)?;
+        }
+        let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&tree)?.st_mode);
+        let target = match kind {
+            rustix::fs::FileType::Directory => self.target_directory(target)?,
+            _ => self.target_file(target)?,
+        };
+        mount::attach(tree.as_fd(), target.as_fd())
+    }
+
+    fn overlay_mount(
+        &mut self,
+        target: &str,
+        tree: &Tree,
+        index: usize,
+        options: &CStr,
+    ) -> io::Result<()> {
+        let tree = self.tree(tree, false)?;
+        let target = self.target_directory(target)?;
+        rustix::process::fchdir(self.scratch()?)?;
+        let lower = cstring(format!("h{index}"))?;
+        for (name, mode) in [("h", 0o755), ("u", 0o755), ("w", 0o700), ("m", 0o755)] {
+            directory(&cstring(format!("{name}{index}"))?, mode)?;
+        }
+        mount::attach_at(tree.as_fd(), &lower)?;
+        let merged = cstring(format!("m{index}"))?;
+        mount::filesystem(c"overlay", &merged, Attributes::default(), options)?;
+        let merged = mount::copy_tree(rustix::fs::CWD, &merged, false)?;
+        mount::attach(merged.as_fd(), target.as_fd())?;
+        Ok(rustix::process::fchdir(self.root()?.as_fd())?)
+    }
+
+    /// The parent of the root's mount point.
+    fn scratch(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(self.root()?.as_fd(), c"..", flags, Mode::empty())?)
+    }
+
+    fn cgroups(&self, legacy: &[CString], unified: bool) -> io::Result<()> {
+        let inert = Attributes { read_only: true, nosuid: true, nodev: true, noexec: true };
+        if legacy.is_empty() {
+            return match unified {
+                true => self.filesystem("/sys/fs/cgroup", c"cgroup2", c"", inert),
+                false => Ok(()),
+            };
+        }
+        let writable = Attributes { read_only: false, ..inert };
+        self.filesystem("/sys/fs/cgroup", c"tmpfs", c"mode=0755,size=64k", writable)?;
+        for controllers in legacy {
+            let target = format!("/sys/fs/cgroup/{}", controllers.to_string_lossy());
+            self.filesystem(&target, c"cgroup", controllers, inert)?;
+        }
+        if unified {
+            self.filesystem("/sys/fs/cgroup/unified", c"cgroup2", c"", inert)?;
+        }
+        let read_only = Attributes { read_only: true, ..Attributes::default() };
+        mount::set_attributes(self.target_directory("/sys/fs/cgroup")?.as_fd(), read_only, false)
+    }
+
+    fn devices(&self, names: &[CString]) -> io::Result<()> {
+        self.at("/dev", || {
+            for name in names {
+                // The launcher's own node: `/dev` is the host's until the pivot.
+                let source = cstring(format!("/dev/{}", name.to_string_lossy()))?;
+                empty_file(name)?;
+                mount::bind(&source, name)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn make_terminal(&mut self) -> io::Result<()> {
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let ptmx = self.root()?.open_in("/dev/pts/ptmx", flags, Mode::empty())?;
+        let (master, slave) = sys::pty::open(ptmx)?;
+        // By the descriptor, not by the path: nobody can put another file in between.
+        let tree = mount::copy_tree(slave.as_fd(), c"", false)?;
+        let console = self.target_file("/dev/console")?;
+        mount::attach(tree.as_fd(), console.as_fd())?;
+        let launcher = self.launcher.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        launcher.send(&[TERMINAL], &[master.as_fd()])?;
+        self.terminal = Some(slave);
+        Ok(())
+    }
+
+    fn protect(&self, root: &str, paths: &Protected, empty: &CStr) -> io::Result<()> {
+        let read_only = Attributes { read_only: true, ..Attributes::default() };
+        self.at(root, || {
+            for path in &paths.readonly {
+                mount::bind(path, path)?;
+                mount::set_attributes_at(path, read_only)?;
+            }
+            for path in &paths.hidden_files {
+                mount::bind(c"/dev/null", path)?;
+            }
+            for path in &paths.hidden_directories {
+                mount::bind(empty, path)?;
+                mount::set_attributes_at(path, read_only)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn pivot(&mut self) -> io::Result<()> {
+        rustix::process::fchdir(self.root()?.as_fd())?;
+        // pivot_root(2), NOTES: the old root ends up below the new one, at the same place.
+        rustix::process::pivot_root(c".", c".")?;
+        rustix::mount::unmount(c".", rustix::mount::UnmountFlags::DETACH)?;
+        rustix::process::chdir(c"/")?;
+        self.root = None;
+        Ok(())
+    }
+
+    fn streams(&mut self, stdin: bool) -> io::Result<()> {
+        if let Some(terminal) = self.terminal.take() {
+            sys::pty::control(terminal.as_fd())?;
+            rustix::stdio::dup2_stdin(&terminal)?;
+            rustix::stdio::dup2_stdout(&terminal)?;
+            return Ok(rustix::stdio::dup2_stderr(&terminal)?);
+        }
+        if !stdin {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            let null = rustix::fs::open(c"/dev/null", flags, Mode::empty())?;
+            rustix::stdio::dup2_stdin(&null)?;
+        } else if let Some(input) = &self.streams.input {
+            rustix::stdio::dup2_stdin(input)?;
+        }
+        if let Some(output) = &self.streams.output {
+            rustix::stdio::dup2_stdout(output)?;
+        }
+        if let Some(error) = &self.streams.error {
+            rustix::stdio::dup2_stderr(error)?;
+        }
+        Ok(())
+    }
+
+    fn close_descriptors(&mut self) -> io::Result<()> {
+        self.trees.clear();
+        if let Some(launcher) = self.launcher.take() {
+            self.launcher = Some(process::close_all_but(launcher)?);
+        }
+        Ok(())
+    }
+
+    /// Process 1 becomes an init, and goes on here as its child.
+    fn init(&mut self) -> io::Result<()> {
+        sys::signals::block_all();
+        if let Some(child) = process::fork()? {
+            // Else the launcher would wait for this end of its socket as well.
+            self.launcher = None;
+            init::run(child);
+        }
+        Ok(())
+    }
+}
+
+fn scratch(path: &CStr) -> io::Result<()> {
+    mount::filesystem(c"tmpfs", path, Attributes::default(), c"mode=0755")?;
+    rustix::process::chdir(path)?;
+    rustix::process::umask(Mode::empty());
+    for (name, mode) in [(c"u", 0o755), (c"w", 0o700), (c"r", 0o755), (c"e", 0o555)] {
+        directory(name, mode)?;
+    }
+    Ok(())
+}
+
+/// Writes to the upper layer before it is used: no mount and no copy-up is needed, and
+/// nothing of the image is in the way. The layer's own `/etc` keeps its owner and mode.
+fn etc_files(files: &[EtcFile]) -> io::Result<()> {
+    match uppermost_etc()? {
+        Some(etc) if rustix::fs::FileType::from_raw_mode(etc.st_mode).is_dir() => {
+            directory(c"u/etc", etc.st_mode & 0o7777)?;
+            if (etc.st_uid, etc.st_gid) != (0, 0) {
+                let (uid, gid) =
+                    (rustix::fs::Uid::from_raw(etc.st_uid), rustix::fs::Gid::from_raw(etc.st_gid));
+                // An id that this namespace does not map cannot be given; root's stays.
+                let _ = rustix::fs::chown(c"u/etc", Some(uid), Some(gid));
+            }
+        }
+        // A link there is the image's own business: nothing is supplied.
+        Some(_) => return Ok(()),
+        None => directory(c"u/etc", 0o755)?,
+    }
+    let etc = open_directory(c"u/etc")?;
+    for file in files {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(file.mode);
+        let fd = rustix::fs::openat(&etc, &file.name, flags, mode)?;
+        let mut left = file.content.as_slice();
+        while !left.is_empty() {
+            left = &left[rustix::io::write(&fd, left)?..];
+        }
+    }
+    Ok(())
+}
+
+fn uppermost_etc() -> io::Result<Option<rustix::fs::Stat>> {
+    for index in 0.. {
+        match rustix::fs::lstat(cstring(format!("l{index}/etc"))?) {
+            Ok(stat) => return Ok(Some(stat)),
+            Err(rustix::io::Errno::NOENT) => {
+                if rustix::fs::lstat(cstring(format!("l{}", index + 1))?).is_err() {
+                    return Ok(None);
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(None)
+}
+
+/// Links that every program may expect (runtime-spec 1.2, runtime-linux.md, "Dev symbolic links").
+fn device_links() -> io::Result<()> {
+    for (target, name) in [
+        (c"/proc/self/fd", c"fd"),
+        (c"/proc/self/fd/0", c"stdin"),
+        (c"/proc/self/fd/1", c"stdout"),
+        (c"/proc/self/fd/2", c"stderr"),
+        (c"pts/ptmx", c"ptmx"),
+    ] {
+        rustix::fs::symlink(target, name)?;
+    }
+    Ok(())
+}
+
+/// Not through a magic link, and not outside of the root: a working directory such as
+/// `/proc/self/fd/7` would otherwise lead to whatever that is (CVE-2024-21626).
+fn working_directory(path: &CStr) -> io::Result<()> {
+    let open = || {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::NO_MAGICLINKS;
+        rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), resolve)
+    };
+    let opened = match open() {
+        Err(rustix::io::Errno::NOENT) => {
+            let root = Root::open(std::path::Path::new("/"))?;
+            root.create_dir_all(path.to_string_lossy().as_ref(), DIRECTORY_MODE)?;
+            open()
+        }
+        other => other,
+    };
+    rustix::process::fchdir(opened?)?;
+    let here = rustix::process::getcwd(Vec::new())?;
+    if here.to_bytes().starts_with(b"/") { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+}
+
+fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    use rustix::process::{Gid, Uid};
+    let groups: Vec<Gid> = groups.iter().map(|g| Gid::from_raw(*g)).collect();
+    match rustix::thread::set_thread_groups(&groups) {
+        // A namespace of one id forbids it (user_namespaces(7)), and then there are none to set.
+        Err(rustix::io::Errno::PERM) if groups.is_empty() => {}
+        other => other?,
+    }
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    Ok(rustix::thread::set_thread_res_uid(uid, uid, uid)?)
+}
+
+/// execvpe(3), but for its shell: what has no format is not executed.
+fn execute(args: &Strings, env: &Strings, path: &[CString]) -> io::Error {
+    sys::signals::reset();
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let mut denied = None;
+    for candidate in path {
+        let error = process::execve(candidate, args, env);
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {}
+            io::ErrorKind::PermissionDenied => denied = Some(error),
+            _ => return error,
+        }
+    }
+    denied.unwrap_or_else(|| io::Error::from_raw_os_error(rustix::io::Errno::NOENT.raw_os_error()))
+}
+
+fn directory(path: &CStr, mode: u32) -> io::Result<()> {
+    Ok(rustix::fs::mkdir(path, Mode::from_raw_mode(mode))?)
+}
+
+fn empty_file(name: &CStr) -> io::Result<()> {
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+    rustix::fs::open(name, flags, Mode::from_raw_mode(0o666))?;
+    Ok(())
+}
+
+fn open_directory(path: &CStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+fn cstring(text: String) -> io::Result<CString> {
+    CString::new(text).map_err(|_| io::ErrorKind::InvalidInput.into())
+}

@@ -1,0 +1,358 @@
+//! Plan to steps: everything that can be decided, allocated or refused is, before
+//! there is a process that could be left half-made.
+
+use std::ffi::CString;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use spec::ids::IdMapping;
+use spec::plan::{self, Mount, MountKind, Network, Plan, Root};
+use sys::caps;
+use sys::mount::Attributes;
+use sys::process::{Namespaces, Strings};
+use sys::seccomp::Filter;
+
+use super::filter;
+use super::step::{EtcFile, Protected, Step, Tree};
+
+/// Steps, and what the launcher itself must do for them.
+pub(super) struct Prepared {
+    pub(super) namespaces: Namespaces,
+    pub(super) steps: Vec<Step>,
+    /// Trees to be opened with the machine's ids, in the order of [`Tree::Received`].
+    pub(super) trees: Vec<WantedTree>,
+}
+
+/// A tree that only the launcher can open: with ids mapped.
+pub(super) struct WantedTree {
+    pub(super) path: CString,
+    pub(super) recursive: bool,
+}
+
+/// What the launcher knows of itself.
+pub(super) struct Means<'a> {
+    /// May show files with other ids: root of the initial user namespace.
+    pub(super) maps_ids: bool,
+    /// The overlay is mounted in a user namespace other than the initial one.
+    pub(super) in_userns: bool,
+    /// An empty place to mount on.
+    pub(super) scratch: &'a Path,
+    /// Control group hierarchies (v1) that the machine has a group in, and whether v2 is one.
+    pub(super) cgroups: (Vec<String>, bool),
+}
+
+pub(super) fn prepare(plan: &Plan, means: &Means<'_>) -> Result<Prepared> {
+    let mut builder = Builder { plan, means, steps: Vec::new(), trees: Vec::new() };
+    builder.isolate()?;
+    builder.root()?;
+    for mount in &plan.mounts {
+        builder.mount(mount)?;
+    }
+    builder.confine()?;
+    builder.become_command()?;
+    Ok(Prepared { namespaces: namespaces(plan), steps: builder.steps, trees: builder.trees })
+}
+
+fn namespaces(plan: &Plan) -> Namespaces {
+    let mut namespaces = Namespaces::MOUNT | Namespaces::PID | Namespaces::UTS | Namespaces::IPC;
+    if plan.network == Network::Loopback {
+        namespaces |= Namespaces::NET;
+    }
+    if matches!(plan.ids, IdMapping::Private { .. }) {
+        namespaces |= Namespaces::USER;
+    }
+    if !plan.limits.any() {
+        namespaces |= Namespaces::CGROUP;
+    }
+    namespaces
+}
+
+struct Builder<'a> {
+    plan: &'a Plan,
+    means: &'a Means<'a>,
+    steps: Vec<Step>,
+    trees: Vec<WantedTree>,
+}
+
+impl Builder<'_> {
+    /// What needs no ids comes first: it is done while helpers still write the id maps.
+    fn isolate(&mut self) -> Result<()> {
+        self.steps.extend([Step::DieWithLauncher, Step::Session, Step::PrivateMounts]);
+        if self.plan.network == Network::Loopback {
+            self.steps.push(Step::Loopback);
+        }
+        self.steps.push(Step::Hostname(self.plan.hostname.clone()));
+        self.steps.push(Step::AwaitLauncher);
+        if self.has_userns() {
+            self.steps.push(Step::BecomeRoot);
+        }
+        if self.plan.limits.any() {
+            self.steps.push(Step::CgroupNamespace);
+        }
+        let directory = cstring(&self.means.scratch.to_string_lossy(), "the run directory")?;
+        self.steps.push(Step::Scratch { directory });
+        Ok(())
+    }
+
+    fn has_userns(&self) -> bool {
+        matches!(self.plan.ids, IdMapping::Private { .. })
+    }
+
+    fn tree(&mut self, path: &str, recursive: bool) -> Result<Tree> {
+        let path = cstring(path, "a path")?;
+        if !(self.means.maps_ids && self.has_userns()) {
+            return Ok(Tree::Path(path));
+        }
+        self.trees.push(WantedTree { path, recursive });
+        Ok(Tree::Received(self.trees.len() - 1))
+    }
+
+    fn root(&mut self) -> Result<()> {
+        match &self.plan.root {
+            Root::Directory { path } => {
+                let tree = self.tree(path, false)?;
+                self.steps.push(Step::DirectoryRoot(tree));
+            }
+            Root::Overlay { layers, .. } => {
+                if layers.is_empty() {
+                    bail!("the image has no layers");
+                }
+                let trees =
+                    layers.iter().rev().map(|l| self.tree(l, false)).collect::<Result<Vec<_>>>()?;
+                let lower: Vec<String> = (0..trees.len()).map(|n| format!("l{n}")).collect();
+                let options = self.overlay_options(&lower.join(":"), "u", "w")?;
+                self.steps.push(Step::Layers(trees));
+                self.etc_files()?;
+                self.steps.push(Step::OverlayRoot { options });
+            }
+        }
+        Ok(())
+    }
+
+    fn etc_files(&mut self) -> Result<()> {
+        let files = self
+            .plan
+            .files
+            .iter()
+            .map(|file| {
+                Ok(EtcFile {
+                    name: cstring(&file.name, "a file name")?,
+                    content: file.content.clone().into_bytes(),
+                    mode: file.mode,
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        self.steps.push(Step::EtcFiles(files));
+        Ok(())
+    }
+
+    /// In a user namespace overlayfs keeps its own attributes under `user.` (Linux 5.11,
+    /// Documentation/filesystems/overlayfs.rst, "User xattr").
+    fn overlay_options(&self, lower: &str, upper: &str, work: &str) -> Result<CString> {
+        let userxattr = if self.means.in_userns || self.has_userns() { ",userxattr" } else { "" };
+        let text = format!("lowerdir={lower},upperdir={upper},workdir={work}{userxattr}");
+        // mount(2): the options are one page at most.
+        if text.len() >= 4096 {
+            bail!("the image has too many layers for one overlay mount");
+        }
+        cstring(&text, "overlay options")
+    }
+
+    fn mount(&mut self, mount: &Mount) -> Result<()> {
+        let target = mount.target.clone();
+        match &mount.kind {
+            MountKind::Filesystem { fstype, data, attributes } => {
+                self.steps.push(Step::Filesystem {
+                    target: target.clone(),
+                    fstype: cstring(fstype, "a file system type")?,
+                    data: cstring(data, "mount options")?,
+                    attributes: convert(attributes),
+                });
+                if target == "/dev" {
+                    let names = self.plan.devices.iter().map(|d| cstring(d, "a device name"));
+                    self.steps.push(Step::Devices(names.collect::<Result<_>>()?));
+                    self.steps.push(Step::DeviceLinks);
+                }
+            }
+            MountKind::Bind { source, recursive, create_source, attributes } => {
+                let tree = self.bind_source(source, *recursive, *create_source)?;
+                let (recursive, attributes) = (*recursive, convert(attributes));
+                self.steps.push(Step::Bind { target, tree, recursive, attributes });
+            }
+            MountKind::Overlay { source } => {
+                let tree = self.tree(source, false)?;
+                let index = self.steps.len();
+                let [lower, upper, work] = ["h", "u", "w"].map(|name| format!("{name}{index}"));
+                let options = self.overlay_options(&lower, &upper, &work)?;
+                self.steps.push(Step::OverlayMount { target, tree, index, options });
+            }
+            MountKind::Cgroup => {
+                let (legacy, unified) = &self.means.cgroups;
+                let legacy = legacy.iter().map(|c| cstring(c, "a controller"));
+                let legacy = legacy.collect::<Result<Vec<_>>>()?;
+                self.steps.push(Step::Cgroups { legacy, unified: *unified });
+            }
+        }
+        Ok(())
+    }
+
+    fn bind_source(&mut self, source: &str, recursive: bool, create: bool) -> Result<Tree> {
+        // The kernel's own trees have no ids to map.
+        if source == "/sys" {
+            return Ok(Tree::Path(cstring(source, "a path")?));
+        }
+        match std::fs::metadata(source) {
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && create => {
+                std::fs::create_dir_all(source)
+                    .with_context(|| format!("cannot make the directory {source} to mount"))?;
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot mount {source}")),
+        }
+        self.tree(source, recursive)
+    }
+
+    /// Nothing is mounted after this.
+    fn confine(&mut self) -> Result<()> {
+        if self.plan.process.terminal {
+            self.steps.push(Step::Terminal);
+        }
+        let empty = self.means.scratch.join("e");
+        let empty = cstring(&empty.to_string_lossy(), "the run directory")?;
+        for root in ["/proc", "/sys"] {
+            let paths = protected(root, &self.plan.masked_paths, &self.plan.readonly_paths)?;
+            self.steps.push(Step::Protect { root, paths, empty: empty.clone() });
+        }
+        if let Root::Overlay { read_only: true, .. } = self.plan.root {
+            self.steps.push(Step::ReadonlyRoot);
+        }
+        self.steps.push(Step::Pivot);
+        Ok(())
+    }
+
+    fn become_command(&mut self) -> Result<()> {
+        let process = &self.plan.process;
+        for limit in &process.rlimits {
+            let resource = sys::rlimits::resource(&limit.name)
+                .ok_or_else(|| anyhow!("unknown resource limit {:?}", limit.name))?;
+            let (name, soft, hard) = (limit.name.clone(), limit.soft, limit.hard);
+            self.steps.push(Step::Rlimit { name, resource, soft, hard });
+        }
+        self.steps.push(Step::Streams { stdin: process.stdin });
+        self.steps.push(Step::CloseDescriptors);
+        let cwd = cstring(&process.cwd, "the working directory")?;
+        self.steps.push(Step::WorkingDirectory(cwd));
+        self.credentials(process)?;
+        if process.init {
+            self.steps.push(Step::Init);
+        }
+        self.steps.push(execute(process)?);
+        Ok(())
+    }
+
+    /// Without no_new_privs a filter needs the rights that are about to be given up, so it comes
+    /// first; with it, last, so that it need not allow what the steps before do.
+    fn credentials(&mut self, process: &plan::Process) -> Result<()> {
+        let set = caps::Set::of(process.capabilities.iter().map(String::as_str))
+            .map_err(|name| anyhow!("unknown capability {name:?}"))?;
+        let filter = process.seccomp.as_ref().map(filter);
+        self.steps.push(Step::BoundCapabilities(set));
+        let (early, late) = if process.no_new_privileges { (None, filter) } else { (filter, None) };
+        self.steps.extend(early.map(Step::Seccomp));
+        let (uid, gid, groups) = (process.uid, process.gid, process.groups.clone());
+        self.steps.push(Step::User { uid, gid, groups });
+        if uid == 0 {
+            self.steps.push(Step::Capabilities(set));
+        }
+        self.steps.push(Step::DieWithLauncher);
+        if process.no_new_privileges {
+            self.steps.push(Step::NoNewPrivileges);
+        }
+        self.steps.extend(late.map(Step::Seccomp));
+        Ok(())
+    }
+}
+
+/// What of these exists, by its kind: it is the same kernel's tree that the launcher sees,
+/// and a mount that fails costs far more than a look.
+fn protected(root: &str, masked: &[String], readonly: &[String]) -> Result<Protected> {
+    let below = |path: &str| {
+        let relative = path.strip_prefix(root)?.strip_prefix('/')?.to_owned();
+        Some((relative, std::fs::metadata(path).ok()?.is_dir()))
+    };
+    let mut paths = Protected::default();
+    for (path, _) in readonly.iter().filter_map(|p| below(p)) {
+        paths.readonly.push(cstring(&path, "a path")?);
+    }
+    for (path, directory) in masked.iter().filter_map(|p| below(p)) {
+        let list = if directory { &mut paths.hidden_directories } else { &mut paths.hidden_files };
+        list.push(cstring(&path, "a path")?);
+    }
+    Ok(paths)
+}
+
+fn execute(process: &plan::Process) -> Result<Step> {
+    let strings = |list: &[String], what: &str| {
+        Strings::new(list.iter().map(String::as_str))
+            .map_err(|s| anyhow!("{what} {s:?} contains a NUL byte"))
+    };
+    let command = process.args.first().context("there is no command")?;
+    let path = if command.contains('/') {
+        vec![cstring(command, "the command")?]
+    } else {
+        let path =
+            process.env.iter().find_map(|e| e.strip_prefix("PATH=")).unwrap_or("/usr/bin:/bin");
+        // An empty entry means the working directory to a shell; here it means nothing.
+        path.split(':')
+            .filter(|d| !d.is_empty())
+            .map(|d| cstring(&format!("{d}/{command}"), "the command"))
+            .collect::<Result<_>>()?
+    };
+    Ok(Step::Execute {
+        args: strings(&process.args, "the argument")?,
+        env: strings(&process.env, "the variable")?,
+        path,
+    })
+}
+
+/// Compiled when this program was built, for nearly all machines.
+fn filter(profile: &plan::Seccomp) -> Filter {
+    const BUILT: &[(u64, &[sys::seccomp::Instruction])] =
+        include!(concat!(env!("OUT_DIR"), "/filters.rs"));
+    let key = filter::key(profile);
+    match BUILT.iter().find(|(built, _)| *built == key) {
+        Some((_, instructions)) => Filter::from_instructions(instructions),
+        None => filter::compile(profile),
+    }
+}
+
+fn convert(attributes: &plan::Attributes) -> Attributes {
+    Attributes {
+        read_only: attributes.read_only,
+        nosuid: attributes.nosuid,
+        nodev: attributes.nodev,
+        noexec: attributes.noexec,
+    }
+}
+
+fn cstring(text: &str, what: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| anyhow!("{what} {text:?} contains a NUL byte"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spec::seccomp::{self, DEFAULT_CAPABILITIES};
+
+    #[test]
+    fn what_was_compiled_at_build_time_is_what_would_be_compiled_now() {
+        let default: Vec<String> = DEFAULT_CAPABILITIES.iter().map(|c| (*c).to_owned()).collect();
+        for suppress_sync in [false, true] {
+            let profile = seccomp::default(&default, suppress_sync);
+            let (built, now) = (filter(&profile), filter::compile(&profile));
+            assert_eq!(built.instructions(), now.instructions());
+        }
+        let few = seccomp::default(&[], false);
+        assert_ne!(filter::key(&few), filter::key(&seccomp::default(&default, false)));
+    }
+}

@@ -1,0 +1,180 @@
+//! One step of what a machine's first process does before it becomes the command.
+//!
+//! Steps are made beforehand by the launcher, and say of themselves what they do, so
+//! that a failure names the step and its path.
+
+use std::ffi::{CStr, CString};
+
+use sys::caps;
+use sys::mount::Attributes;
+use sys::process::Strings;
+use sys::rlimits::Resource;
+use sys::seccomp::Filter;
+
+/// Where a step finds a file tree.
+#[derive(Debug)]
+pub(super) enum Tree {
+    /// Sent by the launcher: the nth one.
+    Received(usize),
+    /// Opened by the step itself.
+    Path(CString),
+}
+
+/// A file of `/etc` that the launcher supplies.
+#[derive(Debug)]
+pub(super) struct EtcFile {
+    pub(super) name: CString,
+    pub(super) content: Vec<u8>,
+    pub(super) mode: u32,
+}
+
+/// Paths relative to one of the kernel's own trees.
+#[derive(Debug, Default)]
+pub(super) struct Protected {
+    pub(super) readonly: Vec<CString>,
+    pub(super) hidden_files: Vec<CString>,
+    pub(super) hidden_directories: Vec<CString>,
+}
+
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Be killed when the launcher dies.
+    DieWithLauncher,
+    /// Lead a session: no terminal of the launcher's is within reach (CVE-2017-5226).
+    Session,
+    /// Keep mounts from here on to this namespace.
+    PrivateMounts,
+    Loopback,
+    Hostname(String),
+    /// Wait until the ids are mapped, and take the trees that the launcher opened.
+    AwaitLauncher,
+    BecomeRoot,
+    /// After having been moved: a namespace's root is where its maker is at that moment.
+    CgroupNamespace,
+    /// A file system in memory that holds everything that is thrown away.
+    Scratch {
+        directory: CString,
+    },
+    /// The lower layers as `l0`, `l1`, … (highest first) in the scratch.
+    Layers(Vec<Tree>),
+    EtcFiles(Vec<EtcFile>),
+    /// The root at `r` in the scratch.
+    OverlayRoot {
+        options: CString,
+    },
+    DirectoryRoot(Tree),
+    Filesystem {
+        target: String,
+        fstype: CString,
+        data: CString,
+        attributes: Attributes,
+    },
+    Bind {
+        target: String,
+        tree: Tree,
+        recursive: bool,
+        attributes: Attributes,
+    },
+    /// A throw-away layer over a tree, in the `index`th directories of the scratch.
+    OverlayMount {
+        target: String,
+        tree: Tree,
+        index: usize,
+        options: CString,
+    },
+    /// The machine's own view of its control groups.
+    Cgroups {
+        legacy: Vec<CString>,
+        unified: bool,
+    },
+    /// Device nodes, by bind mounts from the launcher's `/dev`.
+    Devices(Vec<CString>),
+    DeviceLinks,
+    Terminal,
+    /// Below one of `/proc` and `/sys`.
+    Protect {
+        root: &'static str,
+        paths: Protected,
+        empty: CString,
+    },
+    ReadonlyRoot,
+    Pivot,
+    Rlimit {
+        name: String,
+        resource: Resource,
+        soft: u64,
+        hard: u64,
+    },
+    Streams {
+        stdin: bool,
+    },
+    CloseDescriptors,
+    WorkingDirectory(CString),
+    BoundCapabilities(caps::Set),
+    Seccomp(Filter),
+    User {
+        uid: u32,
+        gid: u32,
+        groups: Vec<u32>,
+    },
+    Capabilities(caps::Set),
+    NoNewPrivileges,
+    Init,
+    Execute {
+        args: Strings,
+        env: Strings,
+        path: Vec<CString>,
+    },
+}
+
+impl Step {
+    /// Completes "cannot …".
+    pub(super) fn describe(&self) -> String {
+        let text = |c: &CStr| c.to_string_lossy().into_owned();
+        match self {
+            Self::DieWithLauncher => "tie the machine to its launcher".into(),
+            Self::Session => "start a session".into(),
+            Self::PrivateMounts => "make mounts private".into(),
+            Self::Loopback => "bring up the loopback device".into(),
+            Self::Hostname(name) => format!("set the host name {name:?}"),
+            Self::AwaitLauncher => "hear from the launcher".into(),
+            Self::BecomeRoot => "become root of the user namespace".into(),
+            Self::CgroupNamespace => "make a control group namespace".into(),
+            Self::Scratch { directory } => format!("mount a tmpfs on {}", text(directory)),
+            Self::Layers(_) => "place the image's layers".into(),
+            Self::EtcFiles(_) => "write hosts, hostname, resolv.conf and machine-id".into(),
+            Self::OverlayRoot { .. } => "mount the root overlay".into(),
+            Self::DirectoryRoot(_) => "mount the root directory".into(),
+            Self::Filesystem { target, fstype, .. } => {
+                format!("mount {} on {target}", text(fstype))
+            }
+            Self::Bind { target, tree: Tree::Path(source), .. } => {
+                format!("mount {} on {target}", text(source))
+            }
+            Self::Bind { target, .. } => format!("mount on {target}"),
+            Self::OverlayMount { target, .. } => format!("mount an overlay on {target}"),
+            Self::Cgroups { .. } => "mount the control groups".into(),
+            Self::Devices(_) | Self::DeviceLinks => "fill /dev".into(),
+            Self::Terminal => "make a terminal".into(),
+            Self::Protect { root, .. } => format!("protect {root}"),
+            Self::ReadonlyRoot => "make the root read-only".into(),
+            Self::Pivot => "change into the root".into(),
+            Self::Rlimit { name, soft, hard, .. } => {
+                format!("set the limit {name} to {soft}:{hard}")
+            }
+            Self::Streams { .. } => "set up the standard streams".into(),
+            Self::CloseDescriptors => "close inherited descriptors".into(),
+            Self::WorkingDirectory(path) => {
+                format!("change to the working directory {}", text(path))
+            }
+            Self::BoundCapabilities(_) | Self::Capabilities(_) => "set capabilities".into(),
+            Self::Seccomp(_) => "install the system call filter".into(),
+            Self::User { uid, gid, .. } => format!("become user {uid}, group {gid}"),
+            Self::NoNewPrivileges => "set no_new_privs".into(),
+            Self::Init => "start the init process".into(),
+            Self::Execute { args, .. } => {
+                format!("execute {:?}", args.first().map(text).unwrap_or_default())
+            }
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! What runs now, as files: one per machine in the run directory, locked by its monitor.
+//!
+//! A file that nobody has locked belongs to a monitor that was killed. Whoever sees
+//! one ends what is left of that machine: its process (known by id and start time,
+//! so that a reused id is safe), its control groups, and the file.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+/// Where this user's machines are recorded; gone after a reboot.
+#[derive(Debug, Clone)]
+pub struct RunDirectory {
+    path: PathBuf,
+}
+
+/// A name that is taken until this is dropped.
+#[derive(Debug)]
+pub struct Claim {
+    file: File,
+    path: PathBuf,
+}
+
+/// What must be ended with a machine.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Record {
+    pid: Option<(i32, u64)>,
+    cgroups: Vec<PathBuf>,
+}
+
+impl RunDirectory {
+    /// Opens it, and makes it where it is missing.
+    ///
+    /// # Errors
+    /// Where it cannot be made, or belongs to somebody else.
+    pub fn open(path: &Path) -> Result<Self> {
+        let machines = path.join("machines");
+        let found = match rustix::fs::stat(&machines) {
+            Ok(stat) => stat,
+            Err(rustix::io::Errno::NOENT) => {
+                std::fs::create_dir_all(&machines).with_context(|| {
+                    format!("cannot make the run directory {}", machines.display())
+                })?;
+                rustix::fs::stat(&machines)?
+            }
+            Err(error) => {
+                return Err(error).with_context(|| {
+                    format!("cannot open the run directory {}", machines.display())
+                });
+            }
+        };
+        if found.st_uid != rustix::process::geteuid().as_raw() {
+            bail!(
+                "the run directory {} belongs to user {}, not to you: remove it, or set XDG_RUNTIME_DIR",
+                path.display(),
+                found.st_uid
+            );
+        }
+        Ok(Self { path: path.to_owned() })
+    }
+
+    /// Its path. It serves as a mount point in each machine's own mount namespace.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes a machine's name.
+    ///
+    /// # Errors
+    /// Where a running machine has it.
+    pub fn claim(&self, name: &str, id: &str) -> Result<Claim> {
+        check_name(name)?;
+        let machines = self.path.join("machines");
+        let (unnamed, named) = (machines.join(format!(".{id}")), machines.join(name));
+        for _ in 0..8 {
+            // Whoever looks for killed monitors' files may take it for one before it is locked.
+            let Some(file) = locked_file(&unnamed)
+                .with_context(|| format!("cannot record the machine in {}", machines.display()))?
+            else {
+                continue;
+            };
+            let (cwd, flags) = (rustix::fs::CWD, RenameFlags::NOREPLACE);
+            match rustix::fs::renameat_with(cwd, &unnamed, cwd, &named, flags) {
+                Ok(()) => return Ok(Claim { file, path: named }),
+                Err(rustix::io::Errno::NOENT) => {}
+                Err(rustix::io::Errno::EXIST) => {
+                    std::fs::remove_file(&unnamed).context("cannot record the machine")?;
+                    if !reap_file(&named) {
+                        bail!(
+                            "the name {name:?} is in use by a running machine: choose another, or stop that one"
+                        );
+                    }
+                }
+                Err(error) => return Err(error).context("cannot record the machine"),
+            }
+        }
+        bail!("the name {name:?} is contended: try again")
+    }
+
+    /// Ends what killed monitors left behind; gives how many machines that were.
+    pub fn reap(&self) -> usize {
+        let Ok(entries) = std::fs::read_dir(self.path.join("machines")) else { return 0 };
+        entries.flatten().filter(|entry| reap_file(&entry.path())).count()
+    }
+}
+
+impl Claim {
+    /// Records what must be ended with the machine, once that exists.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn record(&self, pid: Pid, cgroups: &[PathBuf]) -> Result<()> {
+        let start =
+            sys::process::start_time(pid).context("cannot read the machine's start time")?;
+        let mut text = format!("pid {} {start}\n", pid.as_raw_nonzero());
+        for path in cgroups {
+            text += &format!("cgroup {}\n", path.display());
+        }
+        (&self.file).write_all(text.as_bytes()).context("cannot record the machine")
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // A file that stays is unlocked, and is taken for a killed monitor's.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// A new file that is locked; nothing where somebody else was quicker to lock it.
+fn locked_file(path: &Path) -> io::Result<Option<File>> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?;
+    Ok(match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Some(file.into()),
+        Err(_) => None,
+    })
+}
+
+/// docker's rule: `[a-zA-Z0-9][a-zA-Z0-9_.-]*`.
+fn check_name(name: &str) -> Result<()> {
+    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    let starts_well = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    if !starts_well || name.len() > 200 || !name.bytes().all(good) {
+        bail!("invalid machine name {name:?}: letters, digits, and _ . - after the first");
+    }
+    Ok(())
+}
+
+/// Ends what a file stands for where its monitor is dead; tells whether it was.
+fn reap_file(path: &Path) -> bool {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let Ok(fd) = rustix::fs::open(path, flags, Mode::empty()) else { return false };
+    if rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return false;
+    }
+    // Its monitor may have ended in good order since, and the name be another's now.
+    let same =
+        |a: &rustix::fs::Stat, b: &rustix::fs::Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
+    let still_there = match (rustix::fs::fstat(&fd), rustix::fs::stat(path)) {
+        (Ok(open), Ok(named)) => same(&open, &named),
+        _ => false,
+    };
+    if !still_there {
+        return false;
+    }
+    // Locked until `file` is dropped: what is left is ended by one process only.
+    let file = File::from(fd);
+    let mut text = String::new();
+    let _ = (&file).take(64 * 1024).read_to_string(&mut text);
+    let record = parse_record(&text);
+    if let Some((pid, start)) = record.pid {
+        end(pid, start);
+    }
+    record.cgroups.iter().for_each(|path| sys::cgroups::remove(path));
+    std::fs::remove_file(path).is_ok()
+}
+
+fn parse_record(text: &str) -> Record {
+    let mut record = Record::default();
+    for line in text.lines() {
+        match line.split_once(' ') {
+            Some(("pid", rest)) => {
+                record.pid = rest
+                    .split_once(' ')
+                    .and_then(|(pid, start)| Some((pid.parse().ok()?, start.parse().ok()?)));
+            }
+            Some(("cgroup", path)) => record.cgroups.push(path.into()),
+            _ => {}
+        }
+    }
+    record
+}
+
+/// Kills a process that still has this start time, and waits for its end.
+fn end(pid: i32, start: u64) {
+    let Some(pid) = Pid::from_raw(pid) else { return };
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return };
+    // Checked after the pidfd was opened, so both mean the same process.
+    if sys::process::start_time(pid).ok() != Some(start) {
+        return;
+    }
+    if rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).is_ok() {
+        let mut poll = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+        let limit = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+        let _ = rustix::event::poll(&mut poll, Some(&limit));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory() -> (tempfile::TempDir, RunDirectory) {
+        let temp = tempfile::tempdir().unwrap();
+        let run = RunDirectory::open(temp.path()).unwrap();
+        (temp, run)
+    }
+
+    #[test]
+    fn a_name_is_taken_once_and_free_again() {
+        let (_temp, run) = directory();
+        let first = run.claim("a", "1").unwrap();
+        let error = run.claim("a", "2").unwrap_err().to_string();
+        assert!(error.contains("in use by a running machine"), "{error}");
+        drop(first);
+        run.claim("a", "3").unwrap();
+        assert_eq!(std::fs::read_dir(run.path().join("machines")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_killed_monitor_left_is_ended() {
+        let (_temp, run) = directory();
+        let mut left = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let start = sys::process::start_time(Pid::from_child(&left)).unwrap();
+        let file = run.path().join("machines/x");
+        std::fs::write(&file, format!("pid {} {start}\n", left.id())).unwrap();
+        // A reused id is another process: it has another start time.
+        let other = run.path().join("machines/y");
+        std::fs::write(&other, format!("pid {} {}\n", std::process::id(), start + 1)).unwrap();
+        assert_eq!(run.reap(), 2);
+        assert!(!file.exists() && !other.exists());
+        use std::os::unix::process::ExitStatusExt;
+        assert_eq!(left.wait().unwrap().signal(), Some(9));
+    }
+
+    #[test]
+    fn a_living_monitors_machine_is_left_alone() {
+        let (_temp, run) = directory();
+        let claim = run.claim("a", "1").unwrap();
+        assert_eq!(run.reap(), 0);
+        assert!(claim.path.exists());
+    }
+
+    #[test]
+    fn names_are_docker_s() {
+        for bad in ["", ".", "..", "-a", "a/b", "a b", "ä"] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+        for good in ["a", "A-1_b.c"] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! What a plan must know of the launcher and its host.
+
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use plan::Launcher;
+use rustix::fs::FlockOperation;
+use spec::ids::{IdMapping, IdRange};
+use spec::plan::Plan;
+use sys::userns::{self, Range};
+
+/// Facts, and the lock that keeps the id block in them ours.
+pub struct Host {
+    /// For [`plan::plan`].
+    pub launcher: Launcher,
+    /// Held as long as the machine runs.
+    _block: Option<File>,
+}
+
+/// First id of the blocks for private user namespaces, and how many there are: what
+/// systemd reserves for the purpose (systemd.io, "Users, Groups, UIDs and GIDs on systemd Systems").
+const FIRST_BLOCK: u32 = 0x8_0000;
+const BLOCKS: u32 = (0x6FFF_0000 - FIRST_BLOCK) / BLOCK;
+const BLOCK: u32 = 0x1_0000;
+
+impl Host {
+    /// Gathers the facts; `run` is the run directory.
+    ///
+    /// # Errors
+    /// Where the kernel gives no random numbers, or no id block is free.
+    pub fn new(run: &Path) -> Result<Self> {
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        let initial_userns = userns::is_initial();
+        let random = random()?;
+        let (block, private_base) = if uid.is_root() && initial_userns {
+            let (file, base) =
+                id_block(run, u32::from_le_bytes([random[0], random[1], random[2], random[3]]))?;
+            (Some(file), base)
+        } else {
+            (None, 0)
+        };
+        let (subuids, subgids) =
+            if uid.is_root() { Default::default() } else { subordinate(uid.as_raw()) };
+        let launcher = Launcher {
+            uid: uid.as_raw(),
+            gid: gid.as_raw(),
+            initial_userns,
+            subuids,
+            subgids,
+            private_base,
+            capabilities: capabilities(uid.is_root())?,
+            resolv_conf: text("/etc/resolv.conf"),
+            hosts: text("/etc/hosts"),
+            id: random.iter().map(|b| format!("{b:02x}")).collect(),
+            term: std::env::var("TERM").ok(),
+        };
+        Ok(Self { launcher, _block: block })
+    }
+}
+
+fn random() -> Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled +=
+            rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())
+                .context("cannot get random numbers")?;
+    }
+    Ok(bytes)
+}
+
+/// A block of ids that no other machine of this host's root has: one lock file each.
+fn id_block(run: &Path, start: u32) -> Result<(File, u32)> {
+    let directory = run.join("ids");
+    for attempt in 0..BLOCKS {
+        let block = (start.wrapping_add(attempt)) % BLOCKS;
+        let path = directory.join(block.to_string());
+        let open = || File::options().create(true).truncate(false).write(true).open(&path);
+        let file = match open() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                std::fs::create_dir_all(&directory)
+                    .with_context(|| format!("cannot make {}", directory.display()))?;
+                open()
+            }
+            other => other,
+        }
+        .with_context(|| format!("cannot lock an id block in {}", directory.display()))?;
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Ok((file, FIRST_BLOCK + block * BLOCK));
+        }
+    }
+    bail!("all {BLOCKS} id blocks are in use")
+}
+
+/// An ordinary user's subordinate ids.
+fn subordinate(uid: u32) -> (Vec<(u32, u32)>, Vec<(u32, u32)>) {
+    let name = user_name(uid);
+    let read = |path: &str| userns::subordinate(&text(path), &name, uid);
+    (read("/etc/subuid"), read("/etc/subgid"))
+}
+
+/// How many subordinate user and group ids this user has.
+#[must_use]
+pub fn subordinate_ids() -> (u64, u64) {
+    let (uids, gids) = subordinate(rustix::process::geteuid().as_raw());
+    let count = |ranges: &[(u32, u32)]| ranges.iter().map(|(_, count)| u64::from(*count)).sum();
+    (count(&uids), count(&gids))
+}
+
+/// By `/etc/passwd` alone: a static program has no other source of names.
+fn user_name(uid: u32) -> String {
+    text("/etc/passwd")
+        .lines()
+        .find_map(|line| {
+            let mut fields = line.split(':');
+            let (name, id) = (fields.next()?, fields.nth(1)?);
+            (id.parse() == Ok(uid)).then(|| name.to_owned())
+        })
+        .or_else(|| std::env::var("USER").ok())
+        .unwrap_or_default()
+}
+
+/// In a user namespace of its own a machine's root can have all; without one, what we have.
+fn capabilities(root: bool) -> Result<Vec<String>> {
+    let names = sys::caps::NAMES.iter().enumerate();
+    if !root {
+        return Ok(names.map(|(_, name)| (*name).to_owned()).collect());
+    }
+    let permitted = sys::caps::permitted().context("cannot read this process's capabilities")?;
+    Ok(names.filter(|(n, _)| permitted.has(*n)).map(|(_, name)| (*name).to_owned()).collect())
+}
+
+fn text(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+/// Moves this process into a user namespace that has all of the user's ids, where it
+/// is not root already: a layer's files have many owners. Must happen before any thread is made.
+///
+/// # Errors
+/// Says what is missing: subordinate ids, or the programs that map them.
+pub fn enter_user_namespace() -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let (subuids, subgids) = subordinate(uid);
+    let uids = plan::subordinate_map(uid, &subuids, uid, "subuid")?;
+    let gids = plan::subordinate_map(gid, &subgids, uid, "subgid")?;
+    let ranges = |map: Vec<IdRange>| -> Vec<Range> {
+        let range = |r: IdRange| Range { inside: r.inside, outside: r.outside, count: r.count };
+        map.into_iter().map(range).collect()
+    };
+    userns::enter(&ranges(uids), &ranges(gids)).map_err(engine::explain_map)
+}
+
+/// Whether a file of this owner could be written by some id of the machine: see [`sys::exe`].
+pub fn within_reach(plan: &Plan, owner: u32) -> bool {
+    match &plan.ids {
+        IdMapping::Inherit => true,
+        IdMapping::Private { uids, .. } => {
+            uids.iter().any(|r| (r.outside..=r.outside + (r.count - 1)).contains(&owner))
+        }
+    }
+}
+
+/// Mount points below `/` of file systems on disk, parents first: what the running
+/// system consists of, besides what the kernel makes up and what lives in memory.
+///
+/// # Errors
+/// Where `/proc` cannot be read.
+pub fn disk_mounts() -> Result<Vec<String>> {
+    let text =
+        std::fs::read_to_string("/proc/self/mountinfo").context("cannot read the host's mounts")?;
+    let mut mounts = disk_mounts_in(&text);
+    // A single file can be a mount point too, and has no layers.
+    mounts.retain(|path| Path::new(path).is_dir());
+    Ok(mounts)
+}
+
+/// proc(5), `/proc/PID/mountinfo`.
+fn disk_mounts_in(mountinfo: &str) -> Vec<String> {
+    const ON_DISK: [&str; 7] = ["btrfs", "ext2", "ext3", "ext4", "f2fs", "xfs", "zfs"];
+    let mut mounts: Vec<String> = mountinfo
+        .lines()
+        .filter_map(|line| {
+            let (left, right) = line.split_once(" - ")?;
+            let mount = left.split(' ').nth(4)?;
+            let fstype = right.split(' ').next()?;
+            let wanted = mount != "/" && ON_DISK.contains(&fstype) && !mount.contains('\\');
+            wanted.then(|| mount.to_owned())
+        })
+        .collect();
+    mounts.sort();
+    mounts.dedup();
+    mounts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_file_systems_on_disk_make_up_the_host() {
+        let text = "1 0 8:1 / / rw - ext4 /dev/a rw\n2 1 8:2 / /home rw shared:1 - xfs /dev/b rw\n\
+                    3 1 0:5 / /proc rw - proc proc rw\n4 1 0:6 / /run rw - tmpfs tmpfs rw\n\
+                    5 1 8:3 / /boot rw - ext4 /dev/c rw\n6 5 8:3 / /boot rw - ext4 /dev/c rw\nx\n";
+        assert_eq!(disk_mounts_in(text), ["/boot", "/home"]);
+    }
+}

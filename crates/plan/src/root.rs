@@ -1,0 +1,246 @@
+//! The root file system and what is mounted in it.
+
+use spec::ids::IdMapping;
+use spec::plan::{Attributes, File, Mount, MountKind, Root};
+use spec::request::{MountRequest, NetworkRequest, Request};
+
+use crate::{Launcher, PlanError, RootSource, without_userns};
+
+/// Device nodes that every program may expect (runtime-spec 1.2, config-linux.md, "Default Devices").
+pub(crate) const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// Docker's (moby, `oci/defaults.go`): what would tell of the host, or let it be changed.
+const MASKED: [&str; 11] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// Docker's, likewise.
+const READONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// What programs write to even where the root is read-only; podman's `--read-only-tmpfs`.
+const SCRATCH: [(&str, &str); 3] =
+    [("/run", "mode=0755"), ("/tmp", "mode=1777"), ("/var/tmp", "mode=1777")];
+
+pub(crate) fn root(request: &Request, source: &RootSource) -> Root {
+    match source {
+        RootSource::InPlace(path) => Root::Directory { path: path.clone() },
+        RootSource::Layers(layers) => {
+            Root::Overlay { layers: layers.clone(), read_only: request.read_only }
+        }
+        RootSource::Host { .. } => {
+            Root::Overlay { layers: vec!["/".into()], read_only: request.read_only }
+        }
+    }
+}
+
+/// The files of `/etc` that are the launcher's to write.
+pub(crate) fn files(
+    request: &Request,
+    source: &RootSource,
+    launcher: &Launcher,
+    hostname: &str,
+) -> Vec<File> {
+    let file = |name: &str, content: String, mode| File { name: name.into(), content, mode };
+    let hosts = match (request.network, source) {
+        (NetworkRequest::Host, _) => with_hostname(&launcher.hosts, hostname),
+        (NetworkRequest::None, _) => format!(
+            "127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback {hostname}\n"
+        ),
+    };
+    let resolv_conf = match request.network {
+        NetworkRequest::Host => launcher.resolv_conf.clone(),
+        NetworkRequest::None => String::new(),
+    };
+    match source {
+        RootSource::InPlace(_) => Vec::new(),
+        _ => vec![
+            file("hostname", format!("{hostname}\n"), 0o644),
+            file("hosts", hosts, 0o644),
+            file("resolv.conf", resolv_conf, 0o644),
+            file("machine-id", format!("{}\n", &launcher.id[..32]), 0o444),
+        ],
+    }
+}
+
+fn with_hostname(hosts: &str, hostname: &str) -> String {
+    let known = hosts.lines().any(|line| {
+        let line = line.split('#').next().unwrap_or_default();
+        line.split_ascii_whitespace().skip(1).any(|name| name == hostname)
+    });
+    let end = if hosts.is_empty() || hosts.ends_with('\n') { "" } else { "\n" };
+    if known { hosts.to_owned() } else { format!("{hosts}{end}127.0.1.1\t{hostname}\n") }
+}
+
+pub(crate) fn mounts(
+    request: &Request,
+    source: &RootSource,
+    launcher: &Launcher,
+    ids: &IdMapping,
+) -> Result<Vec<Mount>, PlanError> {
+    let mut mounts = Vec::new();
+    if let RootSource::Host { mounts: further } = source {
+        mounts.extend(further.iter().map(|path| mount(path, overlay(path))));
+    }
+    mounts.extend(system(request, launcher, ids));
+    let in_place = matches!(source, RootSource::InPlace(_));
+    if request.read_only || in_place || matches!(source, RootSource::Host { .. }) {
+        let scratch =
+            SCRATCH.iter().filter(|(path, _)| !in_place || *path == "/run" || *path == "/tmp");
+        mounts.extend(scratch.map(|(path, data)| mount(path, tmpfs(data, SCRATCH_ATTRIBUTES))));
+    }
+    for wanted in &request.mounts {
+        let (target, kind) = requested(wanted);
+        // The last one for a target is meant; docker says "duplicate mount point".
+        if request.mounts.iter().filter(|m| requested(m).0 == target).count() > 1 {
+            return Err(PlanError::new(format!("duplicate mount point {target}")));
+        }
+        check_target(&target)?;
+        mounts.push(mount(&target, kind));
+    }
+    Ok(mounts)
+}
+
+const SCRATCH_ATTRIBUTES: Attributes =
+    Attributes { read_only: false, nosuid: true, nodev: true, noexec: false };
+const INERT: Attributes = Attributes { read_only: false, nosuid: true, nodev: true, noexec: true };
+
+/// What the kernel itself offers (runtime-spec 1.2, config-linux.md, "Default Filesystems").
+fn system(request: &Request, launcher: &Launcher, ids: &IdMapping) -> Vec<Mount> {
+    let filesystem = |fstype: &str, data: &str, attributes| MountKind::Filesystem {
+        fstype: fstype.into(),
+        data: data.into(),
+        attributes,
+    };
+    let mut mounts = vec![mount("/proc", filesystem("proc", "", INERT))];
+    let sys = Attributes { read_only: !request.privileged, ..INERT };
+    // A user namespace may mount sysfs only together with a network of its own.
+    let shares_network = request.network == NetworkRequest::Host;
+    mounts.push(
+        if shares_network
+            && !(launcher.uid == 0 && launcher.initial_userns && without_userns(request, launcher))
+        {
+            mount(
+                "/sys",
+                MountKind::Bind {
+                    source: "/sys".into(),
+                    recursive: true,
+                    create_source: false,
+                    attributes: sys,
+                },
+            )
+        } else {
+            mount("/sys", filesystem("sysfs", "", sys))
+        },
+    );
+    let dev = Attributes { noexec: false, nodev: false, ..INERT };
+    mounts.push(mount("/dev", filesystem("tmpfs", "mode=0755,size=64m", dev)));
+    let pts = Attributes { nodev: false, ..INERT };
+    let mut options = "newinstance,ptmxmode=0666,mode=0620".to_owned();
+    if maps_group(ids, TTY_GROUP) {
+        options += &format!(",gid={TTY_GROUP}");
+    }
+    mounts.push(mount("/dev/pts", filesystem("devpts", &options, pts)));
+    mounts.push(mount("/dev/shm", tmpfs("mode=1777,size=64m", INERT)));
+    mounts.push(mount("/dev/mqueue", filesystem("mqueue", "", INERT)));
+    if request.memory.is_some() || request.milli_cpus.is_some() || request.pids.is_some() {
+        mounts.push(mount("/sys/fs/cgroup", MountKind::Cgroup));
+    }
+    mounts
+}
+
+/// The group of terminals: 5 in every distribution (systemd's `TTY_GID`).
+const TTY_GROUP: u32 = 5;
+
+fn maps_group(ids: &IdMapping, group: u32) -> bool {
+    match ids {
+        IdMapping::Inherit => true,
+        IdMapping::Private { gids, .. } => {
+            gids.iter().any(|r| group >= r.inside && group - r.inside < r.count)
+        }
+    }
+}
+
+fn requested(wanted: &MountRequest) -> (String, MountKind) {
+    match wanted {
+        MountRequest::Bind { source, target, read_only, recursive, create_source } => (
+            normal(target),
+            MountKind::Bind {
+                source: source.clone(),
+                recursive: *recursive,
+                create_source: *create_source,
+                attributes: Attributes { read_only: *read_only, ..Attributes::default() },
+            },
+        ),
+        MountRequest::Tmpfs { target, size, mode, options } => {
+            let has = |option: &str| options.iter().any(|o| o == option);
+            let mut data = format!("mode={:04o}", mode.unwrap_or(0o1777));
+            if let Some(size) = size {
+                data += &format!(",size={size}");
+            }
+            let attributes = Attributes {
+                read_only: has("ro"),
+                nosuid: !has("suid"),
+                nodev: !has("dev"),
+                noexec: !has("exec"),
+            };
+            (normal(target), tmpfs(&data, attributes))
+        }
+    }
+}
+
+/// Without repeated or trailing slashes, so that equal targets are equal texts.
+fn normal(target: &str) -> String {
+    let parts: Vec<&str> = target.split('/').filter(|p| !p.is_empty() && *p != ".").collect();
+    format!("/{}", parts.join("/"))
+}
+
+fn check_target(target: &str) -> Result<(), PlanError> {
+    if target == "/" {
+        return Err(PlanError::new("nothing can be mounted on /").hint("give a directory below it"));
+    }
+    if target.split('/').any(|p| p == "..") {
+        return Err(PlanError::new(format!("the mount point {target:?} contains ..")));
+    }
+    if target.contains('\0') {
+        return Err(PlanError::new(format!("the mount point {target:?} contains a NUL byte")));
+    }
+    Ok(())
+}
+
+pub(crate) fn masked(request: &Request) -> Vec<String> {
+    paths(request, &MASKED)
+}
+
+pub(crate) fn readonly(request: &Request) -> Vec<String> {
+    paths(request, &READONLY)
+}
+
+fn paths(request: &Request, paths: &[&str]) -> Vec<String> {
+    if request.privileged || request.unmask {
+        return Vec::new();
+    }
+    paths.iter().map(|p| (*p).to_owned()).collect()
+}
+
+fn mount(target: &str, kind: MountKind) -> Mount {
+    Mount { target: target.to_owned(), kind }
+}
+
+fn overlay(source: &str) -> MountKind {
+    MountKind::Overlay { source: source.to_owned() }
+}
+
+fn tmpfs(data: &str, attributes: Attributes) -> MountKind {
+    MountKind::Filesystem { fstype: "tmpfs".into(), data: data.to_owned(), attributes }
+}

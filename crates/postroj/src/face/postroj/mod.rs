@@ -1,0 +1,160 @@
+//! postroj's own command line, in docker's and podman's words.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use engine::NotStarted;
+use engine::state::RunDirectory;
+use harness::places::Places;
+use spec::exit;
+use store::Store;
+
+use super::Face;
+
+mod completion;
+mod doctor;
+mod images;
+mod inspect;
+mod mounts;
+mod progress;
+mod pull;
+mod quantity;
+mod reference;
+mod rmi;
+mod run;
+mod system;
+mod table;
+mod tag;
+mod version;
+
+/// The default face.
+pub(crate) struct Postroj;
+
+/// Run, boot and test any operating system image, without a daemon and without root
+#[derive(Debug, Parser)]
+#[command(name = "postroj", version, disable_help_subcommand = true, max_term_width = 100)]
+struct Cli {
+    /// Tell the whole chain of causes of an error
+    #[arg(short, long)]
+    verbose: bool,
+    /// Where images are kept [default: /var/lib/postroj for root, else $XDG_DATA_HOME/postroj]
+    #[arg(long, value_name = "DIR", env = "POSTROJ_STORE")]
+    store: Option<PathBuf>,
+    /// Where running machines are recorded [default: /run/postroj for root, else $XDG_RUNTIME_DIR/postroj]
+    #[arg(long, value_name = "DIR", env = "POSTROJ_RUNROOT")]
+    runroot: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Run(run::Args),
+    Pull(pull::Args),
+    Images(images::Args),
+    Rmi(rmi::Args),
+    Tag(tag::Args),
+    Inspect(inspect::Args),
+    #[command(subcommand)]
+    System(system::Verb),
+    Doctor(doctor::Args),
+    Completion(completion::Args),
+    Version(version::Args),
+}
+
+impl Face for Postroj {
+    fn names(&self) -> &'static [&'static str] {
+        &["postroj"]
+    }
+
+    fn run(&self, args: Vec<OsString>) -> u8 {
+        let runs = args.iter().any(|a| a == "run");
+        let cli = match command().try_get_matches_from(args).and_then(|m| Cli::from_arg_matches(&m))
+        {
+            Ok(cli) => cli,
+            Err(error) => {
+                // Help and version are no failures, and are all that is printed then.
+                let _ = error.print();
+                return match error.exit_code() {
+                    0 => 0,
+                    _ if runs => exit::FAILED,
+                    code => code as u8,
+                };
+            }
+        };
+        match dispatch(&cli) {
+            Ok(code) => code,
+            Err(error) => fail(&error, cli.verbose),
+        }
+    }
+}
+
+/// The command line's definition, for completions and manual pages as well.
+fn command() -> clap::Command {
+    Cli::command()
+}
+
+fn dispatch(cli: &Cli) -> Result<u8> {
+    let here = Here { store: cli.store.clone(), runroot: cli.runroot.clone() };
+    match &cli.verb {
+        Verb::Run(args) => run::run(args, &here),
+        Verb::Pull(args) => pull::run(args, &here),
+        Verb::Images(args) => images::run(args, &here),
+        Verb::Rmi(args) => rmi::run(args, &here),
+        Verb::Tag(args) => tag::run(args, &here),
+        Verb::Inspect(args) => inspect::run(args, &here),
+        Verb::System(verb) => system::run(verb, &here),
+        Verb::Doctor(args) => doctor::run(args, &here),
+        Verb::Completion(args) => completion::run(args),
+        Verb::Version(args) => version::run(args),
+    }
+}
+
+/// Says what failed on one line, and with `-v` why, cause by cause.
+fn fail(error: &anyhow::Error, verbose: bool) -> u8 {
+    if verbose {
+        eprintln!("postroj: {error}");
+        error.chain().skip(1).for_each(|cause| eprintln!("  because: {cause}"));
+    } else {
+        eprintln!("postroj: {error:#}");
+    }
+    match error.downcast_ref::<NotStarted>().map(|n| n.kind) {
+        Some(engine::NotStartedKind::NotFound) => exit::NOT_FOUND,
+        Some(engine::NotStartedKind::NotExecutable) => exit::NOT_EXECUTABLE,
+        _ => exit::FAILED,
+    }
+}
+
+/// Where this invocation keeps things.
+struct Here {
+    store: Option<PathBuf>,
+    runroot: Option<PathBuf>,
+}
+
+impl Here {
+    fn places(&self) -> Result<Places> {
+        let defaults = || Places::of_user(|name| std::env::var(name).ok());
+        let absolute = |path: &PathBuf| {
+            std::path::absolute(path).with_context(|| format!("no path: {}", path.display()))
+        };
+        Ok(match (&self.store, &self.runroot) {
+            (Some(store), Some(run)) => Places { store: absolute(store)?, run: absolute(run)? },
+            (Some(store), None) => Places { store: absolute(store)?, ..defaults()? },
+            (None, Some(run)) => Places { run: absolute(run)?, ..defaults()? },
+            (None, None) => defaults()?,
+        })
+    }
+
+    fn store(&self) -> Result<Store> {
+        Store::open(&self.places()?.store)
+    }
+
+    /// The store, from within a namespace in which files of any owner can be made and removed.
+    fn store_for_change(&self) -> Result<(Store, RunDirectory)> {
+        let places = self.places()?;
+        harness::host::enter_user_namespace()?;
+        Ok((Store::open(&places.store)?, RunDirectory::open(&places.run)?))
+    }
+}

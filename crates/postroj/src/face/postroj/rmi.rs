@@ -1,0 +1,40 @@
+//! `rmi`: remove images.
+
+use anyhow::{Result, bail};
+
+use super::{Here, reference};
+
+/// Remove images: a name, and with the last one what it named
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Names or ids
+    #[arg(required = true)]
+    images: Vec<String>,
+    /// Pass over what does not exist
+    #[arg(short, long)]
+    force: bool,
+}
+
+pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
+    let (store, _) = here.store_for_change()?;
+    for text in &args.images {
+        let name = match store.find(text)? {
+            Some(_) => text.clone(),
+            None => reference::parse(text)?.to_string(),
+        };
+        if store.find(&name)?.is_none() {
+            if args.force {
+                continue;
+            }
+            bail!("there is no image {text} (`postroj images` lists what is there)");
+        }
+        let removed = store.untag(&name)?;
+        for name in &removed.names {
+            println!("Untagged: {name}");
+        }
+        if removed.deleted {
+            println!("Deleted: {}", removed.id);
+        }
+    }
+    Ok(0)
+}

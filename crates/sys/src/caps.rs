@@ -1,0 +1,131 @@
+//! Capability sets by name (capabilities(7)).
+
+use std::io;
+
+/// Every capability, at the index that is its number (`linux/capability.h`, Linux 5.9).
+pub const NAMES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// A set of capabilities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Set(u64);
+
+impl Set {
+    /// The set of these names, without `CAP_` and upper-case.
+    ///
+    /// # Errors
+    /// Gives back the name that is no capability.
+    pub fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, &'a str> {
+        names.into_iter().try_fold(Self(0), |set, name| {
+            let number = NAMES.iter().position(|n| *n == name).ok_or(name)?;
+            Ok(Self(set.0 | 1 << number))
+        })
+    }
+
+    /// What both sets have.
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Whether the capability of this number is in it.
+    pub fn has(self, number: usize) -> bool {
+        number < 64 && self.0 & (1 << number) != 0
+    }
+}
+
+/// What this process may use now: its permitted set.
+///
+/// # Errors
+/// capget(2)'s.
+pub fn permitted() -> io::Result<Set> {
+    let sets = rustix::thread::capabilities(None)?;
+    Ok(Set(sets.permitted.bits()))
+}
+
+/// Removes from the bounding set what is not in `keep`, so that no program gains it.
+///
+/// # Errors
+/// prctl(2)'s; a capability that the kernel does not know is passed over (`EINVAL`).
+pub fn bound(keep: Set) -> io::Result<()> {
+    for number in (0..NAMES.len()).filter(|n| !keep.has(*n)) {
+        // SAFETY: PR_CAPBSET_DROP takes one scalar.
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) } == -1 {
+            let error = io::Error::last_os_error();
+            if error.raw_os_error() != Some(libc::EINVAL) {
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes this the effective and permitted set, and the inheritable one empty: an
+/// inheritable capability would survive in a program that ought to lose it (CVE-2022-29162).
+///
+/// # Errors
+/// capset(2)'s.
+pub fn set(set: Set) -> io::Result<()> {
+    let bits = rustix::thread::CapabilitySet::from_bits_retain(set.0);
+    Ok(rustix::thread::set_capabilities(
+        None,
+        rustix::thread::CapabilitySets {
+            effective: bits,
+            permitted: bits,
+            inheritable: rustix::thread::CapabilitySet::empty(),
+        },
+    )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_their_numbers() {
+        let set = Set::of(["CHOWN", "SYS_ADMIN", "CHECKPOINT_RESTORE"]).unwrap();
+        assert!(set.has(0) && set.has(21) && set.has(40));
+        assert!(!set.has(1));
+        assert_eq!(Set::of(["NO_SUCH"]), Err("NO_SUCH"));
+    }
+}

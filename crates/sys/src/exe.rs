@@ -1,0 +1,60 @@
+//! Keeping this program's own file out of the reach of what it runs.
+//!
+//! A program of an image can be `/proc/self/exe`, or a script or link that leads
+//! there: execve(2) then runs *this* file inside the machine, and whoever can see that
+//! process can open its file through `/proc/PID/exe` and write to it later
+//! (CVE-2019-5736). Nothing can be written where the file belongs to a user that
+//! the machine's ids do not reach; where they do, this program runs from a sealed copy.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+
+use crate::process::{self, Strings};
+
+/// Makes sure that no id of the launcher could write the file this process runs from:
+/// returns at once where that holds, else executes a sealed copy with the same arguments.
+/// `reachable` says whether an owner's id is one that a machine could have.
+///
+/// # Errors
+/// Where no copy could be made.
+pub fn protect(reachable: impl Fn(u32) -> bool) -> io::Result<()> {
+    let exe = std::fs::File::open("/proc/self/exe")?;
+    let stat = rustix::fs::fstat(&exe)?;
+    // A memfd has no link in any directory.
+    let sealed = stat.st_nlink == 0
+        && rustix::fs::fcntl_get_seals(&exe).is_ok_and(|s| s.contains(SealFlags::WRITE));
+    if sealed || !reachable(stat.st_uid) {
+        return Ok(());
+    }
+    let copy = sealed_copy(&exe, stat.st_size as u64)?;
+    let args: Vec<String> = std::env::args_os()
+        .map(|a| a.into_string())
+        .collect::<Result<_, _>>()
+        .map_err(|a| io::Error::other(format!("the argument {a:?} is not UTF-8")))?;
+    let env: Vec<String> = std::env::vars_os()
+        .filter_map(|(k, v)| Some(format!("{}={}", k.into_string().ok()?, v.into_string().ok()?)))
+        .collect();
+    let nul = |s: String| io::Error::other(format!("{s:?} contains a NUL byte"));
+    let args = Strings::new(args.iter().map(String::as_str)).map_err(nul)?;
+    let env = Strings::new(env.iter().map(String::as_str)).map_err(nul)?;
+    Err(process::fexecve(copy.as_fd(), &args, &env))
+}
+
+fn sealed_copy(exe: &std::fs::File, size: u64) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let copy = rustix::fs::memfd_create(c"postroj", flags)?;
+    let mut left = size;
+    while left > 0 {
+        match rustix::fs::sendfile(&copy, exe, None, left as usize)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => left -= n as u64,
+        }
+    }
+    rustix::fs::fcntl_add_seals(
+        &copy,
+        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
+    )?;
+    Ok(copy)
+}

@@ -1,0 +1,16 @@
+//! Linux, and all of postroj's unsafe code. What rustix offers is used from there
+//! directly; this crate holds only what rustix lacks.
+
+pub mod caps;
+pub mod cgroups;
+pub mod exe;
+pub mod loopback;
+pub mod mount;
+pub mod process;
+pub mod pty;
+pub mod rlimits;
+pub mod rooted;
+pub mod seccomp;
+pub mod signals;
+pub mod socket;
+pub mod userns;

@@ -1,0 +1,293 @@
+//! Making processes with clone3(2), executing, and waiting for them by pidfd.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::process::{Pid, WaitId, WaitIdOptions};
+
+bitflags! {
+    /// Which namespaces a new process gets (clone(2)).
+    Namespaces: u64 {
+        /// Mounts.
+        MOUNT = libc::CLONE_NEWNS as u64;
+        /// Process ids.
+        PID = libc::CLONE_NEWPID as u64;
+        /// Host name.
+        UTS = libc::CLONE_NEWUTS as u64;
+        /// System V and POSIX message queues.
+        IPC = libc::CLONE_NEWIPC as u64;
+        /// Network.
+        NET = libc::CLONE_NEWNET as u64;
+        /// User and group ids.
+        USER = libc::CLONE_NEWUSER as u64;
+        /// Root of the control group view.
+        CGROUP = libc::CLONE_NEWCGROUP as u64;
+    }
+}
+
+/// A small set of named bits.
+macro_rules! bitflags {
+    ($(#[$doc:meta])* $name:ident: $type:ty { $($(#[$bit_doc:meta])* $bit:ident = $value:expr;)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub struct $name($type);
+        impl $name {
+            $($(#[$bit_doc])* pub const $bit: Self = Self($value);)*
+            /// None of them.
+            pub const NONE: Self = Self(0);
+            /// Whether all bits of `other` are set.
+            pub fn contains(self, other: Self) -> bool { self.0 & other.0 == other.0 }
+            /// Its bits as the kernel has them.
+            pub fn bits(self) -> $type { self.0 }
+        }
+        impl std::ops::BitOr for $name {
+            type Output = Self;
+            fn bitor(self, other: Self) -> Self { Self(self.0 | other.0) }
+        }
+        impl std::ops::BitOrAssign for $name {
+            fn bitor_assign(&mut self, other: Self) { self.0 |= other.0 }
+        }
+    };
+}
+use bitflags;
+
+/// A child process that is waited for through its pidfd.
+#[derive(Debug)]
+pub struct Child {
+    pid: Pid,
+    pidfd: OwnedFd,
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// By itself, with this status.
+    Exited(u8),
+    /// By this signal's number.
+    Signalled(u8),
+}
+
+/// Makes a child in new namespaces, and in `cgroup` where one is given
+/// (CLONE_INTO_CGROUP, Linux 5.7); `run` is all that it does, with exit status 125 after it.
+///
+/// # Errors
+/// clone3(2)'s, and `EDEADLK` where another thread is alive: the child would
+/// have a copy of its locks and nobody to release them.
+pub fn spawn(
+    namespaces: Namespaces,
+    cgroup: Option<BorrowedFd<'_>>,
+    run: impl FnOnce(),
+) -> io::Result<Child> {
+    alone()?;
+    let mut pidfd: RawFd = -1;
+    let mut flags = namespaces.bits() | libc::CLONE_PIDFD as u64;
+    if cgroup.is_some() {
+        flags |= CLONE_INTO_CGROUP;
+    }
+    // SAFETY: all-zero is a valid clone_args: no stack, no tls, no tid pointers.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags;
+    args.pidfd = &raw mut pidfd as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    args.cgroup = cgroup.map_or(0, |fd| fd.as_raw_fd() as u64);
+    // SAFETY: without CLONE_VM this is fork(2): the child has a copy of this, the only
+    // thread, and exits after `run`, so it never returns into the parent's code.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of_val(&args)) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            run();
+            exit_now(125)
+        }
+        pid => {
+            // SAFETY: the kernel stored a new descriptor of ours there (CLONE_PIDFD).
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            let pid = Pid::from_raw(pid as i32).ok_or(io::ErrorKind::InvalidData)?;
+            Ok(Child { pid, pidfd })
+        }
+    }
+}
+
+/// linux/sched.h; the libc crate's constant is too narrow.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Makes sure that this process has one thread only: its task directory then has one link
+/// besides `.` and `..` (proc(5)). A thread that was joined is still there for a moment:
+/// what wakes its joiner comes before its end (clone(2), CLONE_CHILD_CLEARTID).
+fn alone() -> io::Result<()> {
+    for _ in 0..1000 {
+        if rustix::fs::stat("/proc/self/task")?.st_nlink == 3 {
+            return Ok(());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    Err(io::Error::from_raw_os_error(libc::EDEADLK))
+}
+
+impl Child {
+    /// Its process id in this process's namespace.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// `ESRCH` when it has ended.
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        // SAFETY: plain system call with scalars and a null siginfo.
+        let sent = unsafe {
+            libc::syscall(libc::SYS_pidfd_send_signal, self.pidfd.as_raw_fd(), signal, 0, 0)
+        };
+        if sent == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Waits for its end, and takes it.
+    ///
+    /// # Errors
+    /// waitid(2)'s.
+    pub fn wait(&self) -> io::Result<Status> {
+        loop {
+            match rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED)
+            {
+                Ok(Some(status)) => {
+                    return Ok(match (status.exit_status(), status.terminating_signal()) {
+                        (Some(code), _) => Status::Exited(code as u8),
+                        (None, signal) => Status::Signalled(signal.unwrap_or(0) as u8),
+                    });
+                }
+                Ok(None) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// Readable when the child has ended.
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+/// Strings for [`execve`], made before a clone.
+#[derive(Debug)]
+pub struct Strings {
+    owned: Vec<CString>,
+    pointers: Vec<*const libc::c_char>,
+}
+
+impl Strings {
+    /// # Errors
+    /// Gives back the string that contains a NUL byte.
+    pub fn new<'a>(strings: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
+        let owned = strings
+            .into_iter()
+            .map(|s| CString::new(s).map_err(|_| s.to_owned()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let pointers =
+            owned.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect();
+        Ok(Self { owned, pointers })
+    }
+
+    /// The first string.
+    pub fn first(&self) -> Option<&CStr> {
+        self.owned.first().map(CString::as_c_str)
+    }
+}
+
+/// Replaces this process by the program at `path`. Returns only on failure.
+pub fn execve(path: &CStr, args: &Strings, env: &Strings) -> io::Error {
+    // SAFETY: both arrays end with a null pointer and point to strings that `Strings` owns.
+    unsafe { libc::execve(path.as_ptr(), args.pointers.as_ptr(), env.pointers.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Replaces this process by the program behind a descriptor, which stays open in
+/// it unless it is close-on-exec. Returns only on failure.
+pub fn fexecve(program: BorrowedFd<'_>, args: &Strings, env: &Strings) -> io::Error {
+    // SAFETY: as in `execve`; the empty path with AT_EMPTY_PATH means the descriptor itself.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program.as_raw_fd(),
+            c"".as_ptr(),
+            args.pointers.as_ptr(),
+            env.pointers.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    io::Error::last_os_error()
+}
+
+/// Moves this process into new namespaces.
+///
+/// # Errors
+/// unshare(2)'s.
+pub fn unshare(flags: rustix::thread::UnshareFlags) -> io::Result<()> {
+    if flags.contains(rustix::thread::UnshareFlags::FILES) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: the descriptor table stays shared, so no descriptor's owner is misled.
+    Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
+}
+
+/// Ends this process without running any exit handler.
+pub fn exit_now(code: u8) -> ! {
+    // SAFETY: _exit(2) has no preconditions.
+    unsafe { libc::_exit(i32::from(code)) }
+}
+
+/// Makes a child of this process that goes on here with `Ok(None)`; the parent gets its id.
+/// For a process 1 that becomes an init.
+///
+/// # Errors
+/// fork(2)'s, and `EDEADLK` where another thread is alive.
+pub fn fork() -> io::Result<Option<Pid>> {
+    alone()?;
+    // SAFETY: there is no other thread, so the child's copy of every lock is free.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        pid => Ok(Pid::from_raw(pid)),
+    }
+}
+
+/// Closes every descriptor but the standard streams and `keep`, which it moves
+/// (close_range(2), Linux 5.9). For a child about to execute: a directory of the host
+/// that is still open would be within reach as `/proc/self/fd/N` (CVE-2024-21626).
+///
+/// # Errors
+/// The system call's.
+pub fn close_all_but(keep: crate::socket::Channel) -> io::Result<crate::socket::Channel> {
+    const FIRST: RawFd = 3;
+    let keep: OwnedFd = keep.into();
+    let kept = if keep.as_raw_fd() == FIRST {
+        keep
+    } else {
+        // SAFETY: plain dup3(2); whatever was open at FIRST is given up, as all the others are.
+        if unsafe { libc::dup3(keep.as_raw_fd(), FIRST, libc::O_CLOEXEC) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        std::mem::forget(keep);
+        // SAFETY: FIRST is a new descriptor that nobody else owns.
+        unsafe { OwnedFd::from_raw_fd(FIRST) }
+    };
+    // SAFETY: this process only executes or exits from here on, so none of these
+    // descriptors is used again, whoever owned it.
+    match unsafe { libc::syscall(libc::SYS_close_range, FIRST + 1, u32::MAX, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(kept.into()),
+    }
+}
+
+/// Start time of a process in clock ticks since boot: field 22 of `/proc/PID/stat`
+/// (proc(5)). With the id it names a process for ever.
+pub fn start_time(pid: Pid) -> io::Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))?;
+    stat.rsplit_once(')')
+        .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19))
+        .and_then(|field| field.parse().ok())
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}

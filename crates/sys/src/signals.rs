@@ -1,0 +1,156 @@
+//! Signals as events: blocked, and read from a descriptor (signalfd(2)).
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+pub use libc::{
+    SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGTTIN,
+    SIGTTOU, SIGUSR1, SIGUSR2, SIGWINCH,
+};
+
+/// Some signals, blocked in this process and readable here.
+#[derive(Debug)]
+pub struct Signals(OwnedFd);
+
+impl Signals {
+    /// Blocks these signals and opens them for reading.
+    ///
+    /// # Errors
+    /// signalfd(2)'s.
+    pub fn block(signals: &[i32]) -> io::Result<Self> {
+        let set = set_of(signals);
+        // SAFETY: `set` is initialised; a null old set is allowed.
+        unsafe {
+            if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) == -1 {
+                return Err(io::Error::last_os_error());
+            }
+            match libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
+                -1 => Err(io::Error::last_os_error()),
+                fd => Ok(Self(OwnedFd::from_raw_fd(fd))),
+            }
+        }
+    }
+
+    /// The next pending signal's number.
+    ///
+    /// # Errors
+    /// read(2)'s.
+    pub fn next(&self) -> io::Result<Option<i32>> {
+        let mut info = MaybeUninit::<libc::signalfd_siginfo>::uninit();
+        // SAFETY: the buffer is as large as stated.
+        let read =
+            unsafe { libc::read(self.0.as_raw_fd(), info.as_mut_ptr().cast(), size_of_val(&info)) };
+        match read {
+            -1 => match io::Error::last_os_error() {
+                e if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+                e => Err(e),
+            },
+            // SAFETY: the kernel fills whole records only, and 0 is not returned.
+            _ => Ok(Some(unsafe { info.assume_init() }.ssi_signo as i32)),
+        }
+    }
+}
+
+/// Readable when a signal is pending.
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Restores what a program may expect at its start: no signal blocked, every
+/// disposition the default (Rust's runtime ignores SIGPIPE, and execve(2) keeps that).
+pub fn reset() {
+    let none = set_of(&[]);
+    // SAFETY: plain system calls; the default disposition runs no code of ours.
+    unsafe {
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
+}
+
+/// Blocks every signal; for a process that takes them by [`wait_for_any`].
+pub fn block_all() {
+    // SAFETY: sigfillset initialises the set.
+    unsafe {
+        let mut all = MaybeUninit::uninit();
+        libc::sigfillset(all.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut());
+    }
+}
+
+/// Waits for any signal and takes it.
+///
+/// # Errors
+/// `EINTR`, which the caller may ignore.
+pub fn wait_for_any() -> io::Result<i32> {
+    // SAFETY: sigfillset initialises the set; a null siginfo is allowed.
+    let signal = unsafe {
+        let mut all = MaybeUninit::uninit();
+        libc::sigfillset(all.as_mut_ptr());
+        libc::sigwaitinfo(all.as_ptr(), std::ptr::null_mut())
+    };
+    if signal == -1 { Err(io::Error::last_os_error()) } else { Ok(signal) }
+}
+
+/// Sends a signal to a process, or to a group where `pid` is negative.
+///
+/// # Errors
+/// kill(2)'s.
+pub fn send(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: plain system call with scalars.
+    if unsafe { libc::kill(pid, signal) } == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Whether a signal's default action ends a process (signal(7)).
+#[must_use]
+pub fn ends_by_default(signal: i32) -> bool {
+    !matches!(
+        signal,
+        libc::SIGCHLD
+            | libc::SIGCONT
+            | libc::SIGSTOP
+            | libc::SIGTSTP
+            | libc::SIGTTIN
+            | libc::SIGTTOU
+            | libc::SIGURG
+            | libc::SIGWINCH
+    )
+}
+
+/// Whether a process neither blocks, ignores nor handles a signal (proc(5), `SigBlk`,
+/// `SigIgn`, `SigCgt`). The kernel spares a process 1 such a signal (pid_namespaces(7)).
+///
+/// # Errors
+/// Where its status cannot be read.
+pub fn left_to_default(pid: rustix::process::Pid, signal: i32) -> io::Result<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero()))?;
+    let taken = status
+        .lines()
+        .filter_map(|line| line.split_once(":\t"))
+        .filter(|(key, _)| matches!(*key, "SigBlk" | "SigIgn" | "SigCgt"))
+        .filter_map(|(_, mask)| u64::from_str_radix(mask, 16).ok())
+        .fold(0, |all, mask| all | mask);
+    Ok(taken & (1 << (signal - 1)) == 0)
+}
+
+/// Stops this process as `signal`'s default action would, and returns when it is continued.
+///
+/// # Errors
+/// The system calls'.
+pub fn stop_self() -> io::Result<()> {
+    send(std::process::id() as i32, libc::SIGSTOP)
+}
+
+fn set_of(signals: &[i32]) -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigemptyset initialises the set before anything is added.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), *signal);
+        }
+        set.assume_init()
+    }
+}

@@ -1,0 +1,105 @@
+//! What the fuzz targets share.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use store::unpack::Limits;
+use sys::rooted::Root;
+
+/// The bootstrap source's parsers. They are private to bakery, whose whole (with a TLS
+/// stack) would have to be built with sanitizers, so they are compiled here once more.
+#[allow(dead_code, missing_docs)]
+#[path = "../../crates/bakery/src/source/bootstrap"]
+pub mod bootstrap {
+    pub mod ar;
+    mod compression;
+    pub mod date;
+    pub mod deb;
+    pub mod deb822;
+    pub mod keyring;
+    pub mod packages;
+    pub mod relation;
+    pub mod release;
+    pub mod sources_list;
+    pub mod version;
+}
+
+/// A root to unpack into, in memory, whose surroundings must not change.
+pub struct Cage {
+    dir: PathBuf,
+}
+
+/// The content of the file beside the root.
+const CANARY: &[u8] = b"alive";
+
+impl Cage {
+    /// Makes it, `inside` holding what a system has: a link to a directory, one to the outside.
+    pub fn new() -> Self {
+        let dir = PathBuf::from(format!("/dev/shm/postroj-fuzz-{}", std::process::id()));
+        let cage = Self { dir };
+        cage.clear();
+        fs::create_dir_all(cage.root().join("usr/bin")).expect("a root");
+        std::os::unix::fs::symlink("usr/bin", cage.root().join("bin")).expect("a link");
+        std::os::unix::fs::symlink("../outside", cage.root().join("out")).expect("a link");
+        fs::create_dir(cage.dir.join("outside")).expect("a neighbour");
+        fs::write(cage.dir.join("canary"), CANARY).expect("a canary");
+        cage
+    }
+
+    /// The root that may change.
+    pub fn open(&self) -> Root {
+        Root::open(&self.root()).expect("the root opens")
+    }
+
+    /// Checks that nothing but the root changed.
+    pub fn check(&self) {
+        assert_eq!(names(&self.dir), ["canary", "outside", "root"]);
+        assert!(names(&self.dir.join("outside")).is_empty(), "something was written outside");
+        assert_eq!(fs::read(self.dir.join("canary")).expect("the canary"), CANARY);
+        let links = std::os::unix::fs::MetadataExt::nlink;
+        assert_eq!(links(&fs::metadata(self.dir.join("canary")).expect("the canary")), 1);
+    }
+
+    fn root(&self) -> PathBuf {
+        self.dir.join("root")
+    }
+
+    fn clear(&self) {
+        if let (Some(parent), Some(name)) = (self.dir.parent(), self.dir.file_name()) {
+            let parent = Root::open(parent).expect("the parent opens");
+            let _ = parent.remove_all(name);
+        }
+    }
+}
+
+impl Default for Cage {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Cage {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).expect("a directory");
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.expect("an entry").file_name().display().to_string()).collect();
+    names.sort();
+    names
+}
+
+/// Limits that an input of a few kilobytes can meet, and that a small disk can bear.
+pub fn limits() -> Limits {
+    Limits {
+        max_entries: 200,
+        max_bytes: 1 << 20,
+        max_file: 1 << 20,
+        max_path: 1024,
+        max_extension: 16 << 10,
+        max_remembered: 64 << 10,
+    }
+}

@@ -1,0 +1,124 @@
+//! What the tests need on a machine, and how it gets there.
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::{cargo, find, is_root, run, succeeds};
+
+/// One package of Debian and Ubuntu.
+struct Package {
+    name: &'static str,
+    /// A program in it, or an absolute path: where that is, the package is not asked for.
+    evidence: &'static str,
+    /// Why it is needed; shown to the user.
+    why: &'static str,
+}
+
+const fn package(name: &'static str, evidence: &'static str, why: &'static str) -> Package {
+    Package { name, evidence, why }
+}
+
+const FOR_TESTS: &[Package] = &[
+    package("uidmap", "newuidmap", "id maps of an ordinary user's machines"),
+    package(
+        "debian-archive-keyring",
+        "/usr/share/keyrings/debian-archive-keyring.gpg",
+        "the keys of what is bootstrapped",
+    ),
+    package("busybox-static", "busybox", "an image that needs no network"),
+    package("attr", "setfattr", "extended attributes that unpacking must keep"),
+    package("acl", "setfacl", "access control lists that unpacking must keep"),
+    package("xz-utils", "xz", "archives as others pack them"),
+    package("zstd", "zstd", "archives as others pack them"),
+    package("e2fsprogs", "mkfs.ext4", "a store on a small disk that gets full"),
+    package("strace", "strace", "what a launch asks the kernel for"),
+];
+
+const PEERS: &[Package] = &[
+    package("bubblewrap", "bwrap", "benches/launch"),
+    package("crun", "crun", "benches/launch"),
+    package("mmdebstrap", "mmdebstrap", "benches/bootstrap"),
+];
+
+const FOR_FUZZING: &[Package] = &[package("g++", "c++", "libFuzzer is C++")];
+
+/// Installs what `cargo xtask test` needs.
+///
+/// # Errors
+/// Where something is missing that only root could install: with the line to be typed.
+pub(crate) fn tests() -> Result<()> {
+    packages(FOR_TESTS)?;
+    for (tool, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        if !succeeds(cargo().args([tool, "--version"])) {
+            let mut rustup = std::process::Command::new("rustup");
+            run(rustup.args(["component", "add", component]))
+                .with_context(|| format!("cargo {tool} is missing"))?;
+        }
+    }
+    if !succeeds(cargo().args(["nextest", "--version"])) {
+        run(cargo().args(["install", "--locked", "cargo-nextest"]))?;
+    }
+    Ok(())
+}
+
+/// Installs what the benchmarks compare with.
+///
+/// # Errors
+/// As [`tests`].
+pub(crate) fn peers() -> Result<()> {
+    packages(PEERS)
+}
+
+/// Installs what `cargo xtask fuzz` needs.
+///
+/// # Errors
+/// As [`tests`].
+pub(crate) fn fuzzing() -> Result<()> {
+    packages(FOR_FUZZING)?;
+    if !succeeds(cargo().args(["fuzz", "--version"])) {
+        run(cargo().args(["install", "--locked", "cargo-fuzz"]))?;
+    }
+    Ok(())
+}
+
+fn packages(wanted: &[Package]) -> Result<()> {
+    let missing: Vec<&Package> = wanted.iter().filter(|package| !is_there(package)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for Package { name, why, .. } in &missing {
+        eprintln!("missing: {name} ({why})");
+    }
+    let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
+    if find("apt-get").is_none() {
+        bail!("install what holds these on your system, by Debian's names: {}", names.join(" "));
+    }
+    if !is_root() {
+        bail!("run this, then try again: sudo apt-get install {}", names.join(" "));
+    }
+    // A new machine has no package lists; on others they may be too old.
+    if install(&names).is_err() {
+        run(apt_get().arg("update"))?;
+        install(&names)?;
+    }
+    match missing.iter().find(|package| !is_there(package)) {
+        Some(package) => bail!("{} is installed, but lacks {}", package.name, package.evidence),
+        None => Ok(()),
+    }
+}
+
+fn is_there(package: &Package) -> bool {
+    match package.evidence.strip_prefix('/') {
+        Some(_) => std::path::Path::new(package.evidence).exists(),
+        None => find(package.evidence).is_some(),
+    }
+}
+
+fn install(names: &[&str]) -> Result<()> {
+    run(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(names))
+}
+
+fn apt_get() -> std::process::Command {
+    let mut command = std::process::Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
