@@ -244,8 +244,8 @@ fn the_kernels_trees_are_protected() {
 
 #[test]
 fn processes_and_network_are_its_own() {
-    // ps itself, the shell, and the init.
-    assert_eq!(out(&mut sh(&[], "ls -d /proc/[0-9]* | wc -l")), "3");
+    // The shell and the init.
+    assert_eq!(out(&mut sh(&[], "set -- /proc/[0-9]*; echo $#")), "2");
     assert_eq!(
         out(&mut sh(&["--network=none"], "ls /sys/class/net; cat /sys/class/net/lo/operstate")),
         "lo\nunknown"
@@ -274,7 +274,7 @@ fn control_group_limits_hold_or_are_refused() {
         assert!(said_code(&["--cpus=0.2"], busy).1 == 0);
         let inside = out(&mut sh(
             &["--memory=64m"],
-            "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null",
+            "cd /sys/fs/cgroup; cat memory.max memory/memory.limit_in_bytes 2>/dev/null || true",
         ));
         assert_eq!(inside, "67108864");
         assert_eq!(our_groups(), Vec::<String>::new());

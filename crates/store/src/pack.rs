@@ -394,10 +394,11 @@ mod tests {
 
     #[test]
     fn a_record_counts_itself() {
-        assert_eq!(record("path", b"x"), b"10 path=x\n");
-        assert_eq!(record("pat", b"x"), b"8 pat=x\n");
-        assert!(record("path", &[b'x'; 90]).starts_with(b"100 path="));
-        assert_eq!(record("path", &[b'x'; 90]).len(), 100);
+        assert_eq!(record("path", b"x"), b"9 path=x\n");
+        for length in [0, 1, 2, 3, 89, 90, 91, 92, 988, 989, 990, 991] {
+            let record = record("path", &vec![b'x'; length]);
+            assert!(record.starts_with(format!("{} path=", record.len()).as_bytes()), "{length}");
+        }
     }
 
     #[test]

@@ -68,6 +68,7 @@ impl Engine for Container {
             terminal: None,
             steps,
             plan_terminal: plan.process.terminal,
+            has_init: plan.process.init,
             groups,
             claim,
         };
@@ -184,6 +185,7 @@ struct ContainerMachine {
     terminal: Option<OwnedFd>,
     steps: Vec<Step>,
     plan_terminal: bool,
+    has_init: bool,
     groups: Groups,
     claim: Claim,
 }
@@ -235,7 +237,10 @@ impl Machine for ContainerMachine {
 
     fn signal(&self, signal: i32) -> Result<()> {
         let child = &self.child.child;
-        let spared = signals::ends_by_default(signal)
+        // While it waits for signals, an init seems to take none (Linux, kernel/signal.c,
+        // `do_sigtimedwait`), and takes them all.
+        let spared = !self.has_init
+            && signals::ends_by_default(signal)
             && signals::left_to_default(child.pid(), signal).unwrap_or(false);
         if spared {
             self.child.killed_by.set(Some(signal));

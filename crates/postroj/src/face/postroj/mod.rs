@@ -114,17 +114,24 @@ fn dispatch(cli: &Cli) -> Result<u8> {
 
 /// Says what failed on one line, and with `-v` why, cause by cause.
 fn fail(error: &anyhow::Error, verbose: bool) -> u8 {
-    if verbose {
-        eprintln!("postroj: {error}");
-        error.chain().skip(1).for_each(|cause| eprintln!("  because: {cause}"));
-    } else {
-        eprintln!("postroj: {error:#}");
-    }
+    let causes: Vec<String> = error.chain().map(|cause| plain(&cause.to_string())).collect();
+    eprintln!("postroj: {}", causes.join(if verbose { "\n  because: " } else { ": " }));
     match error.downcast_ref::<NotStarted>().map(|n| n.kind) {
         Some(engine::NotStartedKind::NotFound) => exit::NOT_FOUND,
         Some(engine::NotStartedKind::NotExecutable) => exit::NOT_EXECUTABLE,
         _ => exit::FAILED,
     }
+}
+
+/// In the manner of our own texts: Rust writes "No such file or directory (os error 2)".
+fn plain(text: &str) -> String {
+    let Some((before, after)) = text.split_once(" (os error ") else { return text.to_owned() };
+    let digits = after.trim_start_matches(|c: char| c.is_ascii_digit());
+    let rest = digits.strip_prefix(')').unwrap_or(digits);
+    let start = before.rfind(": ").map_or(0, |colon| colon + 2);
+    let mut reason = before[start..].chars();
+    let lower = reason.next().map(|c| c.to_lowercase().chain(reason).collect::<String>());
+    format!("{}{}{}", &before[..start], lower.unwrap_or_default(), plain(rest))
 }
 
 /// Where this invocation keeps things.
@@ -156,5 +163,27 @@ impl Here {
         let places = self.places()?;
         harness::host::enter_user_namespace()?;
         Ok((Store::open(&places.store)?, RunDirectory::open(&places.run)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_plain() {
+        for (text, told) in [
+            ("No such file or directory (os error 2)", "no such file or directory"),
+            ("opening x: Is a directory (os error 21)", "opening x: is a directory"),
+            ("a: B (os error 1); see `c`", "a: b; see `c`"),
+            ("A name stays", "A name stays"),
+        ] {
+            assert_eq!(plain(text), told);
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        command().debug_assert();
     }
 }
