@@ -30,10 +30,13 @@ pub fn read(root: &Root) -> Result<Facts> {
     }
     let passwd = start(root, users::PASSWD, users::MAX_BYTES)?;
     let group = start(root, users::GROUP, users::MAX_BYTES)?;
-    let init = init::find(root).map(|found| found.path);
+    let found = init::find(root);
+    let init_kind = found.as_ref().and_then(|found| found.init).map(|init| init.name().to_owned());
+    let init = found.map(|found| found.path);
     Ok(Facts {
         os_release,
         init: init.map(str::to_owned),
+        init_kind,
         package_manager: package::find(root).map(|found| found.name().to_owned()),
         architecture: architecture(root, init).map(str::to_owned),
         users: users::parse_passwd(&passwd.unwrap_or_default()),

@@ -1,17 +1,19 @@
-//! The foreground monitor: passes signals and terminal data between the launcher and a machine, until it ends.
+//! The foreground monitor: passes signals and terminal data between the launcher and a
+//! machine, hears when a booted system is up, powers it off when asked to, until its end.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::OFlags;
+use rustix::net::RecvFlags;
+use spec::boot::{Boot, Condition};
 use spec::exit::Ended;
-use sys::pty::{self, Raw};
 use sys::signals::{self, Signals};
 
 use crate::Machine;
+use crate::ready::Watch;
+use crate::session::Session;
 
 /// Signals that a foreground monitor passes on or acts upon.
 const PASSED: [i32; 6] = [
@@ -35,241 +37,242 @@ pub fn signals(terminal: bool) -> Result<Signals> {
     Signals::block(&list).context("cannot receive signals")
 }
 
+/// How a machine is to be attended to.
+pub struct Attendance<'a> {
+    /// From [`signals`].
+    pub signals: &'a Signals,
+    /// The launcher's standard input is passed to the machine's terminal.
+    pub interactive: bool,
+    /// When it is killed.
+    pub timeout: Option<Duration>,
+    /// How the system in it is spoken to, where one is booted.
+    pub boot: Option<&'a Boot>,
+    /// Hears how the system is, once it is up.
+    pub up: &'a mut dyn FnMut(Condition) -> Result<()>,
+    /// Hears how the machine ended, while it is still recorded.
+    pub over: &'a mut dyn FnMut(Ended),
+}
+
 /// Attends to a machine until its end.
 ///
 /// # Errors
 /// As [`Machine::wait`].
-pub fn attend(
-    machine: Box<dyn Machine>,
-    signals: &Signals,
-    interactive: bool,
-    timeout: Option<Duration>,
-) -> Result<Ended> {
-    let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
-    match machine.terminal() {
+pub fn attend(machine: Box<dyn Machine>, attendance: Attendance<'_>) -> Result<Ended> {
+    let session = match machine.terminal() {
         Some(terminal) => {
             let terminal = rustix::io::fcntl_dupfd_cloexec(terminal, 3)?;
-            let mut session = Session::new(terminal.as_fd(), interactive)?;
-            session.run(machine.as_ref(), signals, deadline)?;
+            Some(Session::new(terminal, attendance.interactive, attendance.boot.is_some())?)
         }
-        None => without_terminal(machine.as_ref(), signals, deadline)?,
+        None => None,
+    };
+    let boot = attendance.boot;
+    let mut attendant = Attendant {
+        machine: machine.as_ref(),
+        session,
+        watch: boot.map(|boot| Watch::new(&boot.ready)),
+        deadline: attendance.timeout.and_then(|t| Instant::now().checked_add(t)),
+        stopping: None,
+        attendance,
+    };
+    while !attendant.turn()? {}
+    if let Some(mut session) = attendant.session.take() {
+        session.finish();
     }
-    machine.wait()
+    let over = attendant.attendance.over;
+    machine.wait(&mut |ended| {
+        let ended = match (boot, ended) {
+            // reboot(2), "Behavior inside PID namespaces": power-off and halt end process 1 by SIGINT.
+            (Some(_), Ended::Signalled(signal)) if i32::from(signal) == signals::SIGINT => {
+                Ended::Exited(0)
+            }
+            _ => ended,
+        };
+        over(ended);
+        ended
+    })
 }
 
-fn without_terminal(
-    machine: &dyn Machine,
-    signals: &Signals,
+struct Attendant<'m, 'a> {
+    machine: &'m dyn Machine,
+    session: Option<Session>,
+    /// Until the system is up.
+    watch: Option<Watch>,
     deadline: Option<Instant>,
-) -> Result<()> {
-    loop {
-        let ended = machine.ended();
-        let mut polled = [PollFd::new(&ended, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-        poll(&mut polled, deadline)?;
-        if !polled[0].revents().is_empty() {
+    stopping: Option<Stopping>,
+    attendance: Attendance<'a>,
+}
+
+/// A system is asked to power off.
+struct Stopping {
+    /// When to ask again: a signal that comes too early in a boot is lost.
+    again: Option<Instant>,
+    /// When it is killed.
+    until: Instant,
+}
+
+/// Between two requests to power off.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// As systemd gives its units (systemd-system.conf(5), `DefaultTimeoutStopSec`).
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What a machine said on its notification socket.
+#[derive(Default)]
+struct Heard {
+    ready: bool,
+    stopping: bool,
+}
+
+impl Attendant<'_, '_> {
+    /// Waits for something to do and does it; tells whether the machine has ended.
+    fn turn(&mut self) -> Result<bool> {
+        let wants = self.session.as_ref().map(Session::wants);
+        let found = {
+            let ended = self.machine.ended();
+            let notifications = self.machine.notifications();
+            let question = self.watch.as_ref().and_then(Watch::descriptor);
+            let mut polled = vec![
+                PollFd::new(&ended, PollFlags::IN),
+                PollFd::new(self.attendance.signals, PollFlags::IN),
+            ];
+            polled.extend(notifications.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
+            polled.extend(question.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
+            if let (Some(session), Some(wants)) = (&self.session, wants) {
+                session.poll_for(wants, &mut polled);
+            }
+            poll(&mut polled, self.wake())?;
+            let events: Vec<PollFlags> = polled.iter().map(PollFd::revents).collect();
+            let skip = 2 + usize::from(notifications.is_some()) + usize::from(question.is_some());
+            Found { answered: question.is_some() && !events[skip - 1].is_empty(), events, skip }
+        };
+        if let (Some(session), Some(wants)) = (&mut self.session, wants) {
+            session.turn(wants, &found.events[found.skip..]);
+            if session.escaped() && self.attendance.boot.is_some() {
+                self.stop();
+            }
+        }
+        let heard = self.hear();
+        self.look(&heard, found.answered)?;
+        let over = !found.events[0].is_empty();
+        while let Some(signal) = self.attendance.signals.next()? {
+            self.handle(signal)?;
+        }
+        self.keep_time(&heard);
+        Ok(over)
+    }
+
+    /// The next moment at which something is due by itself.
+    fn wake(&self) -> Option<Instant> {
+        let stopping = self.stopping.as_ref();
+        let times = [
+            self.deadline,
+            self.watch.as_ref().and_then(Watch::look_at),
+            self.session.as_ref().and_then(Session::look_at),
+            stopping.and_then(|stopping| stopping.again),
+            stopping.map(|stopping| stopping.until),
+        ];
+        times.into_iter().flatten().min()
+    }
+
+    /// Reads what was said (sd_notify(3)). Whoever may write to the socket can say anything; it only
+    /// makes us ask.
+    fn hear(&self) -> Heard {
+        let mut heard = Heard::default();
+        let Some(socket) = self.machine.notifications() else { return heard };
+        let mut buffer = [0; 4096];
+        while let Ok((length, _)) = rustix::net::recv(socket, &mut buffer[..], RecvFlags::DONTWAIT)
+        {
+            for line in buffer[..length].split(|&b| b == b'\n') {
+                heard.ready |= line == b"READY=1";
+                heard.stopping |= line == b"STOPPING=1";
+            }
+        }
+        heard
+    }
+
+    fn look(&mut self, heard: &Heard, answered: bool) -> Result<()> {
+        let Some(watch) = &mut self.watch else { return Ok(()) };
+        if let Some(condition) = watch.turn(self.machine, heard.ready, answered)? {
+            self.watch = None;
+            (self.attendance.up)(condition)?;
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, signal: i32) -> Result<()> {
+        if let Some(session) = &self.session
+            && session.handle(signal)?
+        {
             return Ok(());
         }
-        while let Some(signal) = signals.next()? {
-            pass_on(machine, signal);
+        match (self.attendance.boot, signal) {
+            (Some(_), signals::SIGTERM | signals::SIGINT | signals::SIGHUP) => self.stop(),
+            (Some(_), signals::SIGQUIT) => self.pass_on(signals::SIGKILL),
+            _ => self.pass_on(signal),
         }
-        kill_when_late(machine, deadline);
+        Ok(())
+    }
+
+    /// Asks a system to power off; asked a second time, kills it.
+    fn stop(&mut self) {
+        if self.stopping.is_some() {
+            return self.pass_on(signals::SIGKILL);
+        }
+        let now = Instant::now();
+        self.stopping = Some(Stopping { again: Some(now), until: now + PATIENCE });
+    }
+
+    fn keep_time(&mut self, heard: &Heard) {
+        let now = Instant::now();
+        if self.deadline.is_some_and(|at| at <= now) {
+            self.pass_on(signals::SIGKILL);
+        }
+        let (Some(stopping), Some(boot)) = (&mut self.stopping, self.attendance.boot) else {
+            return;
+        };
+        if heard.stopping {
+            stopping.again = None;
+        }
+        let late = stopping.until <= now;
+        if stopping.again.is_some_and(|at| at <= now) {
+            // Only systemd says that it heard.
+            let hears = self.machine.notifications().is_some();
+            stopping.again = hears.then(|| now + AGAIN);
+            match &boot.power_off_command {
+                // Where it cannot be started, the time limit ends the machine.
+                Some(command) => drop(self.machine.run_inside(command)),
+                None => self.pass_on(boot.power_off),
+            }
+        }
+        if late {
+            self.pass_on(signals::SIGKILL);
+        }
+    }
+
+    /// It may have ended at this very moment; then its end is seen next.
+    fn pass_on(&self, signal: i32) {
+        let _ = self.machine.signal(signal);
     }
 }
 
-/// It may have ended at this very moment; then its end is seen next.
-fn pass_on(machine: &dyn Machine, signal: i32) {
-    let _ = machine.signal(signal);
+/// What a poll found.
+struct Found {
+    events: Vec<PollFlags>,
+    /// How many events are not the session's.
+    skip: usize,
+    /// A question's answer can be read.
+    answered: bool,
 }
 
-fn kill_when_late(machine: &dyn Machine, deadline: Option<Instant>) {
-    if deadline.is_some_and(|d| d <= Instant::now()) {
-        pass_on(machine, signals::SIGKILL);
-    }
-}
-
-fn poll(polled: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<()> {
-    let left = deadline.map(|d| {
-        let left = d.saturating_duration_since(Instant::now());
-        // After the deadline the end is near, but nothing says when: look again soon.
-        let left = left.max(Duration::from_millis(10));
+fn poll(polled: &mut [PollFd<'_>], wake: Option<Instant>) -> io::Result<()> {
+    let left = wake.map(|at| {
+        let left = at.saturating_duration_since(Instant::now());
+        // After a deadline the end is near, but nothing says when: look again soon.
+        let left = left.max(Duration::from_millis(5));
         Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() }
     });
     match rustix::event::poll(polled, left.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
-    }
-}
-
-/// A machine's terminal joined to the launcher's.
-struct Session<'a> {
-    master: BorrowedFd<'a>,
-    /// The launcher's terminal in raw mode, where its input is one and is passed on.
-    raw: Option<Raw<'static>>,
-    input: Option<Buffer>,
-    output: Buffer,
-}
-
-/// Data on its way from one descriptor to another.
-#[derive(Default)]
-struct Buffer {
-    data: Vec<u8>,
-    ended: bool,
-}
-
-/// As much as a pseudo-terminal holds (`N_TTY_BUF_SIZE`).
-const CHUNK: usize = 4096;
-
-impl Buffer {
-    fn wants_more(&self) -> bool {
-        !self.ended && self.data.len() < CHUNK
-    }
-
-    /// An end of file, and the EIO of a terminal without users, end it.
-    fn fill(&mut self, from: BorrowedFd<'_>) {
-        let mut chunk = [0; CHUNK];
-        match rustix::io::read(from, &mut chunk) {
-            Ok(0) => self.ended = true,
-            Ok(length) => self.data.extend_from_slice(&chunk[..length]),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-            Err(_) => self.ended = true,
-        }
-    }
-
-    fn drain(&mut self, to: BorrowedFd<'_>) {
-        match rustix::io::write(to, &self.data) {
-            Ok(length) => drop(self.data.drain(..length)),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-            // Nobody reads any more: what comes is thrown away, as a hung-up terminal does.
-            Err(_) => self.data.clear(),
-        }
-    }
-}
-
-impl<'a> Session<'a> {
-    fn new(master: BorrowedFd<'a>, interactive: bool) -> Result<Self> {
-        let flags = rustix::fs::fcntl_getfl(master)? | OFlags::NONBLOCK;
-        rustix::fs::fcntl_setfl(master, flags)?;
-        let stdin = rustix::stdio::stdin();
-        let own = [stdin, rustix::stdio::stdout(), rustix::stdio::stderr()];
-        if let Some(terminal) = own.into_iter().find(|fd| pty::is_terminal(fd)) {
-            pty::copy_size(terminal, master).context("cannot set the window size")?;
-        }
-        let raw = (interactive && pty::is_terminal(stdin))
-            .then(|| Raw::new(stdin).context("cannot set the terminal to raw mode"))
-            .transpose()?;
-        Ok(Self {
-            master,
-            raw,
-            input: interactive.then(Buffer::default),
-            output: Buffer::default(),
-        })
-    }
-
-    fn run(
-        &mut self,
-        machine: &dyn Machine,
-        signals: &Signals,
-        deadline: Option<Instant>,
-    ) -> Result<()> {
-        while !self.turn(machine, signals, deadline)? {}
-        // What the machine wrote last is still in its terminal.
-        while !self.output.ended {
-            let before = self.output.data.len();
-            self.output.fill(self.master);
-            if self.output.data.len() == before {
-                break;
-            }
-        }
-        while !self.output.data.is_empty() {
-            self.output.drain(rustix::stdio::stdout());
-        }
-        Ok(())
-    }
-
-    /// Waits for something to do and does it; tells whether the machine has ended.
-    fn turn(
-        &mut self,
-        machine: &dyn Machine,
-        signals: &Signals,
-        deadline: Option<Instant>,
-    ) -> Result<bool> {
-        let (stdin, stdout) = (rustix::stdio::stdin(), rustix::stdio::stdout());
-        let (ended, master) = (machine.ended(), self.master);
-        let has = |wanted: bool, flag: PollFlags| if wanted { flag } else { PollFlags::empty() };
-        let reads = self.input.as_ref().is_some_and(Buffer::wants_more);
-        let writes = self.input.as_ref().is_some_and(|b| !b.data.is_empty());
-        let mut master_wants = has(writes, PollFlags::OUT);
-        master_wants |= has(self.output.wants_more(), PollFlags::IN);
-        let mut polled =
-            vec![PollFd::new(&ended, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-        // A descriptor that is polled for nothing still wakes by its hang-up, for ever.
-        let stdout_at = (!self.output.data.is_empty()).then(|| {
-            polled.push(PollFd::new(&stdout, PollFlags::OUT));
-            polled.len() - 1
-        });
-        let stdin_at = reads.then(|| {
-            polled.push(PollFd::new(&stdin, PollFlags::IN));
-            polled.len() - 1
-        });
-        let master_at = (!master_wants.is_empty() && !self.output.ended).then(|| {
-            polled.push(PollFd::new(&master, master_wants));
-            polled.len() - 1
-        });
-        poll(&mut polled, deadline)?;
-        let ready = |at: Option<usize>| at.map_or(PollFlags::empty(), |at| polled[at].revents());
-        if let Some(input) = &mut self.input {
-            if !ready(stdin_at).is_empty() {
-                input.fill(stdin);
-            }
-            if ready(master_at).contains(PollFlags::OUT) {
-                input.drain(master);
-            }
-        }
-        if ready(master_at).intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
-            self.output.fill(master);
-        }
-        if !ready(stdout_at).is_empty() {
-            self.output.drain(stdout);
-        }
-        let over = !polled[0].revents().is_empty();
-        while let Some(signal) = signals.next()? {
-            self.handle(machine, signal)?;
-        }
-        kill_when_late(machine, deadline);
-        Ok(over)
-    }
-
-    fn handle(&self, machine: &dyn Machine, signal: i32) -> Result<()> {
-        match signal {
-            signals::SIGWINCH => self.resize(),
-            signals::SIGTSTP => {
-                if let Some(raw) = &self.raw {
-                    raw.pause()?;
-                }
-                signals::stop_self()?;
-                self.resume()
-            }
-            signals::SIGCONT => self.resume(),
-            other => {
-                pass_on(machine, other);
-                Ok(())
-            }
-        }
-    }
-
-    /// The shell may have changed the terminal while this process was stopped.
-    fn resume(&self) -> Result<()> {
-        if let Some(raw) = &self.raw {
-            raw.again()?;
-        }
-        self.resize()
-    }
-
-    fn resize(&self) -> Result<()> {
-        let stdin = rustix::stdio::stdin();
-        if pty::is_terminal(stdin) {
-            pty::copy_size(stdin, self.master).context("cannot set the window size")?;
-        }
-        Ok(())
     }
 }

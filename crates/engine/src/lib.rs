@@ -13,8 +13,16 @@ use spec::exit::Ended;
 use spec::plan::Plan;
 
 pub mod attend;
+pub mod bus;
 mod container;
+mod ready;
+pub mod record;
+mod session;
 pub mod state;
+mod wait;
+
+pub use ready::Question;
+pub use wait::Waited;
 
 /// A way to run plans.
 pub trait Engine: Sync {
@@ -31,6 +39,18 @@ pub trait Engine: Sync {
         run: &state::RunDirectory,
         streams: Streams,
     ) -> Result<Box<dyn Created>>;
+
+    /// Starts a further process in a machine that runs. This process itself may be moved
+    /// into the machine for it, and be good for nothing else afterwards.
+    ///
+    /// # Errors
+    /// [`NotStarted`] where the command cannot be executed; where the machine has ended.
+    fn exec(
+        &self,
+        record: &record::Record,
+        process: &spec::plan::Process,
+        streams: Streams,
+    ) -> Result<Box<dyn Machine>>;
 }
 
 /// Where a machine's standard streams lead, where it has no terminal: the launcher's own
@@ -62,6 +82,24 @@ pub trait Machine {
     /// The machine's end of its terminal, where the plan asked for one.
     fn terminal(&self) -> Option<BorrowedFd<'_>>;
 
+    /// Its first process, in the launcher's process ids.
+    fn process_id(&self) -> i32;
+
+    /// Readable when a booted system tells something of itself (sd_notify(3)).
+    fn notifications(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Asks a booted system how it is, at this socket inside.
+    ///
+    /// # Errors
+    /// Where the machine cannot be entered.
+    fn ask(&self, socket: &str) -> Result<Question>;
+
+    /// Starts a command as root inside, in the background, with the machine's own rights.
+    ///
+    /// # Errors
+    /// Where the machine cannot be entered.
+    fn run_inside(&self, command: &[String]) -> Result<()>;
+
     /// Sends its main process a signal that has its usual effect even though the kernel
     /// spares a process 1: one that would end it by default does.
     ///
@@ -69,11 +107,12 @@ pub trait Machine {
     /// The system call's.
     fn signal(&self, signal: i32) -> Result<()>;
 
-    /// Waits for its end.
+    /// Waits for its end, of which `over` hears while the machine is still recorded, and
+    /// which it may see otherwise.
     ///
     /// # Errors
     /// [`NotStarted`] where its command was never executed.
-    fn wait(self: Box<Self>) -> Result<Ended>;
+    fn wait(self: Box<Self>, over: &mut dyn FnMut(Ended) -> Ended) -> Result<Ended>;
 }
 
 /// Why a machine's command was not executed.

@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
+use spec::plan::Plan;
+
+use crate::record::{Exited, Note, Record};
 
 /// Where this user's machines are recorded; gone after a reboot.
 #[derive(Debug, Clone)]
@@ -23,13 +26,8 @@ pub struct RunDirectory {
 pub struct Claim {
     file: File,
     path: PathBuf,
-}
-
-/// What must be ended with a machine.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Record {
-    pid: Option<(i32, u64)>,
-    cgroups: Vec<PathBuf>,
+    /// The record stays after the machine's end, until somebody removes it.
+    keep: bool,
 }
 
 impl RunDirectory {
@@ -73,7 +71,7 @@ impl RunDirectory {
     ///
     /// # Errors
     /// Where a running machine has it.
-    pub fn claim(&self, name: &str, id: &str) -> Result<Claim> {
+    pub fn claim(&self, name: &str, id: &str, keep: bool) -> Result<Claim> {
         check_name(name)?;
         let machines = self.path.join("machines");
         let (unnamed, named) = (machines.join(format!(".{id}")), machines.join(name));
@@ -86,11 +84,16 @@ impl RunDirectory {
             };
             let (cwd, flags) = (rustix::fs::CWD, RenameFlags::NOREPLACE);
             match rustix::fs::renameat_with(cwd, &unnamed, cwd, &named, flags) {
-                Ok(()) => return Ok(Claim { file, path: named }),
+                Ok(()) => return Ok(Claim { file, path: named, keep }),
                 Err(rustix::io::Errno::NOENT) => {}
                 Err(rustix::io::Errno::EXIST) => {
                     std::fs::remove_file(&unnamed).context("cannot record the machine")?;
                     if !reap_file(&named) {
+                        if self.read(name).is_some_and(|record| record.exited.is_some()) {
+                            bail!(
+                                "the name {name:?} is in use by a machine that has ended: choose another, or `postroj rm {name}`"
+                            );
+                        }
                         bail!(
                             "the name {name:?} is in use by a running machine: choose another, or stop that one"
                         );
@@ -100,6 +103,108 @@ impl RunDirectory {
             }
         }
         bail!("the name {name:?} is contended: try again")
+    }
+
+    /// All machines that are recorded, by name.
+    pub fn machines(&self) -> Vec<Record> {
+        let entries = std::fs::read_dir(self.path.join("machines"));
+        let mut records: Vec<Record> = entries
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| self.read(entry.file_name().to_str()?))
+            .collect();
+        records.sort_by(|a, b| a.name.cmp(&b.name));
+        records
+    }
+
+    /// The machine of that name, or with an id that begins so.
+    ///
+    /// # Errors
+    /// Where there is none, or ids of several begin so.
+    pub fn find(&self, text: &str) -> Result<Record> {
+        if check_name(text).is_ok()
+            && let Some(record) = self.read(text)
+        {
+            return Ok(record);
+        }
+        let mut found: Vec<Record> = self.machines();
+        found.retain(|record| !text.is_empty() && record.id().starts_with(text));
+        match found.len() {
+            0 => bail!("there is no machine {text:?} (`postroj ps -a` lists what is there)"),
+            1 => Ok(found.remove(0)),
+            _ => bail!("the ids of several machines begin with {text:?}: give more of it"),
+        }
+    }
+
+    /// The record of a machine whose name is taken for good.
+    fn read(&self, name: &str) -> Option<Record> {
+        if name.starts_with('.') {
+            return None;
+        }
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let path = self.path.join("machines").join(name);
+        let mut file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
+        let mut text = String::new();
+        file.read_to_string(&mut text).ok()?;
+        let mut record = Record::parse(name, &text);
+        // A shared lock would keep the monitor of a name that is just being claimed from its own.
+        record.monitored = record.exited.is_none() && is_locked(&file);
+        Some(record)
+    }
+
+    /// Adds to a machine's record.
+    ///
+    /// # Errors
+    /// Where there is no such record, or it cannot be written.
+    pub fn note(&self, name: &str, note: &Note<'_>) -> Result<()> {
+        let path = self.path.join("machines").join(name);
+        let mut file = file_append(&path)
+            .with_context(|| format!("cannot open the record {}", path.display()))?;
+        file.write_all(note.line()?.as_bytes()).context("cannot write the machine's record")
+    }
+
+    /// Removes the record and the log of a machine that has ended.
+    ///
+    /// # Errors
+    /// Where they cannot be removed.
+    pub fn remove(&self, record: &Record) -> Result<()> {
+        if record.exited.is_none() && !reap_file(&self.path.join("machines").join(&record.name)) {
+            bail!("the machine {} is running: stop it, or use --force", record.name);
+        }
+        let remove = |path: PathBuf| match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
+        };
+        remove(self.log_path(record.id()))?;
+        remove(self.path.join("machines").join(&record.name))
+    }
+
+    /// Sends a machine's first process a signal.
+    ///
+    /// # Errors
+    /// Where it has ended, or this user may not.
+    pub fn signal(&self, record: &Record, signal: i32) -> Result<()> {
+        let what = || format!("cannot send a signal to the machine {}", record.name);
+        let (pid, start) = record.pid.filter(|_| record.exited.is_none()).with_context(what)?;
+        send(pid, start, signal).with_context(what)
+    }
+
+    /// Sends a machine's monitor a signal: SIGTERM makes it end its machine in good order.
+    ///
+    /// # Errors
+    /// As [`RunDirectory::signal`].
+    pub fn signal_monitor(&self, record: &Record, signal: i32) -> Result<()> {
+        let what = || format!("cannot reach the monitor of the machine {}", record.name);
+        let (pid, start) = record.monitor.filter(|_| record.monitored).with_context(what)?;
+        send(pid, start, signal).with_context(what)
+    }
+
+    /// Where the output of a detached machine is kept.
+    pub fn log_path(&self, id: &str) -> PathBuf {
+        self.path.join("logs").join(id)
     }
 
     /// Ends what killed monitors left behind; gives how many machines that were.
@@ -114,19 +219,26 @@ impl Claim {
     ///
     /// # Errors
     /// Where the file cannot be written.
-    pub fn record(&self, pid: Pid, cgroups: &[PathBuf]) -> Result<()> {
+    pub fn record(&self, pid: Pid, cgroups: &[PathBuf], plan: &Plan) -> Result<()> {
         let start =
             sys::process::start_time(pid).context("cannot read the machine's start time")?;
         let mut text = format!("pid {} {start}\n", pid.as_raw_nonzero());
+        let own = rustix::process::getpid();
+        let start = sys::process::start_time(own).context("cannot read one's own start time")?;
+        text += &format!("monitor {} {start}\n", own.as_raw_nonzero());
         for path in cgroups {
             text += &format!("cgroup {}\n", path.display());
         }
+        text += &format!("plan {}\n", serde_json::to_string(plan)?);
         (&self.file).write_all(text.as_bytes()).context("cannot record the machine")
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
         // A file that stays is unlocked, and is taken for a killed monitor's.
         let _ = std::fs::remove_file(&self.path);
     }
@@ -140,6 +252,17 @@ fn locked_file(path: &Path) -> io::Result<Option<File>> {
         Ok(()) => Some(file.into()),
         Err(_) => None,
     })
+}
+
+/// Whether a living monitor has this record: asked without taking the lock for longer than a moment.
+pub(crate) fn is_locked(file: &File) -> bool {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => {
+            let _ = rustix::fs::flock(file, FlockOperation::Unlock);
+            false
+        }
+        Err(_) => true,
+    }
 }
 
 /// docker's rule: `[a-zA-Z0-9][a-zA-Z0-9_.-]*`.
@@ -172,29 +295,46 @@ fn reap_file(path: &Path) -> bool {
     // Locked until `file` is dropped: what is left is ended by one process only.
     let file = File::from(fd);
     let mut text = String::new();
-    let _ = (&file).take(64 * 1024).read_to_string(&mut text);
-    let record = parse_record(&text);
+    let _ = (&file).read_to_string(&mut text);
+    let record = Record::parse("", &text);
+    if record.exited.is_some() {
+        return false;
+    }
     if let Some((pid, start)) = record.pid {
         end(pid, start);
     }
     record.cgroups.iter().for_each(|path| sys::cgroups::remove(path));
+    if record.plan.is_some_and(|plan| plan.keep) {
+        let exited = Note::Exited(Exited { code: KILLED, at: now() });
+        let line = exited.line().unwrap_or_default();
+        return file_append(path).and_then(|mut f| f.write_all(line.as_bytes())).is_ok();
+    }
     std::fs::remove_file(path).is_ok()
 }
 
-fn parse_record(text: &str) -> Record {
-    let mut record = Record::default();
-    for line in text.lines() {
-        match line.split_once(' ') {
-            Some(("pid", rest)) => {
-                record.pid = rest
-                    .split_once(' ')
-                    .and_then(|(pid, start)| Some((pid.parse().ok()?, start.parse().ok()?)));
-            }
-            Some(("cgroup", path)) => record.cgroups.push(path.into()),
-            _ => {}
-        }
+/// A machine whose monitor was killed was killed with it.
+const KILLED: u8 = 137;
+
+fn file_append(path: &Path) -> io::Result<File> {
+    File::options().append(true).open(path)
+}
+
+/// Seconds since the epoch.
+pub fn now() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs())
+}
+
+/// Sends a signal to a process that still has this start time.
+fn send(pid: i32, start: u64, signal: i32) -> io::Result<()> {
+    let gone = || io::Error::from(rustix::io::Errno::SRCH);
+    let pid = Pid::from_raw(pid).ok_or_else(gone)?;
+    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    // Checked after the pidfd was opened, so both mean the same process.
+    if sys::process::start_time(pid)? != start {
+        return Err(gone());
     }
-    record
+    sys::process::signal(std::os::fd::AsFd::as_fd(&pidfd), signal)
 }
 
 /// Kills a process that still has this start time, and waits for its end.
@@ -225,11 +365,11 @@ mod tests {
     #[test]
     fn a_name_is_taken_once_and_free_again() {
         let (_temp, run) = directory();
-        let first = run.claim("a", "1").unwrap();
-        let error = run.claim("a", "2").unwrap_err().to_string();
+        let first = run.claim("a", "1", false).unwrap();
+        let error = run.claim("a", "2", false).unwrap_err().to_string();
         assert!(error.contains("in use by a running machine"), "{error}");
         drop(first);
-        run.claim("a", "3").unwrap();
+        run.claim("a", "3", false).unwrap();
         assert_eq!(std::fs::read_dir(run.path().join("machines")).unwrap().count(), 0);
     }
 
@@ -252,7 +392,7 @@ mod tests {
     #[test]
     fn a_living_monitors_machine_is_left_alone() {
         let (_temp, run) = directory();
-        let claim = run.claim("a", "1").unwrap();
+        let claim = run.claim("a", "1", false).unwrap();
         assert_eq!(run.reap(), 0);
         assert!(claim.path.exists());
     }

@@ -54,7 +54,7 @@ fn bake_step(path: &str, step: &Step, run: &RunDirectory, tell: &dyn Tell) -> Re
         last.push_back(line.clone());
         tell.tell(Event::Output { line });
     }
-    match machine.wait()? {
+    match machine.wait(&mut |ended| ended)? {
         Ended::Exited(0) => Ok(()),
         ended => {
             let quoted: Vec<String> = last.into();

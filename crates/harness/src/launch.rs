@@ -3,19 +3,29 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use engine::state::RunDirectory;
+use engine::record::{About, Exited, Note};
+use engine::state::{self, RunDirectory};
 use engine::{ENGINES, Streams, attend};
+use spec::boot::Condition;
 use spec::exit::Ended;
 use spec::plan::Plan;
 
-/// How a plan is to be run in the foreground.
+/// How a plan is to be run.
 pub struct Launch<'a> {
     /// What to run.
     pub plan: &'a Plan,
     /// Where machines are recorded.
     pub run: &'a RunDirectory,
+    /// For the record.
+    pub about: &'a About,
+    /// The machine's standard streams, where they are not the launcher's.
+    pub streams: Streams,
+    /// The launcher's standard input goes to the machine's terminal.
+    pub interactive: bool,
     /// Told once the machine exists, before its command starts.
-    pub created: &'a mut dyn FnMut(&Plan) -> Result<()>,
+    pub created: &'a mut dyn FnMut() -> Result<()>,
+    /// Told how a booted system is, once it is up.
+    pub up: &'a mut dyn FnMut(&Condition) -> Result<()>,
 }
 
 /// Runs it until its end.
@@ -23,11 +33,26 @@ pub struct Launch<'a> {
 /// # Errors
 /// [`engine::NotStarted`] where the command was never executed, else what postroj itself failed at.
 pub fn launch(launch: Launch<'_>) -> Result<Ended> {
-    let Launch { plan, run, created } = launch;
+    let Launch { plan, run, about, streams, interactive, created, up } = launch;
     let signals = attend::signals(plan.process.terminal)?;
-    let waiting = ENGINES[0].create(plan, run, Streams::default())?;
-    created(plan)?;
+    let waiting = ENGINES[0].create(plan, run, streams)?;
+    run.note(&plan.name, &Note::About(about))?;
+    created()?;
     let machine = waiting.start()?;
-    let timeout = plan.timeout.map(Duration::from_secs);
-    attend::attend(machine, &signals, plan.process.stdin, timeout)
+    let attendance = attend::Attendance {
+        signals: &signals,
+        interactive,
+        timeout: plan.timeout.map(Duration::from_secs),
+        boot: plan.boot.as_ref(),
+        up: &mut |condition| {
+            run.note(&plan.name, &Note::Condition(&condition))?;
+            up(&condition)
+        },
+        over: &mut |ended| {
+            let exited = Exited { code: ended.code(), at: state::now() };
+            // Whoever waits for it reads it there. Somebody may have removed it by force.
+            let _ = run.note(&plan.name, &Note::Exited(exited));
+        },
+    };
+    attend::attend(machine, attendance)
 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use spec::request::NetworkRequest;
 use spec::request::Request;
-use spec::seccomp::DEFAULT_CAPABILITIES;
+use spec::seccomp::{BOOT_CAPABILITIES, DEFAULT_CAPABILITIES};
 
 use crate::{Launcher, PlanError};
 
@@ -13,11 +14,17 @@ pub(crate) fn capabilities(
     launcher: &Launcher,
 ) -> Result<Vec<String>, PlanError> {
     let known: BTreeSet<&str> = launcher.capabilities.iter().map(String::as_str).collect();
+    let usual: &[&str] =
+        if request.boot.is_some() { &BOOT_CAPABILITIES } else { &DEFAULT_CAPABILITIES };
     let mut set: BTreeSet<&str> = if request.privileged {
         known.clone()
     } else {
-        DEFAULT_CAPABILITIES.iter().copied().filter(|c| known.contains(c)).collect()
+        usual.iter().copied().filter(|c| known.contains(c)).collect()
     };
+    // A network of its own is the system's to set up.
+    if request.boot.is_some() && request.network != NetworkRequest::Host {
+        set.insert("NET_ADMIN");
+    }
     let has_all = |list: &[String]| list.iter().any(|c| c == "ALL");
     if has_all(&request.cap_drop) {
         set.clear();

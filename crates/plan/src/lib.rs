@@ -2,6 +2,7 @@
 //! runs, and with which rights, is tested without running anything.
 
 mod capabilities;
+mod exec;
 mod ids;
 mod process;
 mod root;
@@ -9,6 +10,7 @@ mod user;
 
 use std::fmt;
 
+pub use exec::{ExecRequest, exec};
 pub use ids::subordinate_map;
 
 use spec::ids::IdRange;
@@ -122,6 +124,8 @@ pub fn plan(
         devices: root::DEVICES.iter().map(|d| (*d).to_owned()).collect(),
         masked_paths: root::masked(request),
         readonly_paths: root::readonly(request),
+        runtime: request.boot.iter().flat_map(|startup| startup.files.clone()).collect(),
+        boot: request.boot.as_ref().map(|startup| startup.boot.clone()),
         hostname,
         ids,
         process,
@@ -130,6 +134,7 @@ pub fn plan(
             milli_cpus: request.milli_cpus,
             pids: request.pids,
         },
+        keep: request.keep,
         timeout: request.timeout,
     })
 }

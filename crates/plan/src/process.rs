@@ -20,6 +20,7 @@ pub(crate) fn process(
     hostname: &str,
 ) -> Result<Process, PlanError> {
     let user = match (&request.user, request.userns) {
+        _ if request.boot.is_some() => Cow::Borrowed("0:0"),
         (Some(text), _) => Cow::Borrowed(text.as_str()),
         (None, UsernsRequest::KeepId) => format!("{}:{}", launcher.uid, launcher.gid).into(),
         (None, _) => Cow::Borrowed(config.user.as_str()),
@@ -32,6 +33,7 @@ pub(crate) fn process(
         }
         _ => None,
     };
+    let boots = request.boot.is_some();
     Ok(Process {
         args: args(request, config)?,
         env: environment(request, config, launcher, &identity, hostname),
@@ -39,18 +41,21 @@ pub(crate) fn process(
         uid: identity.uid,
         gid: identity.gid,
         groups: identity.groups,
-        terminal: request.terminal,
+        terminal: request.terminal || boots,
         stdin: request.interactive,
         capabilities,
         rlimits: rlimits(request)?,
         no_new_privileges: request.no_new_privileges,
         seccomp,
-        init: !request.as_pid_1,
+        init: !request.as_pid_1 && !boots,
     })
 }
 
 /// Docker's rules: `--entrypoint` replaces the image's and drops its command.
 fn args(request: &Request, config: &Config) -> Result<Vec<String>, PlanError> {
+    if let Some(startup) = &request.boot {
+        return Ok(startup.args.iter().chain(&request.command).cloned().collect());
+    }
     let entrypoint: Vec<String> = match &request.entrypoint {
         Some(text) if text.is_empty() => Vec::new(),
         Some(text) => vec![text.clone()],
@@ -80,7 +85,7 @@ fn environment(
     hostname: &str,
 ) -> Vec<String> {
     let mut env: Vec<(&str, &str)> = vec![("PATH", DEFAULT_PATH), ("HOSTNAME", hostname)];
-    if request.terminal {
+    if request.terminal || request.boot.is_some() {
         env.push(("TERM", launcher.term.as_deref().unwrap_or("xterm")));
     }
     env.push(("container", "postroj"));
@@ -92,7 +97,8 @@ fn environment(
         let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
         set(name, value);
     }
-    for (name, value) in &request.env {
+    let startup = request.boot.iter().flat_map(|startup| &startup.env);
+    for (name, value) in startup.chain(&request.env) {
         set(name, value);
     }
     if !env.iter().any(|(name, _)| *name == "HOME") {

@@ -94,7 +94,12 @@ pub(crate) fn mounts(
     }
     mounts.extend(system(request, launcher, ids));
     let in_place = matches!(source, RootSource::InPlace(_));
-    if request.read_only || in_place || matches!(source, RootSource::Host { .. }) {
+    if request.boot.is_some() {
+        // What the container interface asks for (systemd.io, "The Container Interface").
+        for (path, data) in [("/run", "mode=0755"), ("/tmp", "mode=1777")] {
+            mounts.push(mount(path, tmpfs(data, SCRATCH_ATTRIBUTES)));
+        }
+    } else if request.read_only || in_place || matches!(source, RootSource::Host { .. }) {
         let scratch =
             SCRATCH.iter().filter(|(path, _)| !in_place || *path == "/run" || *path == "/tmp");
         mounts.extend(scratch.map(|(path, data)| mount(path, tmpfs(data, SCRATCH_ATTRIBUTES))));
@@ -153,8 +158,11 @@ fn system(request: &Request, launcher: &Launcher, ids: &IdMapping) -> Vec<Mount>
     mounts.push(mount("/dev/pts", filesystem("devpts", &options, pts)));
     mounts.push(mount("/dev/shm", tmpfs("mode=1777,size=64m", INERT)));
     mounts.push(mount("/dev/mqueue", filesystem("mqueue", "", INERT)));
-    if request.memory.is_some() || request.milli_cpus.is_some() || request.pids.is_some() {
-        mounts.push(mount("/sys/fs/cgroup", MountKind::Cgroup));
+    let managed = request.boot.as_ref().is_some_and(|startup| startup.boot.control_groups);
+    let limited =
+        request.memory.is_some() || request.milli_cpus.is_some() || request.pids.is_some();
+    if managed || limited {
+        mounts.push(mount("/sys/fs/cgroup", MountKind::Cgroup { managed }));
     }
     mounts
 }

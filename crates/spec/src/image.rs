@@ -70,6 +70,9 @@ pub struct Facts {
     pub os_release: BTreeMap<String, String>,
     /// Path of the init program that would boot it, such as `/usr/lib/systemd/systemd`.
     pub init: Option<String>,
+    /// What kind of init that is, such as `systemd`; `None` for one that is not known.
+    #[serde(default)]
+    pub init_kind: Option<String>,
     /// Name of its package manager, such as `apt`.
     pub package_manager: Option<String>,
     /// The architecture in OCI's (Go's) words, such as `amd64`.

@@ -4,6 +4,7 @@
 //! [`image::Image`], a face makes a [`request::Request`] that becomes a
 //! [`plan::Plan`], and an engine makes a machine of that plan.
 
+pub mod boot;
 pub mod event;
 pub mod exit;
 pub mod ids;

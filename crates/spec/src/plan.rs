@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use crate::boot::{Boot, RuntimeFile};
 use crate::ids::IdMapping;
 
 /// Everything an engine needs to know. It holds no handle and no secret of the launcher.
@@ -32,10 +33,16 @@ pub struct Plan {
     pub masked_paths: Vec<String>,
     /// Paths made read-only; those that do not exist are passed over.
     pub readonly_paths: Vec<String>,
+    /// What is made after the mounts, parents first.
+    pub runtime: Vec<RuntimeFile>,
+    /// How the system that is booted is spoken to; `None` where only a command runs.
+    pub boot: Option<Boot>,
     /// What runs.
     pub process: Process,
     /// Control group limits.
     pub limits: Limits,
+    /// The record of the machine stays after its end, until it is removed.
+    pub keep: bool,
     /// Seconds after which the machine is killed.
     pub timeout: Option<u64>,
 }
@@ -115,7 +122,10 @@ pub enum MountKind {
         source: String,
     },
     /// The machine's own view of its control groups.
-    Cgroup,
+    Cgroup {
+        /// A v2 hierarchy for the machine to manage, whatever the host's layout.
+        managed: bool,
+    },
 }
 
 /// Mount attributes (mount_setattr(2)).

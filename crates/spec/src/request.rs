@@ -1,10 +1,14 @@
 //! What a face was asked to do, in docker's words, before anything is known of the image.
 
+use crate::boot::Startup;
+
 /// One request to run a command in an image.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Request {
     /// Command and arguments; empty means the image's own.
     pub command: Vec<String>,
+    /// Boots the image instead of running a command in it.
+    pub boot: Option<Startup>,
     /// Replaces the image's entrypoint and clears its command; `Some("")` clears both.
     pub entrypoint: Option<String>,
     /// `NAME=value`; later ones win.
@@ -54,6 +58,8 @@ pub struct Request {
     pub pids: Option<u64>,
     /// Resource limits.
     pub ulimits: Vec<Ulimit>,
+    /// Its record stays after its end.
+    pub keep: bool,
     /// Seconds after which it is killed.
     pub timeout: Option<u64>,
 }

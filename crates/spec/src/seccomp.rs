@@ -26,6 +26,37 @@ pub const DEFAULT_CAPABILITIES: [&str; 14] = [
     "SYS_CHROOT",
 ];
 
+/// What a booted system has: as systemd-nspawn(1) has it by default (systemd,
+/// src/nspawn/nspawn.c, `arg_caps_retain`), sorted.
+pub const BOOT_CAPABILITIES: [&str; 26] = [
+    "AUDIT_CONTROL",
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "IPC_OWNER",
+    "KILL",
+    "LEASE",
+    "LINUX_IMMUTABLE",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_RAW",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_CHROOT",
+    "SYS_NICE",
+    "SYS_PTRACE",
+    "SYS_RESOURCE",
+    "SYS_TTY_CONFIG",
+];
+
 const EPERM: SeccompAction = SeccompAction::Errno(1);
 const ENOSYS: SeccompAction = SeccompAction::Errno(38);
 
@@ -78,7 +109,7 @@ const ALLOWED: &str = "
 ";
 
 /// What a capability opens.
-const BY_CAPABILITY: [(&str, &str); 11] = [
+const BY_CAPABILITY: [(&str, &str); 12] = [
     ("BPF", "bpf"),
     ("DAC_READ_SEARCH", "open_by_handle_at"),
     ("PERFMON", "perf_event_open"),
@@ -94,6 +125,7 @@ const BY_CAPABILITY: [(&str, &str); 11] = [
     ("SYS_NICE", "get_mempolicy mbind set_mempolicy set_mempolicy_home_node"),
     ("SYS_PACCT", "acct"),
     ("SYS_RAWIO", "iopl ioperm"),
+    ("SYS_TTY_CONFIG", "vhangup"),
     ("SYS_TIME", "clock_settime clock_settime64 settimeofday stime"),
 ];
 
@@ -102,7 +134,7 @@ const BY_CAPABILITY: [(&str, &str); 11] = [
 const REFUSED: &str = "
     add_key io_uring_enter io_uring_register io_uring_setup kexec_file_load kexec_load keyctl
     migrate_pages move_pages nfsservctl pidfd_getfd process_madvise request_key swapoff swapon
-    userfaultfd uselib ustat vhangup vm86 vm86old vmsplice
+    userfaultfd uselib ustat vm86 vm86old vmsplice
 ";
 
 /// Bits of clone(2) that make namespaces: NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.

@@ -104,11 +104,12 @@ impl Layout {
         layout
     }
 
-    /// Makes the groups that these limits need, named `name`, and sets the limits.
+    /// Makes the groups that these limits need, named `name`, and sets the limits. With
+    /// `managed` there is one of the v2 hierarchy in any case, for the machine to manage.
     ///
     /// # Errors
     /// See [`Refusal`]. Nothing that was made remains.
-    pub fn create(&self, name: &str, limits: &Limits) -> Result<Groups, Refusal> {
+    pub fn create(&self, name: &str, limits: &Limits, managed: bool) -> Result<Groups, Refusal> {
         let wanted: Vec<&'static str> = [
             ("memory", limits.memory.is_some()),
             ("cpu", limits.milli_cpus.is_some()),
@@ -129,6 +130,10 @@ impl Layout {
             } else {
                 return Err(Refusal::NoController(controller));
             }
+        }
+        if managed {
+            let unified = self.unified.as_ref().ok_or(Refusal::NoController("cgroup2"))?;
+            groups.unified = Some(groups.make(unified, name)?);
         }
         Ok(groups)
     }
@@ -165,14 +170,22 @@ fn own_legacy<'a>(line: &'a str, controllers: &[String]) -> Option<&'a str> {
 impl Groups {
     /// Makes (once) the machine's group in a hierarchy.
     fn make(&mut self, hierarchy: &Hierarchy, name: &str) -> Result<PathBuf, Refusal> {
-        let parent = parent_of(hierarchy)?;
-        let directory = parent.join(name);
-        if self.directories.contains(&directory) {
-            return Ok(directory);
+        let mut attempts = 0;
+        loop {
+            let directory = parent_of(hierarchy)?.join(name);
+            if self.directories.contains(&directory) {
+                return Ok(directory);
+            }
+            match std::fs::create_dir(&directory) {
+                Ok(()) => {
+                    self.directories.push(directory.clone());
+                    return Ok(directory);
+                }
+                // Another machine was the last in it, and took the parent with it.
+                Err(e) if e.kind() == io::ErrorKind::NotFound && attempts < 100 => attempts += 1,
+                Err(e) => return Err(refusal(&directory, e)),
+            }
         }
-        std::fs::create_dir(&directory).map_err(|e| refusal(&directory, e))?;
-        self.directories.push(directory.clone());
-        Ok(directory)
     }
 
     /// Moves a process into those groups that it was not born into.
@@ -182,6 +195,22 @@ impl Groups {
     pub fn adopt(&self, pid: i32) -> Result<(), Refusal> {
         for directory in self.directories.iter().filter(|d| Some(*d) != self.unified.as_ref()) {
             write(&directory.join("cgroup.procs"), pid)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the machine's root its group of the v2 hierarchy, so that it may make groups
+    /// below (cgroups(7), "Delegation containment").
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub fn delegate(&self, uid: u32, gid: u32) -> Result<(), Refusal> {
+        let Some(directory) = &self.unified else { return Ok(()) };
+        let files = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"];
+        let paths = std::iter::once(directory.clone())
+            .chain(files.into_iter().map(|file| directory.join(file)));
+        for path in paths {
+            std::os::unix::fs::chown(&path, Some(uid), Some(gid)).map_err(|e| refusal(&path, e))?;
         }
         Ok(())
     }
@@ -216,9 +245,22 @@ impl Drop for Groups {
     }
 }
 
-/// Removes a machine's group, and ours above it when it was the last. A group whose
-/// last process has just been reaped can be busy for a moment.
+/// Removes a machine's group with those below it, and ours above it when it was the last. A
+/// group whose last process has just been reaped can be busy for a moment.
 pub fn remove(directory: &Path) {
+    remove_one(directory);
+    if let Some(parent) = directory.parent().filter(|p| p.ends_with(PARENT)) {
+        // Fails while other machines have groups there, as it should.
+        let _ = std::fs::remove_dir(parent);
+    }
+}
+
+fn remove_one(directory: &Path) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_one(&entry.path());
+        }
+    }
     for _ in 0..200 {
         match std::fs::remove_dir(directory) {
             Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {
@@ -226,10 +268,6 @@ pub fn remove(directory: &Path) {
             }
             _ => break,
         }
-    }
-    if let Some(parent) = directory.parent().filter(|p| p.ends_with(PARENT)) {
-        // Fails while other machines have groups there, as it should.
-        let _ = std::fs::remove_dir(parent);
     }
 }
 

@@ -80,6 +80,14 @@ pub fn make_private() -> io::Result<()> {
     mount(c"", c"/", c"", libc::MS_REC | libc::MS_PRIVATE, c"")
 }
 
+/// Mounts from here on are seen in namespaces that are made from this one, and theirs here.
+///
+/// # Errors
+/// mount(2)'s.
+pub fn make_shared() -> io::Result<()> {
+    mount(c"", c"/", c"", libc::MS_REC | libc::MS_SHARED, c"")
+}
+
 fn mount(
     source: &CStr,
     target: &CStr,

@@ -112,12 +112,20 @@ pub fn spawn(
 /// linux/sched.h; the libc crate's constant is too narrow.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Makes sure that this process has one thread only: its task directory then has one link
-/// besides `.` and `..` (proc(5)). A thread that was joined is still there for a moment:
-/// what wakes its joiner comes before its end (clone(2), CLONE_CHILD_CLEARTID).
+/// Makes sure that this process has one thread only: else unshare(2) refuses this flag, which
+/// changes nothing. A thread that was joined is still there for a moment: what wakes its
+/// joiner comes before its end (clone(2), CLONE_CHILD_CLEARTID).
 fn alone() -> io::Result<()> {
     for _ in 0..1000 {
-        if rustix::fs::stat("/proc/self/task")?.st_nlink == 3 {
+        // SAFETY: of a process with one thread it changes nothing, and of others it fails.
+        if unsafe { libc::unshare(libc::CLONE_THREAD) } == 0 {
+            return Ok(());
+        }
+        // A filter may forbid all of unshare(2): then the task directory has one link besides
+        // `.` and `..` (proc(5)).
+        if io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
+            && rustix::fs::stat("/proc/self/task")?.st_nlink == 3
+        {
             return Ok(());
         }
         std::thread::sleep(std::time::Duration::from_millis(1));
@@ -136,11 +144,7 @@ impl Child {
     /// # Errors
     /// `ESRCH` when it has ended.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
-        // SAFETY: plain system call with scalars and a null siginfo.
-        let sent = unsafe {
-            libc::syscall(libc::SYS_pidfd_send_signal, self.pidfd.as_raw_fd(), signal, 0, 0)
-        };
-        if sent == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        self::signal(self.pidfd.as_fd(), signal)
     }
 
     /// Waits for its end, and takes it.
@@ -162,6 +166,18 @@ impl Child {
             }
         }
     }
+}
+
+/// Sends a signal, real-time ones too, to the process that a pidfd refers to
+/// (pidfd_send_signal(2), Linux 5.1).
+///
+/// # Errors
+/// `ESRCH` when it has ended.
+pub fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: plain system call with scalars and a null siginfo.
+    let sent =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, 0, 0) };
+    if sent == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Readable when the child has ended.
@@ -231,6 +247,19 @@ pub fn unshare(flags: rustix::thread::UnshareFlags) -> io::Result<()> {
     }
     // SAFETY: the descriptor table stays shared, so no descriptor's owner is misled.
     Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
+}
+
+/// Moves this process into these namespaces of the process that a pidfd refers to, all or none
+/// (setns(2), Linux 5.8).
+///
+/// # Errors
+/// The system call's; `ESRCH` where that process has ended.
+pub fn enter(pidfd: BorrowedFd<'_>, namespaces: Namespaces) -> io::Result<()> {
+    // SAFETY: plain system call with scalars.
+    match unsafe { libc::setns(pidfd.as_raw_fd(), namespaces.bits() as libc::c_int) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }
 
 /// Ends this process without running any exit handler.

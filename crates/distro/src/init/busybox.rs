@@ -1,8 +1,9 @@
 //! busybox's init.
 
+use spec::boot::{Boot, Ready, Startup};
 use sys::rooted::Root;
 
-use super::{Entry, Init};
+use super::{Entry, Init, SIGTERM, Wish, plain};
 
 /// The applet `init` of busybox(1). It goes by the name it is started under, so that
 /// `/bin/busybox` alone, a common rescue tool, is no init.
@@ -19,4 +20,21 @@ impl Init for Busybox {
     fn recognise(&self, root: &Root, entry: &Entry) -> Option<&'static str> {
         entry.path().filter(|_| entry.is_any_of(root, &PROGRAMS))
     }
+
+    /// busybox, init/init.c: SIGUSR2 powers off and SIGTERM restarts, each after the
+    /// `shutdown` lines of the inittab.
+    fn startup(&self, path: &str, _: &Wish) -> Startup {
+        plain(
+            path,
+            Boot {
+                init: self.name().into(),
+                ready: Ready::Process(vec!["getty".into(), "askfirst".into(), "sh".into()]),
+                power_off: SIGUSR2,
+                reboot: Some(SIGTERM),
+                ..Boot::default()
+            },
+        )
+    }
 }
+
+const SIGUSR2: i32 = 12;

@@ -1,8 +1,9 @@
 //! Finit.
 
+use spec::boot::{Boot, Startup};
 use sys::rooted::Root;
 
-use super::{Entry, Init};
+use super::{Entry, Init, SIGTERM, Wish, plain};
 
 /// finit(8).
 pub(super) struct Finit;
@@ -18,4 +19,19 @@ impl Init for Finit {
         let chosen = entry.path().is_none() || entry.is_any_of(root, &PROGRAMS);
         if chosen { Entry::first_of(root, &PROGRAMS) } else { None }
     }
+
+    /// finit(8), "SIGNALS".
+    fn startup(&self, path: &str, _: &Wish) -> Startup {
+        plain(
+            path,
+            Boot {
+                init: self.name().into(),
+                power_off: SIGUSR2,
+                reboot: Some(SIGTERM),
+                ..Boot::default()
+            },
+        )
+    }
 }
+
+const SIGUSR2: i32 = 12;

@@ -1,5 +1,6 @@
 //! The init systems that boot an image.
 
+use spec::boot::{Boot, Startup};
 use sys::rooted::Root;
 
 pub use entry::Entry;
@@ -20,6 +21,20 @@ pub trait Init: Sync {
 
     /// Path of the program that boots `root` with this init, where this is the init that does.
     fn recognise(&self, root: &Root, entry: &Entry) -> Option<&'static str>;
+
+    /// What it takes to boot with the program at `path`, and how it is spoken to.
+    fn startup(&self, path: &str, wish: &Wish) -> Startup;
+}
+
+/// How a system is to be booted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wish {
+    /// Without what only a person or a physical machine needs.
+    pub fast: bool,
+    /// Units or services that shall not start.
+    pub mask: Vec<String>,
+    /// Secrets and settings by name (systemd.exec(5), "Credentials").
+    pub credentials: Vec<(String, String)>,
 }
 
 /// Every init there is. The first that recognises a root has it: those with a program
@@ -50,3 +65,21 @@ pub fn find(root: &Root) -> Option<Found> {
         .find_map(|&init| init.recognise(root, &entry).map(|path| Found { init: Some(init), path }))
         .or_else(|| entry.path().map(|path| Found { init: None, path }))
 }
+
+/// The init of that name.
+pub fn by_name(name: &str) -> Option<&'static dyn Init> {
+    INITS.iter().copied().find(|init| init.name() == name)
+}
+
+/// Of a program that nothing is known of: it is started, and SIGTERM shall end it.
+pub fn unknown(path: &str) -> Startup {
+    plain(path, Boot { init: "unknown".into(), power_off: SIGTERM, ..Boot::default() })
+}
+
+/// Nothing but the program, as most inits want it.
+fn plain(path: &str, boot: Boot) -> Startup {
+    Startup { args: vec![path.to_owned()], boot, ..Startup::default() }
+}
+
+const SIGHUP: i32 = 1;
+const SIGTERM: i32 = 15;

@@ -1,8 +1,9 @@
 //! OpenRC.
 
+use spec::boot::{Boot, Ready, Startup};
 use sys::rooted::Root;
 
-use super::{Entry, Init};
+use super::{Entry, Init, Wish, plain};
 
 /// OpenRC, on its own openrc-init(8) or as the service manager of busybox's or System V's
 /// init: Alpine, Gentoo and Debian do the latter.
@@ -23,4 +24,26 @@ impl Init for Openrc {
         let below = Entry::first_of(root, &MANAGERS).is_some();
         (below || entry.is_any_of(root, &PROGRAMS)).then_some(path)
     }
+
+    /// OpenRC notes the runlevel that it has reached (openrc(8)); the init below it powers off.
+    fn startup(&self, path: &str, _: &Wish) -> Startup {
+        plain(
+            path,
+            Boot {
+                init: self.name().into(),
+                ready: Ready::Path(vec!["/run/openrc/softlevel".into()]),
+                power_off: SIGPWR,
+                power_off_command: Some(vec![
+                    "sh".into(),
+                    "-c".into(),
+                    "command -v openrc-shutdown >/dev/null && [ -e /run/openrc/init.ctl ] \
+                     && exec openrc-shutdown -p now; exec init 0"
+                        .into(),
+                ]),
+                ..Boot::default()
+            },
+        )
+    }
 }
+
+const SIGPWR: i32 = 30;

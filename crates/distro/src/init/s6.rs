@@ -1,8 +1,9 @@
 //! s6.
 
+use spec::boot::{Boot, Ready, Startup};
 use sys::rooted::Root;
 
-use super::{Entry, Init};
+use super::{Entry, Init, SIGHUP, SIGTERM, Wish, plain};
 
 /// s6-linux-init, or a bare s6-svscan, as process 1. It supervises under other inits too,
 /// so that its being there tells nothing: `/sbin/init` must be it.
@@ -22,5 +23,19 @@ impl Init for S6 {
     fn recognise(&self, root: &Root, entry: &Entry) -> Option<&'static str> {
         let made = || Entry::first_of(root, &[MADE]).is_some();
         entry.path().filter(|_| entry.is_any_of(root, &PROGRAMS) || made())
+    }
+
+    /// s6-svscan(8) takes its services down on SIGTERM and then runs `.s6-svscan/finish`.
+    fn startup(&self, path: &str, _: &Wish) -> Startup {
+        plain(
+            path,
+            Boot {
+                init: self.name().into(),
+                ready: Ready::Process(vec!["s6-supervise".into()]),
+                power_off: SIGTERM,
+                reboot: Some(SIGHUP),
+                ..Boot::default()
+            },
+        )
     }
 }

@@ -1,8 +1,9 @@
 //! System V's init.
 
+use spec::boot::{Boot, Ready, Startup};
 use sys::rooted::Root;
 
-use super::{Entry, Init};
+use super::{Entry, Init, Wish, plain};
 
 /// init(8) of sysvinit: `/sbin/init` itself, beside an inittab(5). The last of the list,
 /// because OpenRC and busybox keep an inittab too.
@@ -16,4 +17,23 @@ impl Init for Sysvinit {
     fn recognise(&self, root: &Root, entry: &Entry) -> Option<&'static str> {
         entry.path().filter(|_| root.exists("/etc/inittab").unwrap_or(false))
     }
+
+    /// init(8): `telinit 0` and its like write to the fifo `/run/initctl`; SIGINT restarts
+    /// (`ctrlaltdel` in inittab(5)). The last that a boot starts are the gettys.
+    fn startup(&self, path: &str, _: &Wish) -> Startup {
+        plain(
+            path,
+            Boot {
+                init: self.name().into(),
+                ready: Ready::Process(vec!["getty".into(), "agetty".into()]),
+                power_off: SIGPWR,
+                reboot: Some(SIGINT),
+                power_off_command: Some(vec!["init".into(), "0".into()]),
+                ..Boot::default()
+            },
+        )
+    }
 }
+
+const SIGINT: i32 = 2;
+const SIGPWR: i32 = 30;

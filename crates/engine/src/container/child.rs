@@ -5,7 +5,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::process::Signal;
@@ -16,7 +16,7 @@ use sys::rooted::Root;
 use sys::socket::Channel;
 
 use super::init;
-use super::step::{EtcFile, Protected, Step, Tree};
+use super::step::{EtcFile, Protected, Runtime, Step, Tree};
 use crate::Streams;
 
 /// First byte of the launcher's only message.
@@ -33,9 +33,10 @@ const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
 const REPORTED: u8 = 125;
 
 /// Executes the steps; never returns.
-pub(super) fn run(steps: &[Step], launcher: Channel, streams: Streams) -> ! {
-    let launcher = Some(launcher);
-    let mut child = Child { launcher, streams, trees: Vec::new(), root: None, terminal: None };
+pub(super) fn run(steps: &[Step], inherited: Inherited<'_>) -> ! {
+    let Inherited { launcher, streams, notify } = inherited;
+    let mut child =
+        Child { launcher, streams, notify, trees: Vec::new(), root: None, terminal: None };
     for (index, step) in steps.iter().enumerate() {
         if let Err(error) = child.execute(step) {
             child.report(index, &error);
@@ -45,15 +46,25 @@ pub(super) fn run(steps: &[Step], launcher: Channel, streams: Streams) -> ! {
     process::exit_now(REPORTED)
 }
 
-struct Child {
+/// What the launcher leaves to its child.
+pub(super) struct Inherited<'a> {
+    /// Where failures are reported.
+    pub(super) launcher: Option<Channel>,
+    pub(super) streams: Streams,
+    /// A datagram socket to be bound inside.
+    pub(super) notify: Option<BorrowedFd<'a>>,
+}
+
+struct Child<'a> {
     launcher: Option<Channel>,
     streams: Streams,
+    notify: Option<BorrowedFd<'a>>,
     trees: Vec<Option<OwnedFd>>,
     root: Option<Root>,
     terminal: Option<OwnedFd>,
 }
 
-impl Child {
+impl Child<'_> {
     fn report(&self, index: usize, error: &io::Error) {
         let mut message = [FAILED, 0, 0, 0, 0, 0, 0, 0, 0];
         message[1..5].copy_from_slice(&(index as u32).to_le_bytes());
@@ -98,15 +109,18 @@ impl Child {
             Step::Cgroups { legacy, unified } => self.cgroups(legacy, *unified),
             Step::Devices(names) => self.devices(names),
             Step::DeviceLinks => self.at("/dev", device_links),
-            Step::Terminal => self.make_terminal(),
+            Step::Terminal { console } => self.make_terminal(*console),
             Step::Protect { root, paths, empty } => self.protect(root, paths, empty),
             Step::ReadonlyRoot => {
                 let read_only = Attributes { read_only: true, ..Attributes::default() };
                 mount::set_attributes(self.root()?.as_fd(), read_only, false)
             }
+            Step::Runtime { path, kind } => self.runtime(path, kind),
+            Step::NotifySocket(path) => self.notify_socket(path),
             Step::Pivot => self.pivot(),
+            Step::SharedMounts => mount::make_shared(),
             Step::Rlimit { resource, soft, hard, .. } => sys::rlimits::set(*resource, *soft, *hard),
-            Step::Streams { stdin } => self.streams(*stdin),
+            Step::Streams { stdin, control } => self.streams(*stdin, *control),
             Step::CloseDescriptors => self.close_descriptors(),
             Step::WorkingDirectory(path) => working_directory(path),
             Step::BoundCapabilities(set) => sys::caps::bound(*set),
@@ -308,16 +322,23 @@ impl Child {
         })
     }
 
-    fn make_terminal(&mut self) -> io::Result<()> {
+    fn make_terminal(&mut self, console: bool) -> io::Result<()> {
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let ptmx = self.root()?.open_in("/dev/pts/ptmx", flags, Mode::empty())?;
+        let ptmx = match &self.root {
+            Some(root) => root.open_in("/dev/pts/ptmx", flags, Mode::empty())?,
+            None => rustix::fs::open(c"/dev/pts/ptmx", flags, Mode::empty())?,
+        };
         let (master, slave) = sys::pty::open(ptmx)?;
-        // By the descriptor, not by the path: nobody can put another file in between.
-        let tree = mount::copy_tree(slave.as_fd(), c"", false)?;
-        let console = self.target_file("/dev/console")?;
-        mount::attach(tree.as_fd(), console.as_fd())?;
+        if console {
+            // By the descriptor, not by the path: nobody can put another file in between.
+            let tree = mount::copy_tree(slave.as_fd(), c"", false)?;
+            let console = self.target_file("/dev/console")?;
+            mount::attach(tree.as_fd(), console.as_fd())?;
+        }
         let launcher = self.launcher.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        launcher.send(&[TERMINAL], &[master.as_fd()])?;
+        // Both ends: a terminal that nobody has open is hung up, and a system's console is
+        // at times.
+        launcher.send(&[TERMINAL], &[master.as_fd(), slave.as_fd()])?;
         self.terminal = Some(slave);
         Ok(())
     }
@@ -350,9 +371,36 @@ impl Child {
         Ok(())
     }
 
-    fn streams(&mut self, stdin: bool) -> io::Result<()> {
+    fn runtime(&self, path: &str, kind: &Runtime) -> io::Result<()> {
+        let root = self.root()?;
+        match kind {
+            Runtime::Directory(mode) => {
+                root.create_dir_all(path, Mode::from_raw_mode(*mode)).map(drop)
+            }
+            Runtime::Text(content, mode) => root.write(path, content, Mode::from_raw_mode(*mode)),
+            Runtime::Link(target) => {
+                let (parent, name) = root.parent_of(path)?;
+                Ok(rustix::fs::symlinkat(target, parent, name)?)
+            }
+        }
+    }
+
+    fn notify_socket(&self, path: &str) -> io::Result<()> {
+        let socket = self.notify.ok_or(io::ErrorKind::NotConnected)?;
+        let (parent, name) = self.root()?.parent_of(path)?;
+        rustix::process::fchdir(&parent)?;
+        let address = rustix::net::SocketAddrUnix::new(&name)?;
+        rustix::net::bind(socket, &address)?;
+        // Services have users of their own, and may tell their state too.
+        rustix::fs::chmod(&name, Mode::from_raw_mode(0o666))?;
+        Ok(rustix::process::fchdir(self.root()?.as_fd())?)
+    }
+
+    fn streams(&mut self, stdin: bool, control: bool) -> io::Result<()> {
         if let Some(terminal) = self.terminal.take() {
-            sys::pty::control(terminal.as_fd())?;
+            if control {
+                sys::pty::control(terminal.as_fd())?;
+            }
             rustix::stdio::dup2_stdin(&terminal)?;
             rustix::stdio::dup2_stdout(&terminal)?;
             return Ok(rustix::stdio::dup2_stderr(&terminal)?);

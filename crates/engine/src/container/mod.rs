@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, anyhow};
 use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use spec::boot::Ready;
 use spec::exit::Ended;
 use spec::ids::{IdMapping, IdRange};
 use spec::plan::{Network, Plan};
@@ -15,10 +17,14 @@ use sys::signals;
 use sys::socket::{self, Channel};
 use sys::userns::{self, MapError, Range};
 
+use crate::record::Record;
 use crate::state::{Claim, RunDirectory};
-use crate::{Created, Engine, Machine, NotStarted, NotStartedKind, Streams};
+use crate::{Created, Engine, Machine, NotStarted, NotStartedKind, Question, Streams};
 
+mod ask;
 mod child;
+mod door;
+mod exec;
 mod explain;
 mod filter;
 mod init;
@@ -44,7 +50,7 @@ impl Engine for Container {
         streams: Streams,
     ) -> Result<Box<dyn Created>> {
         run.reap();
-        let claim = run.claim(&plan.name, &plan.id)?;
+        let claim = run.claim(&plan.name, &plan.id, plan.keep)?;
         let groups = limit(plan)?;
         let initial = userns::is_initial();
         let means = Means {
@@ -56,33 +62,60 @@ impl Engine for Container {
         let Prepared { namespaces, steps, trees } = prepare::prepare(plan, &means)?;
         let (ours, theirs) = socket::pair().context("cannot make a socket for the machine")?;
         let cgroup = groups.unified().map(open_directory).transpose()?;
+        let notify = notify_socket(plan)?;
         let (steps_ref, ours_ref) = (&steps, &ours);
+        let notify_ref = notify.as_ref().map(AsFd::as_fd);
         let child = sys::process::spawn(namespaces, cgroup.as_ref().map(AsFd::as_fd), move || {
             ours_ref.close_copy();
-            child::run(steps_ref, theirs, streams)
+            let inherited =
+                child::Inherited { launcher: Some(theirs), streams, notify: notify_ref };
+            child::run(steps_ref, inherited)
         })
         .map_err(|error| explain::clone(error, plan))?;
         let machine = ContainerMachine {
-            child: MainProcess { child, ended: Cell::new(false), killed_by: Cell::new(None) },
+            child: MainProcess::new(child),
             channel: ours,
             terminal: None,
+            console: None,
+            boots: plan.boot.is_some(),
+            plan: plan.boot.is_some().then(|| plan.clone()),
             steps,
             plan_terminal: plan.process.terminal,
             has_init: plan.process.init,
+            notify,
             groups,
-            claim,
+            claim: Some(claim),
         };
         let pid = machine.child.child.pid();
         machine.groups.adopt(pid.as_raw_nonzero().get()).map_err(explain::cgroup)?;
         map_ids(&machine.child.child, &plan.ids)?;
+        if let (IdMapping::Private { uids, gids }, true) = (&plan.ids, means.maps_ids) {
+            let root =
+                |ranges: &[IdRange]| ranges.iter().find(|r| r.inside == 0).map(|r| r.outside);
+            if let (Some(uid), Some(gid)) = (root(uids), root(gids)) {
+                machine.groups.delegate(uid, gid).map_err(explain::cgroup)?;
+            }
+        }
         let trees = open_trees(&machine.child.child, &trees)?;
-        machine.claim.record(pid, machine.groups.directories())?;
+        if let Some(claim) = &machine.claim {
+            claim.record(pid, machine.groups.directories(), plan)?;
+        }
         Ok(Box::new(Waiting { machine, trees }))
+    }
+
+    fn exec(
+        &self,
+        record: &Record,
+        process: &spec::plan::Process,
+        streams: Streams,
+    ) -> Result<Box<dyn Machine>> {
+        exec::exec(record, process, streams)
     }
 }
 
 fn limit(plan: &Plan) -> Result<Groups> {
-    if !plan.limits.any() {
+    let managed = plan.boot.as_ref().is_some_and(|boot| boot.control_groups);
+    if !plan.limits.any() && !managed {
         return Ok(Groups::default());
     }
     let limits = sys::cgroups::Limits {
@@ -91,7 +124,17 @@ fn limit(plan: &Plan) -> Result<Groups> {
         pids: plan.limits.pids,
     };
     let layout = Layout::read().context("cannot read this process's control groups")?;
-    layout.create(&plan.id, &limits).map_err(explain::cgroup)
+    layout.create(&plan.id, &limits, managed).map_err(explain::cgroup)
+}
+
+/// Bound inside by the child, so that the machine finds it under a path of its own.
+fn notify_socket(plan: &Plan) -> Result<Option<OwnedFd>> {
+    let Some(Ready::Notify { .. }) = plan.boot.as_ref().map(|boot| &boot.ready) else {
+        return Ok(None);
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None);
+    socket.map(Some).context("cannot make a socket for the machine's readiness")
 }
 
 fn map_ids(child: &Child, ids: &IdMapping) -> Result<()> {
@@ -157,6 +200,10 @@ struct MainProcess {
 }
 
 impl MainProcess {
+    fn new(child: Child) -> Self {
+        Self { child, ended: Cell::new(false), killed_by: Cell::new(None) }
+    }
+
     fn wait(&self) -> Result<Ended> {
         let status = self.child.wait().context("cannot wait for the machine")?;
         self.ended.set(true);
@@ -183,11 +230,18 @@ struct ContainerMachine {
     child: MainProcess,
     channel: Channel,
     terminal: Option<OwnedFd>,
+    /// The other end, so that the console is never hung up.
+    console: Option<OwnedFd>,
+    boots: bool,
+    /// Of a machine of its own.
+    plan: Option<Plan>,
     steps: Vec<Step>,
     plan_terminal: bool,
     has_init: bool,
+    notify: Option<OwnedFd>,
     groups: Groups,
-    claim: Claim,
+    /// Of a machine of its own; what is run in another has none.
+    claim: Option<Claim>,
 }
 
 impl ContainerMachine {
@@ -195,9 +249,12 @@ impl ContainerMachine {
         let mut message = [0; 9];
         let (length, mut descriptors) =
             self.channel.receive(&mut message).context("cannot hear from the machine")?;
-        match (message[0], descriptors.pop()) {
+        let (slave, master) = (descriptors.pop(), descriptors.pop());
+        match (message[0], master) {
             (child::TERMINAL, Some(master)) if length > 0 => {
                 self.terminal = Some(master);
+                // Kept for a system only: a command's end is seen by its terminal's hang-up.
+                self.console = slave.filter(|_| self.boots);
                 Ok(())
             }
             (child::FAILED, _) if length == 9 => Err(self.explain(message)),
@@ -235,6 +292,23 @@ impl Machine for ContainerMachine {
         self.terminal.as_ref().map(AsFd::as_fd)
     }
 
+    fn process_id(&self) -> i32 {
+        self.child.child.pid().as_raw_nonzero().get()
+    }
+
+    fn notifications(&self) -> Option<BorrowedFd<'_>> {
+        self.notify.as_ref().map(AsFd::as_fd)
+    }
+
+    fn ask(&self, socket: &str) -> Result<Question> {
+        ask::ask(self.child.child.pid(), socket)
+    }
+
+    fn run_inside(&self, command: &[String]) -> Result<()> {
+        let plan = self.plan.as_ref().context("nothing can be run inside of a process")?;
+        exec::in_background(self.child.child.pid(), plan, command)
+    }
+
     fn signal(&self, signal: i32) -> Result<()> {
         let child = &self.child.child;
         // While it waits for signals, an init seems to take none (Linux, kernel/signal.c,
@@ -249,8 +323,8 @@ impl Machine for ContainerMachine {
         sent.with_context(|| format!("cannot send signal {signal} to the machine"))
     }
 
-    fn wait(self: Box<Self>) -> Result<Ended> {
-        let ended = self.child.wait()?;
+    fn wait(self: Box<Self>, over: &mut dyn FnMut(Ended) -> Ended) -> Result<Ended> {
+        let ended = over(self.child.wait()?);
         match ended {
             // The status of a child that reported; a command may also exit with it.
             Ended::Exited(125) => self.failure().map_or(Ok(ended), Err),

@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
+use spec::boot::{Ready, RuntimeKind};
 use spec::ids::IdMapping;
 use spec::plan::{self, Mount, MountKind, Network, Plan, Root};
 use sys::caps;
@@ -13,7 +14,7 @@ use sys::process::{Namespaces, Strings};
 use sys::seccomp::Filter;
 
 use super::filter;
-use super::step::{EtcFile, Protected, Step, Tree};
+use super::step::{EtcFile, Protected, Runtime, Step, Tree};
 
 /// Steps, and what the launcher itself must do for them.
 pub(super) struct Prepared {
@@ -48,9 +49,24 @@ pub(super) fn prepare(plan: &Plan, means: &Means<'_>) -> Result<Prepared> {
     for mount in &plan.mounts {
         builder.mount(mount)?;
     }
+    builder.runtime()?;
     builder.confine()?;
-    builder.become_command()?;
+    // An init gives its terminal to whoever logs in, so it must not be its own.
+    become_command(&mut builder.steps, &plan.process, plan.boot.is_none())?;
     Ok(Prepared { namespaces: namespaces(plan), steps: builder.steps, trees: builder.trees })
+}
+
+/// The steps of a further process in a machine that runs, from inside of its namespaces on.
+pub(super) fn inside(plan: &Plan, process: &plan::Process) -> Result<Vec<Step>> {
+    let mut steps = vec![Step::DieWithLauncher, Step::Session];
+    if matches!(plan.ids, IdMapping::Private { .. }) {
+        steps.push(Step::BecomeRoot);
+    }
+    if process.terminal {
+        steps.push(Step::Terminal { console: false });
+    }
+    become_command(&mut steps, process, true)?;
+    Ok(steps)
 }
 
 fn namespaces(plan: &Plan) -> Namespaces {
@@ -61,10 +77,15 @@ fn namespaces(plan: &Plan) -> Namespaces {
     if matches!(plan.ids, IdMapping::Private { .. }) {
         namespaces |= Namespaces::USER;
     }
-    if !plan.limits.any() {
+    if !moves(plan) {
         namespaces |= Namespaces::CGROUP;
     }
     namespaces
+}
+
+/// Whether the machine is moved into a control group: the root of its view is set after that.
+fn moves(plan: &Plan) -> bool {
+    plan.limits.any() || plan.boot.as_ref().is_some_and(|boot| boot.control_groups)
 }
 
 struct Builder<'a> {
@@ -86,7 +107,7 @@ impl Builder<'_> {
         if self.has_userns() {
             self.steps.push(Step::BecomeRoot);
         }
-        if self.plan.limits.any() {
+        if moves(self.plan) {
             self.steps.push(Step::CgroupNamespace);
         }
         let directory = cstring(&self.means.scratch.to_string_lossy(), "the run directory")?;
@@ -186,12 +207,43 @@ impl Builder<'_> {
                 let options = self.overlay_options(&lower, &upper, &work)?;
                 self.steps.push(Step::OverlayMount { target, tree, index, options });
             }
-            MountKind::Cgroup => {
+            MountKind::Cgroup { managed: true } => self.steps.push(Step::Filesystem {
+                target,
+                fstype: c"cgroup2".to_owned(),
+                data: c"".to_owned(),
+                attributes: Attributes {
+                    read_only: false,
+                    nosuid: true,
+                    nodev: true,
+                    noexec: true,
+                },
+            }),
+            MountKind::Cgroup { managed: false } => {
                 let (legacy, unified) = &self.means.cgroups;
                 let legacy = legacy.iter().map(|c| cstring(c, "a controller"));
                 let legacy = legacy.collect::<Result<Vec<_>>>()?;
                 self.steps.push(Step::Cgroups { legacy, unified: *unified });
             }
+        }
+        Ok(())
+    }
+
+    /// What the machine finds in its `/run`.
+    fn runtime(&mut self) -> Result<()> {
+        for file in &self.plan.runtime {
+            let path = file.path.clone();
+            let kind = match &file.kind {
+                RuntimeKind::Directory(mode) => Runtime::Directory(*mode),
+                RuntimeKind::Text { content, mode } => {
+                    Runtime::Text(content.clone().into_bytes(), *mode)
+                }
+                RuntimeKind::Link(target) => Runtime::Link(cstring(target, "a link's target")?),
+            };
+            self.steps.push(Step::Runtime { path, kind });
+        }
+        let ready = self.plan.boot.as_ref().map(|boot| &boot.ready);
+        if let Some(Ready::Notify { socket, .. }) = ready {
+            self.steps.push(Step::NotifySocket(socket.clone()));
         }
         Ok(())
     }
@@ -215,7 +267,7 @@ impl Builder<'_> {
     /// Nothing is mounted after this.
     fn confine(&mut self) -> Result<()> {
         if self.plan.process.terminal {
-            self.steps.push(Step::Terminal);
+            self.steps.push(Step::Terminal { console: true });
         }
         let empty = self.means.scratch.join("e");
         let empty = cstring(&empty.to_string_lossy(), "the run directory")?;
@@ -227,50 +279,52 @@ impl Builder<'_> {
             self.steps.push(Step::ReadonlyRoot);
         }
         self.steps.push(Step::Pivot);
+        if self.plan.boot.is_some() {
+            self.steps.push(Step::SharedMounts);
+        }
         Ok(())
     }
+}
 
-    fn become_command(&mut self) -> Result<()> {
-        let process = &self.plan.process;
-        for limit in &process.rlimits {
-            let resource = sys::rlimits::resource(&limit.name)
-                .ok_or_else(|| anyhow!("unknown resource limit {:?}", limit.name))?;
-            let (name, soft, hard) = (limit.name.clone(), limit.soft, limit.hard);
-            self.steps.push(Step::Rlimit { name, resource, soft, hard });
-        }
-        self.steps.push(Step::Streams { stdin: process.stdin });
-        self.steps.push(Step::CloseDescriptors);
-        let cwd = cstring(&process.cwd, "the working directory")?;
-        self.steps.push(Step::WorkingDirectory(cwd));
-        self.credentials(process)?;
-        if process.init {
-            self.steps.push(Step::Init);
-        }
-        self.steps.push(execute(process)?);
-        Ok(())
+/// From the machine's root on. `control`: the terminal is the session's own.
+fn become_command(steps: &mut Vec<Step>, process: &plan::Process, control: bool) -> Result<()> {
+    for limit in &process.rlimits {
+        let resource = sys::rlimits::resource(&limit.name)
+            .ok_or_else(|| anyhow!("unknown resource limit {:?}", limit.name))?;
+        let (name, soft, hard) = (limit.name.clone(), limit.soft, limit.hard);
+        steps.push(Step::Rlimit { name, resource, soft, hard });
     }
+    steps.push(Step::Streams { stdin: process.stdin, control });
+    steps.push(Step::CloseDescriptors);
+    steps.push(Step::WorkingDirectory(cstring(&process.cwd, "the working directory")?));
+    credentials(steps, process)?;
+    if process.init {
+        steps.push(Step::Init);
+    }
+    steps.push(execute(process)?);
+    Ok(())
+}
 
-    /// Without no_new_privs a filter needs the rights that are about to be given up, so it comes
-    /// first; with it, last, so that it need not allow what the steps before do.
-    fn credentials(&mut self, process: &plan::Process) -> Result<()> {
-        let set = caps::Set::of(process.capabilities.iter().map(String::as_str))
-            .map_err(|name| anyhow!("unknown capability {name:?}"))?;
-        let filter = process.seccomp.as_ref().map(filter);
-        self.steps.push(Step::BoundCapabilities(set));
-        let (early, late) = if process.no_new_privileges { (None, filter) } else { (filter, None) };
-        self.steps.extend(early.map(Step::Seccomp));
-        let (uid, gid, groups) = (process.uid, process.gid, process.groups.clone());
-        self.steps.push(Step::User { uid, gid, groups });
-        if uid == 0 {
-            self.steps.push(Step::Capabilities(set));
-        }
-        self.steps.push(Step::DieWithLauncher);
-        if process.no_new_privileges {
-            self.steps.push(Step::NoNewPrivileges);
-        }
-        self.steps.extend(late.map(Step::Seccomp));
-        Ok(())
+/// Without no_new_privs a filter needs the rights that are about to be given up, so it comes
+/// first; with it, last, so that it need not allow what the steps before do.
+fn credentials(steps: &mut Vec<Step>, process: &plan::Process) -> Result<()> {
+    let set = caps::Set::of(process.capabilities.iter().map(String::as_str))
+        .map_err(|name| anyhow!("unknown capability {name:?}"))?;
+    let filter = process.seccomp.as_ref().map(filter);
+    steps.push(Step::BoundCapabilities(set));
+    let (early, late) = if process.no_new_privileges { (None, filter) } else { (filter, None) };
+    steps.extend(early.map(Step::Seccomp));
+    let (uid, gid, groups) = (process.uid, process.gid, process.groups.clone());
+    steps.push(Step::User { uid, gid, groups });
+    if uid == 0 {
+        steps.push(Step::Capabilities(set));
     }
+    steps.push(Step::DieWithLauncher);
+    if process.no_new_privileges {
+        steps.push(Step::NoNewPrivileges);
+    }
+    steps.extend(late.map(Step::Seccomp));
+    Ok(())
 }
 
 /// What of these exists, by its kind: it is the same kernel's tree that the launcher sees,

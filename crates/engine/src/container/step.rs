@@ -36,6 +36,14 @@ pub(super) struct Protected {
     pub(super) hidden_directories: Vec<CString>,
 }
 
+/// Something in `/run` that the launcher supplies.
+#[derive(Debug)]
+pub(super) enum Runtime {
+    Directory(u32),
+    Text(Vec<u8>, u32),
+    Link(CString),
+}
+
 #[derive(Debug)]
 pub(super) enum Step {
     /// Be killed when the launcher dies.
@@ -90,7 +98,10 @@ pub(super) enum Step {
     /// Device nodes, by bind mounts from the launcher's `/dev`.
     Devices(Vec<CString>),
     DeviceLinks,
-    Terminal,
+    Terminal {
+        /// It is `/dev/console` too.
+        console: bool,
+    },
     /// Below one of `/proc` and `/sys`.
     Protect {
         root: &'static str,
@@ -98,7 +109,15 @@ pub(super) enum Step {
         empty: CString,
     },
     ReadonlyRoot,
+    Runtime {
+        path: String,
+        kind: Runtime,
+    },
+    /// The launcher's socket that hears when the system is up.
+    NotifySocket(String),
     Pivot,
+    /// What is mounted later is seen by namespaces that are made below, as on a host.
+    SharedMounts,
     Rlimit {
         name: String,
         resource: Resource,
@@ -107,6 +126,8 @@ pub(super) enum Step {
     },
     Streams {
         stdin: bool,
+        /// The terminal becomes the session's.
+        control: bool,
     },
     CloseDescriptors,
     WorkingDirectory(CString),
@@ -155,9 +176,12 @@ impl Step {
             Self::OverlayMount { target, .. } => format!("mount an overlay on {target}"),
             Self::Cgroups { .. } => "mount the control groups".into(),
             Self::Devices(_) | Self::DeviceLinks => "fill /dev".into(),
-            Self::Terminal => "make a terminal".into(),
+            Self::Terminal { .. } => "make a terminal".into(),
             Self::Protect { root, .. } => format!("protect {root}"),
             Self::ReadonlyRoot => "make the root read-only".into(),
+            Self::Runtime { path, .. } => format!("make {path}"),
+            Self::NotifySocket(path) => format!("listen on {path}"),
+            Self::SharedMounts => "share mounts with namespaces below".into(),
             Self::Pivot => "change into the root".into(),
             Self::Rlimit { name, soft, hard, .. } => {
                 format!("set the limit {name} to {soft}:{hard}")

@@ -13,17 +13,25 @@ use store::Store;
 
 use super::Face;
 
+mod boot;
 mod completion;
 mod doctor;
+mod exec;
+mod image;
 mod images;
 mod inspect;
+mod logs;
 mod mounts;
+mod options;
 mod progress;
+mod ps;
 mod pull;
 mod quantity;
 mod reference;
 mod rmi;
 mod run;
+mod start;
+mod stop;
 mod system;
 mod table;
 mod tag;
@@ -52,6 +60,15 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Run(run::Args),
+    Boot(boot::Args),
+    Exec(exec::Args),
+    Shell(exec::Shell),
+    Ps(ps::Args),
+    Logs(logs::Args),
+    Stop(stop::Stop),
+    Kill(stop::Kill),
+    Wait(stop::Wait),
+    Rm(stop::Rm),
     Pull(pull::Args),
     Images(images::Args),
     Rmi(rmi::Args),
@@ -70,7 +87,7 @@ impl Face for Postroj {
     }
 
     fn run(&self, args: Vec<OsString>) -> u8 {
-        let runs = args.iter().any(|a| a == "run");
+        let runs = args.iter().any(|a| a == "run" || a == "boot" || a == "exec");
         let cli = match command().try_get_matches_from(args).and_then(|m| Cli::from_arg_matches(&m))
         {
             Ok(cli) => cli,
@@ -100,6 +117,15 @@ fn dispatch(cli: &Cli) -> Result<u8> {
     let here = Here { store: cli.store.clone(), runroot: cli.runroot.clone() };
     match &cli.verb {
         Verb::Run(args) => run::run(args, &here),
+        Verb::Boot(args) => boot::run(args, &here),
+        Verb::Exec(args) => exec::run(args, &here),
+        Verb::Shell(args) => exec::shell(args, &here),
+        Verb::Ps(args) => ps::run(args, &here),
+        Verb::Logs(args) => logs::run(args, &here),
+        Verb::Stop(args) => stop::stop(args, &here),
+        Verb::Kill(args) => stop::kill(args, &here),
+        Verb::Wait(args) => stop::wait(args, &here),
+        Verb::Rm(args) => stop::rm(args, &here),
         Verb::Pull(args) => pull::run(args, &here),
         Verb::Images(args) => images::run(args, &here),
         Verb::Rmi(args) => rmi::run(args, &here),
@@ -152,6 +178,10 @@ impl Here {
             (None, Some(run)) => Places { run: absolute(run)?, ..defaults()? },
             (None, None) => defaults()?,
         })
+    }
+
+    fn run_directory(&self) -> Result<RunDirectory> {
+        RunDirectory::open(&self.places()?.run)
     }
 
     fn store(&self) -> Result<Store> {

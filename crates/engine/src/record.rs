@@ -1,0 +1,123 @@
+//! What is written down of a machine: lines of a key and a value, each added by one write,
+//! so that a reader never sees half of one. Later lines of a key replace earlier ones.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use spec::boot::Condition;
+use spec::plan::Plan;
+
+/// A machine, as far as its record tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Its name, which is that of the file.
+    pub name: String,
+    /// Id of its first process, and that process's start time (clock ticks since boot).
+    pub pid: Option<(i32, u64)>,
+    /// Id of its monitor, and that process's start time.
+    pub monitor: Option<(i32, u64)>,
+    /// Control groups, to be removed with it.
+    pub cgroups: Vec<PathBuf>,
+    /// What it was made of.
+    pub about: Option<About>,
+    /// What it runs.
+    pub plan: Option<Plan>,
+    /// How the system in it is.
+    pub condition: Option<Condition>,
+    /// How it ended, where that is kept.
+    pub exited: Option<Exited>,
+    /// Whether its monitor is alive.
+    pub monitored: bool,
+}
+
+/// What a user may want to know of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// The image, as the user spelled it.
+    pub image: String,
+    /// Seconds since the epoch.
+    pub created: u64,
+    /// Its monitor runs in the background.
+    pub detached: bool,
+}
+
+/// How a machine ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exited {
+    /// As a shell would tell it.
+    pub code: u8,
+    /// Seconds since the epoch.
+    pub at: u64,
+}
+
+/// A line that is added to a record.
+#[derive(Debug)]
+pub enum Note<'a> {
+    /// See [`Record::about`].
+    About(&'a About),
+    /// See [`Record::condition`].
+    Condition(&'a Condition),
+    /// See [`Record::exited`].
+    Exited(Exited),
+}
+
+impl Note<'_> {
+    /// With its line end.
+    pub(crate) fn line(&self) -> serde_json::Result<String> {
+        let (key, value) = match self {
+            Self::About(about) => ("about", serde_json::to_string(about)),
+            Self::Condition(condition) => ("condition", serde_json::to_string(condition)),
+            Self::Exited(exited) => ("exited", serde_json::to_string(exited)),
+        };
+        Ok(format!("{key} {}\n", value?))
+    }
+}
+
+impl Record {
+    /// Reads a record; what makes no sense is passed over, and a line without its end.
+    pub(crate) fn parse(name: &str, text: &str) -> Self {
+        let mut record = Self { name: name.to_owned(), ..Self::default() };
+        for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
+            let Some((key, value)) = line.split_once(' ') else { continue };
+            match key {
+                "pid" => record.pid = process(value),
+                "monitor" => record.monitor = process(value),
+                "cgroup" => record.cgroups.push(value.into()),
+                "about" => record.about = serde_json::from_str(value).ok(),
+                "plan" => record.plan = serde_json::from_str(value).ok(),
+                "condition" => record.condition = serde_json::from_str(value).ok(),
+                "exited" => record.exited = serde_json::from_str(value).ok(),
+                _ => {}
+            }
+        }
+        record
+    }
+
+    /// 64 hex digits; empty where the machine was not made to its end.
+    pub fn id(&self) -> &str {
+        self.plan.as_ref().map_or("", |plan| &plan.id)
+    }
+}
+
+/// `ID START`.
+fn process(text: &str) -> Option<(i32, u64)> {
+    let (pid, start) = text.split_once(' ')?;
+    Some((pid.parse().ok()?, start.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_lines_win_and_half_a_line_is_none() {
+        let running = Note::Condition(&Condition::Running).line().unwrap();
+        let starting = Note::Condition(&Condition::Starting).line().unwrap();
+        let text = format!("pid 7 99\ncgroup /x\n{starting}{running}nonsense\nexited {{\"code\":1");
+        let record = Record::parse("a", &text);
+        assert_eq!(record.pid, Some((7, 99)));
+        assert_eq!(record.cgroups, [PathBuf::from("/x")]);
+        assert_eq!(record.condition, Some(Condition::Running));
+        assert_eq!(record.exited, None);
+    }
+}

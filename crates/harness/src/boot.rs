@@ -1,0 +1,33 @@
+//! What it takes to boot an image, by what is known of its init.
+
+use anyhow::{Context, Result, bail};
+use distro::init::{self, Wish};
+use spec::boot::Startup;
+use spec::image::Facts;
+
+/// How to start the init of an image: the one that was found in it, where `choice` is `auto`,
+/// else the one of that name, or the program at that path.
+///
+/// # Errors
+/// Where the image has no init, or none of that name is known.
+pub fn startup(facts: &Facts, choice: &str, wish: &Wish) -> Result<Startup> {
+    let found = facts.init_kind.as_deref().and_then(init::by_name);
+    if choice == "auto" {
+        let path = facts.init.as_deref().context(
+            "the image has no init to boot with: choose an image that has one, such as debian-12, \
+             name a program of the image by --init PATH, or use `postroj run`",
+        )?;
+        return Ok(found.map_or_else(|| init::unknown(path), |init| init.startup(path, wish)));
+    }
+    if choice.starts_with('/') {
+        let same = facts.init.as_deref() == Some(choice);
+        let init = found.filter(|_| same);
+        return Ok(init.map_or_else(|| init::unknown(choice), |init| init.startup(choice, wish)));
+    }
+    let Some(wanted) = init::by_name(choice) else {
+        let known: Vec<&str> = init::INITS.iter().map(|init| init.name()).collect();
+        bail!("no init is called {choice:?}: give auto, a path, or one of {}", known.join(", "));
+    };
+    let path = facts.init.as_deref().unwrap_or("/sbin/init");
+    Ok(wanted.startup(path, wish))
+}

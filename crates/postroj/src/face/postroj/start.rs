@@ -1,0 +1,152 @@
+//! Starting a machine, in the foreground or in the background.
+//!
+//! A machine's monitor is the process that made it. In the background that is this
+//! program once more, with the same arguments: it reports through its standard output once
+//! the machine is there, and from then on has nothing to do with who started it.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use engine::Streams;
+use engine::record::About;
+use engine::state::{self, RunDirectory};
+use harness::host::Host;
+use harness::{Launch, launch};
+use spec::boot::Condition;
+use spec::plan::Plan;
+use spec::request::Request;
+
+use super::options::Options;
+use super::{Here, image};
+
+/// What is to be started.
+pub(super) struct Start {
+    pub(super) request: Request,
+    /// Standard input goes to the machine's terminal.
+    pub(super) interactive: bool,
+    /// In the background: report only when the system is up.
+    pub(super) waits: bool,
+}
+
+/// Tells the program that it is a monitor in the background.
+const MONITOR: &str = "POSTROJ_MONITOR";
+
+/// Starts a machine of the image that is called `name`; `decide` says which, once that is there.
+pub(super) fn start(
+    here: &Here,
+    options: &Options,
+    name: &str,
+    decide: impl FnOnce(&image::Ready) -> Result<Start>,
+) -> Result<u8> {
+    let is_monitor = options.detach && std::env::var_os(MONITOR).is_some();
+    if options.detach && !is_monitor {
+        return detach();
+    }
+    let run = RunDirectory::open(&here.places()?.run)?;
+    let ready = image::open(name, options.pull, here)?;
+    let Start { request, interactive, waits } = decide(&ready)?;
+    let host = Host::new(run.path())?;
+    let plan = plan::plan(&request, &ready.config, &ready.facts, &ready.root, &host.launcher)?;
+    sys::exe::protect(|owner| harness::host::within_reach(&plan, owner))
+        .context("cannot keep postroj's own file out of the machine's reach")?;
+    let mut background = is_monitor.then(|| Background::new(&run, &plan)).transpose()?;
+    let about = About { image: name.to_owned(), created: state::now(), detached: is_monitor };
+    let streams = background.as_ref().map(Background::streams).transpose()?.unwrap_or_default();
+    let waits = waits && plan.boot.is_some();
+    let background = std::cell::RefCell::new(&mut background);
+    let report = |text: &str| match background.borrow_mut().as_mut() {
+        Some(background) => background.report(text),
+        None => Ok(()),
+    };
+    let ended = launch(Launch {
+        plan: &plan,
+        run: &run,
+        about: &about,
+        streams,
+        interactive: interactive && !is_monitor,
+        created: &mut || {
+            if let Some(path) = &options.cidfile {
+                write_cidfile(path, &plan.id)?;
+            }
+            if waits { Ok(()) } else { report(&plan.id) }
+        },
+        up: &mut |condition| {
+            if let Condition::Degraded(failed) = condition {
+                eprintln!("postroj: the system is up, but degraded: {}", failed.join(", "));
+            }
+            report(&plan.id)
+        },
+    })?;
+    Ok(ended.code())
+}
+
+/// Starts the monitor, and passes on what it reports.
+fn detach() -> Result<u8> {
+    let mut command = Command::new("/proc/self/exe");
+    command.args(std::env::args_os().skip(1)).env(MONITOR, "1");
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut monitor = command.spawn().context("cannot start a monitor in the background")?;
+    let report = monitor.stdout.take().context("the monitor has no output")?;
+    let mut line = String::new();
+    BufReader::new(report).read_line(&mut line).context("cannot hear from the monitor")?;
+    if line.ends_with('\n') {
+        print!("{line}");
+        return Ok(0);
+    }
+    let status = monitor.wait().context("cannot wait for the monitor")?;
+    match status.code() {
+        // It has said why; a machine that ended in good order before it was up is a failure too.
+        Some(0) | None => bail!("the machine ended before it was up (`postroj logs` may tell why)"),
+        Some(code) => Ok(code as u8),
+    }
+}
+
+/// A monitor's ends of things.
+struct Background {
+    log: OwnedFd,
+    /// Where its starter listens, until it has heard.
+    starter: Option<File>,
+}
+
+impl Background {
+    /// From here on the standard output is the machine's log. What goes wrong before the report is
+    /// still said on the starter's standard error.
+    fn new(run: &RunDirectory, plan: &Plan) -> Result<Self> {
+        let _ = rustix::process::setsid();
+        let path = run.log_path(&plan.id);
+        let directory = path.parent().context("the log has no directory")?;
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .with_context(|| format!("cannot make the log {}", path.display()))?;
+        let starter = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
+        rustix::stdio::dup2_stdout(&log)?;
+        Ok(Self { log: log.into(), starter: Some(File::from(starter)) })
+    }
+
+    fn streams(&self) -> Result<Streams> {
+        let log = || self.log.as_fd().try_clone_to_owned();
+        Ok(Streams { input: None, output: Some(log()?), error: Some(log()?) })
+    }
+
+    /// Tells the starter, once, and then lets go of it.
+    fn report(&mut self, text: &str) -> Result<()> {
+        let Some(mut starter) = self.starter.take() else { return Ok(()) };
+        // It may be gone; the machine stays.
+        let _ = starter.write_all(format!("{text}\n").as_bytes());
+        Ok(rustix::stdio::dup2_stderr(&self.log)?)
+    }
+}
+
+fn write_cidfile(path: &Path, id: &str) -> Result<()> {
+    let mut file = File::create_new(path)
+        .with_context(|| format!("cannot make the id file {}", path.display()))?;
+    Ok(file.write_all(id.as_bytes())?)
+}

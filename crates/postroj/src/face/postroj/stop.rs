@@ -1,0 +1,172 @@
+//! `stop`, `kill`, `rm` and `wait`: the end of machines.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use engine::Waited;
+use engine::record::Record;
+use engine::state::RunDirectory;
+use spec::boot::Condition;
+
+use super::Here;
+
+/// Stop machines: a booted system powers off, a command is sent SIGTERM
+#[derive(Debug, clap::Args)]
+pub(super) struct Stop {
+    /// Seconds until it is killed [default: 90 for a booted system, else 10]
+    #[arg(short, long, value_name = "SECONDS")]
+    time: Option<u64>,
+    /// Names or ids
+    #[arg(required = true)]
+    machines: Vec<String>,
+}
+
+pub(super) fn stop(args: &Stop, here: &Here) -> Result<u8> {
+    let run = here.run_directory()?;
+    each(&args.machines, |name| {
+        let record = run.find(name)?;
+        let boots = record.plan.as_ref().is_some_and(|plan| plan.boot.is_some());
+        let patience = Duration::from_secs(args.time.unwrap_or(if boots { 90 } else { 10 }));
+        if record.exited.is_none() {
+            run.signal_monitor(&record, sys::signals::SIGTERM)?;
+            if run.wait(&record.name, Some(patience), has_ended)? == Waited::Late {
+                kill_and_wait(&run, &record)?;
+            }
+        }
+        println!("{name}");
+        Ok(())
+    })
+}
+
+/// Send machines a signal
+#[derive(Debug, clap::Args)]
+pub(super) struct Kill {
+    /// Name or number
+    #[arg(short, long, value_name = "SIGNAL", default_value = "KILL", value_parser = signal)]
+    signal: i32,
+    /// Names or ids
+    #[arg(required = true)]
+    machines: Vec<String>,
+}
+
+pub(super) fn kill(args: &Kill, here: &Here) -> Result<u8> {
+    let run = here.run_directory()?;
+    each(&args.machines, |name| {
+        run.signal(&run.find(name)?, args.signal)?;
+        println!("{name}");
+        Ok(())
+    })
+}
+
+/// Remove machines that have ended, with their output
+#[derive(Debug, clap::Args)]
+pub(super) struct Rm {
+    /// Kill those that run
+    #[arg(short, long)]
+    force: bool,
+    /// Names or ids
+    #[arg(required = true)]
+    machines: Vec<String>,
+}
+
+pub(super) fn rm(args: &Rm, here: &Here) -> Result<u8> {
+    let run = here.run_directory()?;
+    each(&args.machines, |name| {
+        let record = match run.find(name) {
+            Ok(record) => record,
+            Err(_) if args.force => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if args.force && record.exited.is_none() {
+            kill_and_wait(&run, &record)?;
+        }
+        // It may have been of the kind that removes itself.
+        if let Ok(record) = run.find(record.id()) {
+            run.remove(&record)?;
+        }
+        println!("{name}");
+        Ok(())
+    })
+}
+
+/// Wait until machines end, and print their exit codes; or until they are up
+#[derive(Debug, clap::Args)]
+pub(super) struct Wait {
+    /// What to wait for: exit, or ready
+    #[arg(long = "for", value_enum, default_value = "exit")]
+    what: What,
+    /// Seconds until it fails
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Names or ids
+    #[arg(required = true)]
+    machines: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum What {
+    Exit,
+    Ready,
+}
+
+pub(super) fn wait(args: &Wait, here: &Here) -> Result<u8> {
+    let run = here.run_directory()?;
+    let patience = args.timeout.map(Duration::from_secs);
+    let what = args.what;
+    each(&args.machines, |name| {
+        let record = run.find(name)?;
+        let waited = run.wait(&record.name, patience, |record| match what {
+            What::Exit => record.exited.is_some(),
+            What::Ready => record.condition.is_some(),
+        })?;
+        match (waited, what) {
+            (Waited::Late, _) => bail!("{name} took longer than {} s", args.timeout.unwrap_or(0)),
+            (Waited::Holds(record) | Waited::Ended(record), What::Exit) => {
+                println!("{}", record.exited.map_or(KILLED, |exited| exited.code));
+            }
+            (Waited::Ended(_), What::Ready) => bail!("{name} ended before it was up"),
+            (Waited::Holds(record), What::Ready) => match record.condition {
+                Some(Condition::Degraded(failed)) => {
+                    bail!("{name} is up, but degraded: {}", failed.join(", "))
+                }
+                _ => println!("{name}"),
+            },
+        }
+        Ok(())
+    })
+}
+
+/// Of a machine that was killed with its monitor.
+const KILLED: u8 = 137;
+
+fn has_ended(record: &Record) -> bool {
+    record.exited.is_some()
+}
+
+fn kill_and_wait(run: &RunDirectory, record: &Record) -> Result<()> {
+    // It may end by itself at this moment.
+    let _ = run.signal(record, sys::signals::SIGKILL);
+    run.wait(&record.name, Some(Duration::from_secs(10)), has_ended).map(drop)
+}
+
+/// Goes on with the others where one fails, and fails in the end.
+fn each(names: &[String], mut act: impl FnMut(&str) -> Result<()>) -> Result<u8> {
+    let mut failed = None;
+    for name in names {
+        if let Err(error) = act(name) {
+            if let Some(earlier) = failed.replace(error) {
+                eprintln!("postroj: {earlier:#}");
+            }
+        }
+    }
+    failed.map_or(Ok(0), Err)
+}
+
+/// `TERM`, `SIGTERM` or `15` (signal(7)).
+fn signal(text: &str) -> Result<i32, String> {
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    sys::signals::by_name(name)
+        .or_else(|| name.parse().ok().filter(|number| (1..=64).contains(number)))
+        .ok_or_else(|| format!("{text:?} is no signal, such as TERM or 15"))
+}
