@@ -13,7 +13,7 @@ use sys::signals::{self, Signals};
 
 use crate::Machine;
 use crate::ready::Watch;
-use crate::session::Session;
+use crate::session::{Session, Wants};
 
 /// Signals that a foreground monitor passes on or acts upon.
 const PASSED: [i32; 6] = [
@@ -72,6 +72,7 @@ pub fn attend(machine: Box<dyn Machine>, attendance: Attendance<'_>) -> Result<E
         watch: boot.map(|boot| Watch::new(&boot.ready)),
         deadline: attendance.timeout.and_then(|t| Instant::now().checked_add(t)),
         stopping: None,
+        unasked: false,
         attendance,
     };
     while !attendant.turn()? {}
@@ -99,6 +100,8 @@ struct Attendant<'m, 'a> {
     watch: Option<Watch>,
     deadline: Option<Instant>,
     stopping: Option<Stopping>,
+    /// Nobody is left who could ask for anything.
+    unasked: bool,
     attendance: Attendance<'a>,
 }
 
@@ -127,38 +130,53 @@ impl Attendant<'_, '_> {
     /// Waits for something to do and does it; tells whether the machine has ended.
     fn turn(&mut self) -> Result<bool> {
         let wants = self.session.as_ref().map(Session::wants);
-        let found = {
-            let ended = self.machine.ended();
-            let notifications = self.machine.notifications();
-            let question = self.watch.as_ref().and_then(Watch::descriptor);
-            let mut polled = vec![
-                PollFd::new(&ended, PollFlags::IN),
-                PollFd::new(self.attendance.signals, PollFlags::IN),
-            ];
-            polled.extend(notifications.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
-            polled.extend(question.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
-            if let (Some(session), Some(wants)) = (&self.session, wants) {
-                session.poll_for(wants, &mut polled);
-            }
-            poll(&mut polled, self.wake())?;
-            let events: Vec<PollFlags> = polled.iter().map(PollFd::revents).collect();
-            let skip = 2 + usize::from(notifications.is_some()) + usize::from(question.is_some());
-            Found { answered: question.is_some() && !events[skip - 1].is_empty(), events, skip }
-        };
+        let found = self.poll(wants)?;
+        if found.asked.contains(PollFlags::IN) {
+            self.machine.serve()?;
+        }
+        self.unasked |= found.asked.intersects(PollFlags::HUP | PollFlags::ERR);
         if let (Some(session), Some(wants)) = (&mut self.session, wants) {
-            session.turn(wants, &found.events[found.skip..]);
+            session.turn(wants, &found.session);
             if session.escaped() && self.attendance.boot.is_some() {
                 self.stop();
             }
         }
         let heard = self.hear();
         self.look(&heard, found.answered)?;
-        let over = !found.events[0].is_empty();
         while let Some(signal) = self.attendance.signals.next()? {
             self.handle(signal)?;
         }
         self.keep_time(&heard);
-        Ok(over)
+        Ok(found.ended)
+    }
+
+    fn poll(&self, wants: Option<Wants>) -> Result<Found> {
+        let ended = self.machine.ended();
+        let notifications = self.machine.notifications();
+        let question = self.watch.as_ref().and_then(Watch::descriptor);
+        let requests = self.machine.requests().filter(|_| !self.unasked);
+        let mut polled = vec![
+            PollFd::new(&ended, PollFlags::IN),
+            PollFd::new(self.attendance.signals, PollFlags::IN),
+        ];
+        // Each is there or not, so they are looked at below from the last one on.
+        for fd in [&notifications, &question, &requests].into_iter().flatten() {
+            polled.push(PollFd::new(fd, PollFlags::IN));
+        }
+        let mut at = polled.len();
+        if let (Some(session), Some(wants)) = (&self.session, wants) {
+            session.poll_for(wants, &mut polled);
+        }
+        poll(&mut polled, self.wake())?;
+        let events: Vec<PollFlags> = polled.iter().map(PollFd::revents).collect();
+        let session = events[at..].to_vec();
+        let mut before = |is_there: bool| {
+            at -= usize::from(is_there);
+            if is_there { events[at] } else { PollFlags::empty() }
+        };
+        let asked = before(requests.is_some());
+        let answered = !before(question.is_some()).is_empty();
+        Ok(Found { ended: !events[0].is_empty(), asked, answered, session })
     }
 
     /// The next moment at which something is due by itself.
@@ -257,11 +275,13 @@ impl Attendant<'_, '_> {
 
 /// What a poll found.
 struct Found {
-    events: Vec<PollFlags>,
-    /// How many events are not the session's.
-    skip: usize,
+    ended: bool,
+    /// The machine asks its monitor for something.
+    asked: PollFlags,
     /// A question's answer can be read.
     answered: bool,
+    /// Of what the session wanted.
+    session: Vec<PollFlags>,
 }
 
 fn poll(polled: &mut [PollFd<'_>], wake: Option<Instant>) -> io::Result<()> {

@@ -88,6 +88,15 @@ pub trait Machine {
     /// Readable when a booted system tells something of itself (sd_notify(3)).
     fn notifications(&self) -> Option<BorrowedFd<'_>>;
 
+    /// Readable when the machine waits for [`Machine::serve`].
+    fn requests(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Answers one of the machine's requests.
+    ///
+    /// # Errors
+    /// Where none can be answered any more.
+    fn serve(&self) -> Result<()>;
+
     /// Asks a booted system how it is, at this socket inside.
     ///
     /// # Errors

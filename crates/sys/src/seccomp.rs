@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::str::FromStr;
 
 /// What happens to a call.
@@ -16,6 +17,8 @@ pub enum Action {
     Errno(u16),
     /// The process is killed by SIGSYS.
     Kill,
+    /// Whoever listens decides (see [`Filter::listen`]).
+    Notify,
 }
 
 /// `(argument & mask) == value`, or its opposite.
@@ -115,13 +118,33 @@ impl Filter {
     /// # Errors
     /// seccomp(2)'s.
     pub fn install(&self) -> io::Result<()> {
+        self.set(0).map(drop)
+    }
+
+    /// The same, and gives the descriptor where calls arrive that it hands over
+    /// (`SECCOMP_FILTER_FLAG_NEW_LISTENER`, Linux 5.0). A process can have one.
+    ///
+    /// # Errors
+    /// As [`Filter::install`]; `EBUSY` where there is one.
+    pub fn listen(&self) -> io::Result<OwnedFd> {
+        let fd = self.set(libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
+        // SAFETY: the kernel made a new descriptor for us, close-on-exec.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd as std::os::fd::RawFd) })
+    }
+
+    fn set(&self, flags: libc::c_ulong) -> io::Result<libc::c_long> {
         let program =
             libc::sock_fprog { len: self.0.len() as u16, filter: self.0.as_ptr().cast_mut() };
         // SAFETY: the program outlives the call, and the kernel only reads it.
         let done = unsafe {
-            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program)
+            libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                flags,
+                &raw const program,
+            )
         };
-        if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        if done == -1 { Err(io::Error::last_os_error()) } else { Ok(done) }
     }
 
     /// Its instructions, of which the kernel takes 4096.
@@ -329,6 +352,7 @@ fn verdict(action: Action) -> libc::sock_filter {
         Action::Allow => libc::SECCOMP_RET_ALLOW,
         Action::Errno(errno) => libc::SECCOMP_RET_ERRNO | u32::from(errno),
         Action::Kill => libc::SECCOMP_RET_KILL_PROCESS,
+        Action::Notify => libc::SECCOMP_RET_USER_NOTIF,
     };
     statement(libc::BPF_RET | libc::BPF_K, value)
 }

@@ -13,6 +13,7 @@ use rustix::thread::UnshareFlags;
 use sys::mount::{self, Attributes};
 use sys::process::{self, Strings};
 use sys::rooted::Root;
+use sys::seccomp::Filter;
 use sys::socket::Channel;
 
 use super::init;
@@ -23,6 +24,8 @@ use crate::Streams;
 pub(super) const GO: u8 = b'G';
 /// First byte of a message that carries the terminal's master end.
 pub(super) const TERMINAL: u8 = b'T';
+/// First byte of a message with what the launcher needs to emulate the control groups.
+pub(super) const EMULATED: u8 = b'E';
 /// First byte of a message about a failure: then the step's index and the errno.
 pub(super) const FAILED: u8 = b'F';
 
@@ -116,6 +119,7 @@ impl Child<'_> {
                 mount::set_attributes(self.root()?.as_fd(), read_only, false)
             }
             Step::Runtime { path, kind } => self.runtime(path, kind),
+            Step::EmulatedCgroups(filter) => self.emulated_cgroups(filter),
             Step::NotifySocket(path) => self.notify_socket(path),
             Step::Pivot => self.pivot(),
             Step::SharedMounts => mount::make_shared(),
@@ -383,6 +387,16 @@ impl Child<'_> {
                 Ok(rustix::fs::symlinkat(target, parent, name)?)
             }
         }
+    }
+
+    /// Whatever runs here makes some system calls through the launcher from now on.
+    fn emulated_cgroups(&self, filter: &Filter) -> io::Result<()> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mount = cstring(super::cgroupfs::MOUNT.to_owned())?;
+        let root = rustix::fs::open(&mount, flags, Mode::empty())?;
+        let listener = filter.listen()?;
+        let launcher = self.launcher.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        launcher.send(&[EMULATED], &[listener.as_fd(), root.as_fd()])
     }
 
     fn notify_socket(&self, path: &str) -> io::Result<()> {

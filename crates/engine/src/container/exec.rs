@@ -60,6 +60,8 @@ pub(super) fn exec(
         plan_terminal: process.terminal,
         has_init: true,
         notify: None,
+        emulates: false,
+        emulation: None,
         groups: Groups::default(),
         claim: None,
     };

@@ -22,6 +22,7 @@ use crate::state::{Claim, RunDirectory};
 use crate::{Created, Engine, Machine, NotStarted, NotStartedKind, Question, Streams};
 
 mod ask;
+mod cgroupfs;
 mod child;
 mod door;
 mod exec;
@@ -31,6 +32,7 @@ mod init;
 mod prepare;
 mod step;
 
+use cgroupfs::Emulation;
 pub use explain::map as explain_map;
 use prepare::{Means, Prepared};
 use step::Step;
@@ -52,11 +54,13 @@ impl Engine for Container {
         run.reap();
         let claim = run.claim(&plan.name, &plan.id, plan.keep)?;
         let groups = limit(plan)?;
+        let emulates = manages(plan) && groups.unified().is_none();
         let initial = userns::is_initial();
         let means = Means {
             maps_ids: initial && rustix::process::geteuid().is_root(),
             in_userns: !initial,
             scratch: run.path(),
+            emulates,
             cgroups: (groups.legacy_controllers(), groups.unified().is_some()),
         };
         let Prepared { namespaces, steps, trees } = prepare::prepare(plan, &means)?;
@@ -83,18 +87,16 @@ impl Engine for Container {
             plan_terminal: plan.process.terminal,
             has_init: plan.process.init,
             notify,
+            emulates,
+            emulation: None,
             groups,
             claim: Some(claim),
         };
         let pid = machine.child.child.pid();
         machine.groups.adopt(pid.as_raw_nonzero().get()).map_err(explain::cgroup)?;
         map_ids(&machine.child.child, &plan.ids)?;
-        if let (IdMapping::Private { uids, gids }, true) = (&plan.ids, means.maps_ids) {
-            let root =
-                |ranges: &[IdRange]| ranges.iter().find(|r| r.inside == 0).map(|r| r.outside);
-            if let (Some(uid), Some(gid)) = (root(uids), root(gids)) {
-                machine.groups.delegate(uid, gid).map_err(explain::cgroup)?;
-            }
+        if let Some((uid, gid)) = outer_root(&plan.ids).filter(|_| means.maps_ids) {
+            machine.groups.delegate(uid, gid).map_err(explain::cgroup)?;
         }
         let trees = open_trees(&machine.child.child, &trees)?;
         if let Some(claim) = &machine.claim {
@@ -114,7 +116,7 @@ impl Engine for Container {
 }
 
 fn limit(plan: &Plan) -> Result<Groups> {
-    let managed = plan.boot.as_ref().is_some_and(|boot| boot.control_groups);
+    let managed = manages(plan);
     if !plan.limits.any() && !managed {
         return Ok(Groups::default());
     }
@@ -124,7 +126,18 @@ fn limit(plan: &Plan) -> Result<Groups> {
         pids: plan.limits.pids,
     };
     let layout = Layout::read().context("cannot read this process's control groups")?;
-    layout.create(&plan.id, &limits, managed).map_err(explain::cgroup)
+    match layout.create(&plan.id, &limits, managed) {
+        // What can be done without is: limits cannot.
+        Err(Refusal::NotDelegated(_) | Refusal::NoController(_)) if !plan.limits.any() => {
+            Ok(Groups::default())
+        }
+        other => other.map_err(explain::cgroup),
+    }
+}
+
+/// Whether what runs makes control groups of its own.
+fn manages(plan: &Plan) -> bool {
+    plan.boot.as_ref().is_some_and(|boot| boot.control_groups)
 }
 
 /// Bound inside by the child, so that the machine finds it under a path of its own.
@@ -144,6 +157,13 @@ fn map_ids(child: &Child, ids: &IdMapping) -> Result<()> {
         list.iter().map(range).collect()
     };
     userns::write_maps(child.pid(), &ranges(uids), &ranges(gids)).map_err(explain::map)
+}
+
+/// The ids outside of the machine's root.
+fn outer_root(ids: &IdMapping) -> Option<(u32, u32)> {
+    let IdMapping::Private { uids, gids } = ids else { return None };
+    let root = |ranges: &[IdRange]| ranges.iter().find(|r| r.inside == 0).map(|r| r.outside);
+    Some((root(uids)?, root(gids)?))
 }
 
 fn open_trees(child: &Child, wanted: &[prepare::WantedTree]) -> Result<Vec<OwnedFd>> {
@@ -186,6 +206,9 @@ impl Created for Waiting {
         }
         if machine.plan_terminal {
             machine.receive_terminal()?;
+        }
+        if machine.emulates {
+            machine.receive_emulation()?;
         }
         Ok(Box::new(machine))
     }
@@ -239,6 +262,8 @@ struct ContainerMachine {
     plan_terminal: bool,
     has_init: bool,
     notify: Option<OwnedFd>,
+    emulates: bool,
+    emulation: Option<Emulation>,
     groups: Groups,
     /// Of a machine of its own; what is run in another has none.
     claim: Option<Claim>,
@@ -260,6 +285,23 @@ impl ContainerMachine {
             (child::FAILED, _) if length == 9 => Err(self.explain(message)),
             _ => Err(anyhow!("the machine ended while it was set up")),
         }
+    }
+
+    fn receive_emulation(&mut self) -> Result<()> {
+        let mut message = [0; 9];
+        let (length, mut descriptors) =
+            self.channel.receive(&mut message).context("cannot hear from the machine")?;
+        let (root, listener) = (descriptors.pop(), descriptors.pop());
+        let (Some(root), Some(listener)) = (root, listener) else {
+            return Err(match message[0] {
+                child::FAILED if length == 9 => self.explain(message),
+                _ => anyhow!("the machine ended while it was set up"),
+            });
+        };
+        let owner = self.plan.as_ref().and_then(|plan| outer_root(&plan.ids)).unwrap_or((0, 0));
+        let emulation = Emulation::new(listener, root, owner);
+        self.emulation = Some(emulation.context("cannot emulate the control groups")?);
+        Ok(())
     }
 
     /// What the child reported, if it did.
@@ -298,6 +340,15 @@ impl Machine for ContainerMachine {
 
     fn notifications(&self) -> Option<BorrowedFd<'_>> {
         self.notify.as_ref().map(AsFd::as_fd)
+    }
+
+    fn requests(&self) -> Option<BorrowedFd<'_>> {
+        self.emulation.as_ref().map(Emulation::as_fd)
+    }
+
+    fn serve(&self) -> Result<()> {
+        let served = self.emulation.as_ref().map_or(Ok(()), Emulation::serve);
+        served.context("cannot answer the machine's system calls")
     }
 
     fn ask(&self, socket: &str) -> Result<Question> {

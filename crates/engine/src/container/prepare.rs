@@ -13,8 +13,8 @@ use sys::mount::Attributes;
 use sys::process::{Namespaces, Strings};
 use sys::seccomp::Filter;
 
-use super::filter;
 use super::step::{EtcFile, Protected, Runtime, Step, Tree};
+use super::{cgroupfs, filter};
 
 /// Steps, and what the launcher itself must do for them.
 pub(super) struct Prepared {
@@ -38,6 +38,8 @@ pub(super) struct Means<'a> {
     pub(super) in_userns: bool,
     /// An empty place to mount on.
     pub(super) scratch: &'a Path,
+    /// No control group can be had that the machine could manage.
+    pub(super) emulates: bool,
     /// Control group hierarchies (v1) that the machine has a group in, and whether v2 is one.
     pub(super) cgroups: (Vec<String>, bool),
 }
@@ -53,6 +55,9 @@ pub(super) fn prepare(plan: &Plan, means: &Means<'_>) -> Result<Prepared> {
     builder.confine()?;
     // An init gives its terminal to whoever logs in, so it must not be its own.
     become_command(&mut builder.steps, &plan.process, plan.boot.is_none())?;
+    if means.emulates {
+        builder.emulate()?;
+    }
     Ok(Prepared { namespaces: namespaces(plan), steps: builder.steps, trees: builder.trees })
 }
 
@@ -209,8 +214,8 @@ impl Builder<'_> {
             }
             MountKind::Cgroup { managed: true } => self.steps.push(Step::Filesystem {
                 target,
-                fstype: c"cgroup2".to_owned(),
-                data: c"".to_owned(),
+                fstype: if self.means.emulates { c"tmpfs" } else { c"cgroup2" }.to_owned(),
+                data: if self.means.emulates { c"mode=0755,size=16m" } else { c"" }.to_owned(),
                 attributes: Attributes {
                     read_only: false,
                     nosuid: true,
@@ -245,6 +250,14 @@ impl Builder<'_> {
         if let Some(Ready::Notify { socket, .. }) = ready {
             self.steps.push(Step::NotifySocket(socket.clone()));
         }
+        Ok(())
+    }
+
+    /// While it still has the right to, and when it makes none of the calls itself any more.
+    fn emulate(&mut self) -> Result<()> {
+        let at = self.steps.iter().position(|step| matches!(step, Step::BoundCapabilities(_)));
+        let at = at.context("the machine has no rights to give up")?;
+        self.steps.insert(at, Step::EmulatedCgroups(cgroupfs::filter()));
         Ok(())
     }
 

@@ -113,6 +113,8 @@ pub(super) enum Step {
         path: String,
         kind: Runtime,
     },
+    /// A stand-in for the control groups, which the launcher fills and answers for.
+    EmulatedCgroups(Filter),
     /// The launcher's socket that hears when the system is up.
     NotifySocket(String),
     Pivot,
@@ -179,6 +181,7 @@ impl Step {
             Self::Terminal { .. } => "make a terminal".into(),
             Self::Protect { root, .. } => format!("protect {root}"),
             Self::ReadonlyRoot => "make the root read-only".into(),
+            Self::EmulatedCgroups(_) => "emulate the control groups".into(),
             Self::Runtime { path, .. } => format!("make {path}"),
             Self::NotifySocket(path) => format!("listen on {path}"),
             Self::SharedMounts => "share mounts with namespaces below".into(),
