@@ -79,6 +79,12 @@ pub trait Machine {
     /// Readable when the machine has ended.
     fn ended(&self) -> BorrowedFd<'_>;
 
+    /// Waits until its command has been executed, or could not be.
+    ///
+    /// # Errors
+    /// [`NotStarted`] where it could not be.
+    fn executed(&self) -> Result<()>;
+
     /// The machine's end of its terminal, where the plan asked for one.
     fn terminal(&self) -> Option<BorrowedFd<'_>>;
 

@@ -24,6 +24,8 @@ pub struct Launch<'a> {
     pub interactive: bool,
     /// Told once the machine exists, before its command starts.
     pub created: &'a mut dyn FnMut() -> Result<()>,
+    /// Told once the command is executed; only for a machine in the background.
+    pub started: &'a mut dyn FnMut() -> Result<()>,
     /// Told how a booted system is, once it is up.
     pub up: &'a mut dyn FnMut(&Condition) -> Result<()>,
 }
@@ -33,12 +35,16 @@ pub struct Launch<'a> {
 /// # Errors
 /// [`engine::NotStarted`] where the command was never executed, else what postroj itself failed at.
 pub fn launch(launch: Launch<'_>) -> Result<Ended> {
-    let Launch { plan, run, about, streams, interactive, created, up } = launch;
+    let Launch { plan, run, about, streams, interactive, created, started, up } = launch;
     let signals = attend::signals(plan.process.terminal)?;
     let waiting = ENGINES[0].create(plan, run, streams)?;
     run.note(&plan.name, &Note::About(about))?;
     created()?;
     let machine = waiting.start()?;
+    if about.detached {
+        machine.executed()?;
+        started()?;
+    }
     let attendance = attend::Attendance {
         signals: &signals,
         interactive,

@@ -330,6 +330,11 @@ impl Machine for ContainerMachine {
         self.child.child.as_fd()
     }
 
+    fn executed(&self) -> Result<()> {
+        // The other end is closed by execve(2), without a message.
+        self.failure().map_or(Ok(()), Err)
+    }
+
     fn terminal(&self) -> Option<BorrowedFd<'_>> {
         self.terminal.as_ref().map(AsFd::as_fd)
     }

@@ -72,8 +72,9 @@ pub(super) fn start(
             if let Some(path) = &options.cidfile {
                 write_cidfile(path, &plan.id)?;
             }
-            if waits { Ok(()) } else { report(&plan.id) }
+            Ok(())
         },
+        started: &mut || if waits { Ok(()) } else { report(&plan.id) },
         up: &mut |condition| {
             if let Condition::Degraded(failed) = condition {
                 eprintln!("postroj: the system is up, but degraded: {}", failed.join(", "));
