@@ -11,6 +11,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use anyhow::Result;
 use spec::exit::Ended;
 use spec::plan::Plan;
+use sys::rooted::Root;
 
 pub mod attend;
 pub mod bus;
@@ -51,6 +52,12 @@ pub trait Engine: Sync {
         process: &spec::plan::Process,
         streams: Streams,
     ) -> Result<Box<dyn Machine>>;
+
+    /// The root of a machine that runs, as it is now. It is not to be trusted.
+    ///
+    /// # Errors
+    /// Where the machine has ended.
+    fn root(&self, record: &record::Record) -> Result<Root>;
 }
 
 /// Where a machine's standard streams lead, where it has no terminal: the launcher's own

@@ -1,14 +1,11 @@
 //! Runs a further command in a machine.
 
-use std::path::Path;
-
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use engine::record::Record;
 use engine::{ENGINES, Streams, attend};
 use plan::ExecRequest;
 use spec::exit::Ended;
 use spec::image::Facts;
-use sys::rooted::Root;
 
 /// Runs it until its end.
 ///
@@ -21,7 +18,7 @@ pub fn exec(record: &Record, request: &ExecRequest) -> Result<Ended> {
     }
     // Names of users are the machine's, as they are now.
     let facts = match &request.user {
-        Some(_) => facts(record)?,
+        Some(_) => distro::facts::read(&ENGINES[0].root(record)?)?,
         None => Facts::default(),
     };
     let process = plan::exec(plan, &facts, request)?;
@@ -36,13 +33,4 @@ pub fn exec(record: &Record, request: &ExecRequest) -> Result<Ended> {
         over: &mut |_| {},
     };
     attend::attend(machine, attendance)
-}
-
-fn facts(record: &Record) -> Result<Facts> {
-    let (pid, _) =
-        record.pid.with_context(|| format!("the machine {} is not up yet", record.name))?;
-    let path = format!("/proc/{pid}/root");
-    let root = Root::open(Path::new(&path))
-        .with_context(|| format!("cannot look into the machine {}", record.name))?;
-    distro::facts::read(&root)
 }

@@ -2,9 +2,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use rustix::process::{Pid, PidfdFlags};
 use sys::process::Namespaces;
+use sys::rooted::Root;
 
 /// A machine's process 1, held so that its id cannot come to mean another.
 pub(super) struct Door {
@@ -24,9 +26,39 @@ const KINDS: [(&str, Namespaces); 7] = [
 ];
 
 impl Door {
+    /// A machine's door by its first process. Where that is our init, it is the first of its
+    /// children, which is the command: an init of ours lets nobody look at it (see `init.rs`).
+    ///
+    /// # Errors
+    /// `ESRCH` where the machine has ended.
+    pub(super) fn of(pid: Pid, start: u64, has_init: bool) -> io::Result<Self> {
+        let door = Self::open(pid)?;
+        let same = || match sys::process::start_time(pid) {
+            Ok(now) if now == start => Ok(()),
+            _ => Err(io::Error::from(rustix::io::Errno::SRCH)),
+        };
+        // Checked after the pidfd was opened, so both mean the same process.
+        same()?;
+        if !has_init {
+            return Ok(door);
+        }
+        let id = pid.as_raw_nonzero();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+        let first = children.split_ascii_whitespace().next().and_then(|id| id.parse().ok());
+        let command = first.and_then(Pid::from_raw).ok_or(rustix::io::Errno::SRCH)?;
+        let door = Self::open(command)?;
+        same()?;
+        Ok(door)
+    }
+
     pub(super) fn open(pid: Pid) -> io::Result<Self> {
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
         Ok(Self { pidfd, pid })
+    }
+
+    /// What that process has as its root directory.
+    pub(super) fn root(&self) -> io::Result<Root> {
+        Root::open(Path::new(&format!("/proc/{}/root", self.pid.as_raw_nonzero())))
     }
 
     /// Moves this process into those of the machine's namespaces that are not its own; into that of

@@ -8,6 +8,7 @@ use rustix::process::Pid;
 use spec::plan::{Plan, Process};
 use sys::cgroups::Groups;
 use sys::process::{self, Namespaces};
+use sys::rooted::Root;
 use sys::socket;
 
 use super::child::{self, Inherited};
@@ -26,17 +27,8 @@ pub(super) fn exec(
     process: &Process,
     streams: Streams,
 ) -> Result<Box<dyn Machine>> {
-    let (Some((pid, start)), Some(plan)) = (record.pid, &record.plan) else {
-        bail!("the machine {} is not up yet", record.name);
-    };
+    let (door, plan) = door(record)?;
     let steps = prepare::inside(plan, process)?;
-    let gone = || format!("the machine {} has ended", record.name);
-    let pid = Pid::from_raw(pid).with_context(gone)?;
-    let door = Door::open(pid).with_context(gone)?;
-    // Checked after the pidfd was opened, so both mean the same process.
-    if sys::process::start_time(pid).ok() != Some(start) {
-        bail!(gone());
-    }
     for group in &record.cgroups {
         join(group, plan);
     }
@@ -69,6 +61,21 @@ pub(super) fn exec(
         machine.receive_terminal()?;
     }
     Ok(Box::new(machine))
+}
+
+/// The root directory as the machine's own processes see it.
+pub(super) fn root(record: &Record) -> Result<Root> {
+    let what = || format!("cannot look into the machine {}", record.name);
+    door(record)?.0.root().with_context(what)
+}
+
+fn door(record: &Record) -> Result<(Door, &Plan)> {
+    let (Some((pid, start)), Some(plan)) = (record.pid, &record.plan) else {
+        bail!("the machine {} is not up yet", record.name);
+    };
+    let gone = || format!("the machine {} has ended", record.name);
+    let pid = Pid::from_raw(pid).with_context(gone)?;
+    Ok((Door::of(pid, start, plan.process.init).with_context(gone)?, plan))
 }
 
 /// So that the machine's limits hold for it. Where this user may not, it runs beside them: then

@@ -13,6 +13,7 @@ use spec::plan::{Network, Plan};
 use sys::cgroups::{Groups, Layout, Refusal};
 use sys::mount;
 use sys::process::{Child, Status};
+use sys::rooted::Root;
 use sys::signals;
 use sys::socket::{self, Channel};
 use sys::userns::{self, MapError, Range};
@@ -112,6 +113,10 @@ impl Engine for Container {
         streams: Streams,
     ) -> Result<Box<dyn Machine>> {
         exec::exec(record, process, streams)
+    }
+
+    fn root(&self, record: &Record) -> Result<Root> {
+        exec::root(record)
     }
 }
 

@@ -79,8 +79,18 @@ fn journal(args: &Args, here: &Here) -> Result<u8> {
     if args.follow {
         command.push("--follow".into());
     }
-    for (option, value) in [("--unit", &args.unit), ("--since", &args.since)] {
-        command.extend(value.iter().flat_map(|value| [option.to_owned(), value.clone()]));
+    if let Some(since) = &args.since {
+        command.extend(["--since".to_owned(), since.clone()]);
+    }
+    if let Some(unit) = &args.unit {
+        command.extend(about(unit));
     }
     exec::enter(here, &args.machine, &ExecRequest { command, ..ExecRequest::default() })
+}
+
+/// Matches for what a unit says and what is said of it (systemd.journal-fields(7)). Newer
+/// systemd's own `--unit` asks for process 1's control group too, which an emulated one is not.
+fn about(unit: &str) -> Vec<String> {
+    let unit = if unit.contains('.') { unit.to_owned() } else { format!("{unit}.service") };
+    [format!("_SYSTEMD_UNIT={unit}"), "+".into(), format!("UNIT={unit}")].into()
 }
