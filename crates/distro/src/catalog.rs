@@ -1,6 +1,7 @@
 //! The releases that can be bootstrapped, by label. All that is known of them is
 //! in `distros/*.toml`, one file a family; nothing else names a release.
 
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use serde::Deserialize;
@@ -28,8 +29,9 @@ pub struct Family {
     pub keyrings: Vec<String>,
     /// Absolute path of the keyring in an installed system, for `Signed-By` (sources.list(5)).
     pub signed_by: String,
-    /// Packages that make an installation a system that boots.
-    pub bootable: Vec<String>,
+    /// Packages that make an installation a system that boots, by the name of its init;
+    /// `debian-12+openrc` asks for another than [`DEFAULT_INIT`].
+    pub bootable: BTreeMap<String, Vec<String>>,
     /// Oldest first.
     #[serde(rename = "release")]
     pub releases: Vec<Release>,
@@ -132,6 +134,14 @@ impl Catalog {
         &self.families
     }
 
+    /// What a label means, with the init that may follow it after a `+`.
+    pub fn resolve(&self, label: &str) -> Option<Resolved<'_>> {
+        let (name, init) = label.split_once('+').unwrap_or((label, DEFAULT_INIT));
+        let (family, release) = self.find_with_family(name)?;
+        let (init, bootable) = family.bootable.get_key_value(init)?;
+        Some(Resolved { family, release, init, bootable })
+    }
+
     /// The release that a label or one of its other spellings means.
     pub fn find(&self, label: &str) -> Option<&Release> {
         self.find_with_family(label).map(|(_, release)| release)
@@ -156,6 +166,38 @@ impl Catalog {
     }
 }
 
+/// What a label of the catalog means.
+#[derive(Debug, Clone, Copy)]
+pub struct Resolved<'a> {
+    /// Its family.
+    pub family: &'a Family,
+    /// The release.
+    pub release: &'a Release,
+    /// The name of the init.
+    pub init: &'a str,
+    /// Packages that bring it.
+    pub bootable: &'a [String],
+}
+
+impl Resolved<'_> {
+    /// The label in its canonical spelling.
+    pub fn label(&self) -> String {
+        self.spelled(&self.release.label)
+    }
+
+    /// The label and its other spellings.
+    pub fn names(&self) -> Vec<String> {
+        self.release.names().map(|name| self.spelled(name)).collect()
+    }
+
+    fn spelled(&self, name: &str) -> String {
+        if self.init == DEFAULT_INIT { name.to_owned() } else { format!("{name}+{}", self.init) }
+    }
+}
+
+/// What a label has where it names no init.
+pub const DEFAULT_INIT: &str = "systemd";
+
 impl Release {
     /// The label and the other spellings.
     pub fn names(&self) -> impl Iterator<Item = &str> {
@@ -170,6 +212,9 @@ impl Release {
 /// Whether the built-in catalog has this label or other spelling. Called for every
 /// reference, so it reads the text and parses nothing.
 pub fn is_label(name: &str) -> bool {
+    if name.contains('+') {
+        return Catalog::builtin().resolve(name).is_some();
+    }
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
     if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
         return false;
@@ -190,6 +235,9 @@ fn check_family(family: &Family) -> Result<(), String> {
     }
     if !family.signed_by.starts_with('/') {
         return fail("signed-by is no absolute path".into());
+    }
+    if !family.bootable.contains_key(DEFAULT_INIT) {
+        return fail(format!("bootable lacks {DEFAULT_INIT}"));
     }
     for release in &family.releases {
         let prefix = format!("{}-", family.name);
@@ -264,10 +312,26 @@ mod tests {
 
     fn family(extra: &str, release: &str) -> String {
         format!(
-            "family = \"x\"\narchives = [\"x\"]\nkeyrings = [\"x\"]\nsigned-by = \"/x\"\nbootable = []\n{extra}\n\
+            "family = \"x\"\narchives = [\"x\"]\nkeyrings = [\"x\"]\nsigned-by = \"/x\"\n{extra}\n\
+             [bootable]\nsystemd = [\"s\"]\nrunit = [\"r\"]\n\
              [[release]]\nlabel = \"x-1\"\naliases = []\nsuite = \"one\"\ncomponents = [\"main\"]\n\
              extras = []\nusr = \"shipped\"\nsources = \"deb822\"\n{release}\n"
         )
+    }
+
+    #[test]
+    fn an_init_may_follow_a_label() {
+        let text = family("", "");
+        let catalog = Catalog::parse(&[&text]).expect("a good catalog");
+        let plain = catalog.resolve("x-1").expect("the label alone");
+        assert_eq!((&plain.label()[..], plain.bootable), ("x-1", &["s".to_owned()][..]));
+        let other = catalog.resolve("x-1+runit").expect("with an init");
+        assert_eq!((&other.label()[..], other.bootable), ("x-1+runit", &["r".to_owned()][..]));
+        for bad in ["x-1+", "x-1+upstart", "+runit", "x-2+runit", "x-1+runit+runit"] {
+            assert!(catalog.resolve(bad).is_none(), "{bad}");
+            assert!(!is_label(bad), "{bad}");
+        }
+        assert!(is_label("debian-12+openrc") && !is_label("debian-12+systemd-"));
     }
 
     #[test]

@@ -35,7 +35,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use distro::catalog::{Catalog, Family, Release};
+use distro::catalog::{Catalog, Resolved};
 use spec::event::Event;
 use spec::image::{Bootstrap, Config, Origin};
 use spec::reference::Reference;
@@ -65,14 +65,15 @@ impl ImageSource for Source {
         let Reference::Catalog(label) = reference else {
             bail!("only labels of the catalog can be bootstrapped");
         };
-        let (family, release) = Catalog::builtin()
-            .find_with_family(label)
+        let wanted = Catalog::builtin()
+            .resolve(label)
             .with_context(|| format!("the catalog has no {label:?}"))?;
-        pull(family, release, context).with_context(|| format!("bootstrapping {}", release.label))
+        pull(&wanted, context).with_context(|| format!("bootstrapping {}", wanted.label()))
     }
 }
 
-fn pull(family: &Family, release: &Release, context: &Context<'_>) -> Result<Pulled> {
+fn pull(wanted: &Resolved<'_>, context: &Context<'_>) -> Result<Pulled> {
+    let Resolved { family, release, .. } = *wanted;
     let architecture = architecture(context.options.platform.as_deref())?;
     let configured = Configuration::read(&family.name)?;
     let host = Host::read(Path::new("/"), family);
@@ -81,7 +82,7 @@ fn pull(family: &Family, release: &Release, context: &Context<'_>) -> Result<Pul
     context.tell.tell(Event::Phase { name: "reading package lists".into() });
     let suites = fetch_suites(&fetcher, &archives)?;
     let mut origin = Bootstrap {
-        label: release.label.clone(),
+        label: wanted.label(),
         architecture: architecture.to_owned(),
         sources: suites.iter().map(|suite| suite.archive.line()).collect(),
         releases: suites.iter().map(|suite| format!("sha256:{}", suite.digest)).collect(),
@@ -97,13 +98,13 @@ fn pull(family: &Family, release: &Release, context: &Context<'_>) -> Result<Pul
     if previous.is_some_and(|previous| previous.releases == origin.releases) {
         return Ok(Pulled::UpToDate);
     }
-    let selection = select(family, &fetcher, &suites, &origin, context)?;
+    let selection = select(wanted, &fetcher, &suites, &origin, context)?;
     origin.packages = selection.packages;
     if previous.is_some_and(|previous| previous.packages == origin.packages) {
         return Ok(Pulled::UpToDate);
     }
     ensure_native(architecture)?;
-    let making = Making { family, release, architecture, suites: &suites, fetcher: &fetcher };
+    let making = Making { wanted, architecture, suites: &suites, fetcher: &fetcher };
     making.draft(context, &selection.plan, &selection.automatic, origin)
 }
 
@@ -118,7 +119,7 @@ struct Selection {
 }
 
 fn select(
-    family: &Family,
+    wanted: &Resolved<'_>,
     fetcher: &Fetcher<'_>,
     suites: &[Suite],
     origin: &Bootstrap,
@@ -129,7 +130,7 @@ fn select(
     let indices = parse_indices(&texts, suites)?;
     let entries = indices.iter().map(|(suite, entries)| (*suite, &entries[..]));
     let universe = Universe::new(&origin.architecture, entries);
-    let chosen = choose_packages(&universe, family, &origin.include)?;
+    let chosen = choose_packages(&universe, wanted.bootable, &origin.include)?;
     let name = |chosen: &Chosen| universe.candidate(chosen.index).entry.name.to_owned();
     Ok(Selection {
         packages: package_list(&universe, &chosen),
@@ -140,8 +141,7 @@ fn select(
 
 /// What stays the same while an image is made.
 struct Making<'a> {
-    family: &'a Family,
-    release: &'a Release,
+    wanted: &'a Resolved<'a>,
     architecture: &'a str,
     suites: &'a [Suite],
     fetcher: &'a Fetcher<'a>,
@@ -155,11 +155,12 @@ impl Making<'_> {
         automatic: &[String],
         origin: Bootstrap,
     ) -> Result<Pulled> {
+        let Resolved { family, release, .. } = *self.wanted;
         context.tell.tell(Event::Phase { name: "downloading and unpacking packages".into() });
         let layer = context.store.new_layer()?;
         let root = layer.root();
-        let links = furniture::usr_links(self.release, self.architecture);
-        furniture::make_usr_links(root, self.release, &links)?;
+        let links = furniture::usr_links(release, self.architecture);
+        furniture::make_usr_links(root, release, &links)?;
         let packages = unpacking::unpack_all(self.fetcher, root, plan, context.tell)?;
         let overlaps = overlap::find(&packages, &links)?;
         for &index in &overlaps.again {
@@ -167,7 +168,7 @@ impl Making<'_> {
         }
         database::write(root, self.architecture, &packages, &overlaps.lost)?;
         let archives: Vec<&Archive> = self.suites.iter().map(|suite| &suite.archive).collect();
-        furniture::furnish(root, self.family, self.release, &archives)?;
+        furniture::furnish(root, family, release, &archives)?;
         furniture::mark_automatic(root, automatic, self.architecture)?;
         Ok(Pulled::Draft(Box::new(Draft {
             recipe: recipe::recipe(&packages),
@@ -180,7 +181,7 @@ impl Making<'_> {
                 ..Config::default()
             },
             origin: Origin::Bootstrap(origin),
-            names: self.release.names().map(String::from).collect(),
+            names: self.wanted.names(),
         })))
     }
 }
@@ -237,7 +238,7 @@ fn in_parallel<'i, I: Sync, O: Send>(inputs: &'i [I], work: impl Fn(&'i I) -> O 
 
 fn choose_packages(
     universe: &Universe<'_>,
-    family: &Family,
+    bootable: &[String],
     include: &[String],
 ) -> Result<Vec<Chosen>> {
     let mut base: Vec<&str> =
@@ -245,7 +246,7 @@ fn choose_packages(
     ensure!(!base.is_empty(), "no suite that is used has packages that are essential");
     base.sort_unstable();
     base.push("apt");
-    let wanted: Vec<&str> = family.bootable.iter().chain(include).map(String::as_str).collect();
+    let wanted: Vec<&str> = bootable.iter().chain(include).map(String::as_str).collect();
     let mut chosen = resolver::resolve(universe, &base, &wanted)?;
     if let Some(at) = chosen.iter().position(|c| universe.candidate(c.index).entry.name == SKELETON)
     {
