@@ -108,6 +108,7 @@ fn a_debian_system() {
                 .map(|(name, value)| (name.into(), value.into()))
                 .into(),
             init: Some("/usr/lib/systemd/systemd".into()),
+            init_kind: Some("systemd".into()),
             package_manager: Some("apt".into()),
             architecture: Some("amd64".into()),
             users: vec![user("root", 0, "/root"), user("ann", 1000, "/home/ann")],

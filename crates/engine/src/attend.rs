@@ -116,6 +116,8 @@ struct Stopping {
 /// Between two requests to power off.
 const AGAIN: Duration = Duration::from_millis(250);
 
+const SLOWLY: Duration = Duration::from_secs(2);
+
 /// As systemd gives its units (systemd-system.conf(5), `DefaultTimeoutStopSec`).
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -253,9 +255,12 @@ impl Attendant<'_, '_> {
         }
         let late = stopping.until <= now;
         if stopping.again.is_some_and(|at| at <= now) {
-            // Only systemd says that it heard.
+            // Only systemd says that it heard; others are asked more slowly, and a command once.
             let hears = self.machine.notifications().is_some();
-            stopping.again = hears.then(|| now + AGAIN);
+            stopping.again = match &boot.power_off_command {
+                Some(_) => None,
+                None => Some(now + if hears { AGAIN } else { SLOWLY }),
+            };
             match &boot.power_off_command {
                 // Where it cannot be started, the time limit ends the machine.
                 Some(command) => drop(self.machine.run_inside(command)),

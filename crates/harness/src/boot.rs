@@ -28,6 +28,9 @@ pub fn startup(facts: &Facts, choice: &str, wish: &Wish) -> Result<Startup> {
         let known: Vec<&str> = init::INITS.iter().map(|init| init.name()).collect();
         bail!("no init is called {choice:?}: give auto, a path, or one of {}", known.join(", "));
     };
-    let path = facts.init.as_deref().unwrap_or("/sbin/init");
+    let path = match (&facts.init, &facts.init_kind) {
+        (Some(path), Some(kind)) if kind == choice => path,
+        _ => wanted.path(),
+    };
     Ok(wanted.startup(path, wish))
 }

@@ -134,6 +134,78 @@ fn a_foreground_boot_powers_off_when_asked_to() {
     fails(&mut postroj(&["logs", &name]), 125, &["there is no machine"]);
 }
 
+/// Boots another init, finds `program` running, and powers off.
+fn another_init(label: &str, program: &str) {
+    let machine = Machine::boot(&[], &debian(label));
+    let names = ["sh", "-c", "cat /proc/[0-9]*/comm"];
+    fixture::wait_until("its service manager is there", || {
+        said(&mut machine.exec(&[], &names)).out.lines().any(|name| name == program)
+    });
+    let first = out(&mut machine.exec(&[], &["cat", "/proc/1/comm"]));
+    assert!(label.contains(&first) || first == "init" || first.starts_with("s6"), "{first}");
+    assert_eq!(machine.stop(), 0, "{label}");
+}
+
+#[test]
+fn sysvinit_boots() {
+    another_init("debian-12+sysvinit", "init");
+}
+
+#[test]
+fn openrc_boots() {
+    let machine = Machine::boot(&[], &debian("debian-12+openrc"));
+    assert_eq!(out(&mut machine.exec(&[], &["cat", "/run/openrc/softlevel"])), "default");
+    let status = said(&mut machine.exec(&[], &["rc-status"]));
+    assert!(status.code == 0 && status.out.contains("Runlevel: default"), "{status:?}");
+    assert_eq!(machine.stop(), 0);
+}
+
+#[test]
+fn runit_boots() {
+    another_init("debian-12+runit", "runsvdir");
+}
+
+#[test]
+fn finit_boots() {
+    another_init("debian-12+finit", "finit");
+}
+
+#[test]
+fn s6_boots() {
+    let machine = Machine::boot(&["--init", "s6"], &debian("debian-12+s6"));
+    let script = "mkdir -p /srv/web && printf '#!/bin/sh\\nexec sleep 1000\\n' > /srv/web/run && \
+                  chmod +x /srv/web/run && ln -s /srv/web /run/service/web && \
+                  s6-svscanctl -a /run/service && s6-svwait -u -t 5000 /run/service/web && \
+                  s6-svstat -o up /run/service/web; s6-svc -wd -d /run/service/web; \
+                  s6-svstat -o up /run/service/web";
+    let status = out(&mut machine.exec(&[], &["sh", "-c", script]));
+    assert_eq!(status, "true\nfalse");
+    assert_eq!(machine.stop(), 0);
+}
+
+#[test]
+fn busybox_boots() {
+    fixture::image();
+    let inittab = fixture::home().join(format!("inittab-{}", std::process::id()));
+    let text = "::sysinit:/bin/echo system is up\n::respawn:/bin/sh -c 'exec sleep 1000'\n\
+                ::shutdown:/bin/echo going down\n";
+    std::fs::write(&inittab, text).unwrap();
+    let volume = format!("{}:/etc/inittab:ro", inittab.display());
+    let machine = Machine::boot(&["-v", &volume], fixture::IMAGE);
+    fixture::wait_until("its service runs", || {
+        said(&mut machine.exec(&[], &["pidof", "sleep"])).code == 0
+    });
+    // What is respawned comes back.
+    out(&mut machine.exec(&[], &["killall", "sleep"]));
+    fixture::wait_until("its service runs again", || {
+        said(&mut machine.exec(&[], &["pidof", "sleep"])).code == 0
+    });
+    assert_eq!(machine.stop(), 0);
+    let log = out(&mut postroj(&["logs", &machine.name]));
+    assert!(log.contains("system is up") && log.contains("going down"), "{log}");
+    std::fs::remove_file(inittab).unwrap();
+}
+
 #[test]
 fn exec_is_exact() {
     fixture::image();

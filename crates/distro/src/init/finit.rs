@@ -1,6 +1,6 @@
 //! Finit.
 
-use spec::boot::{Boot, Startup};
+use spec::boot::{Boot, Ready, Startup};
 use sys::rooted::Root;
 
 use super::{Entry, Init, SIGTERM, Wish, plain};
@@ -26,6 +26,8 @@ impl Init for Finit {
             path,
             Boot {
                 init: self.name().into(),
+                // Its signals are handled from about when it listens there (finit, src/api.c).
+                ready: Ready::Path(vec!["/run/finit/socket".into()]),
                 power_off: SIGUSR2,
                 reboot: Some(SIGTERM),
                 ..Boot::default()

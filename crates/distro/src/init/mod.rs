@@ -22,6 +22,12 @@ pub trait Init: Sync {
     /// Path of the program that boots `root` with this init, where this is the init that does.
     fn recognise(&self, root: &Root, entry: &Entry) -> Option<&'static str>;
 
+    /// Where its program is in a root that is booted with it by request, without being told
+    /// to by an `/sbin/init`.
+    fn path(&self) -> &'static str {
+        "/sbin/init"
+    }
+
     /// What it takes to boot with the program at `path`, and how it is spoken to.
     fn startup(&self, path: &str, wish: &Wish) -> Startup;
 }

@@ -25,13 +25,14 @@ impl Init for Openrc {
         (below || entry.is_any_of(root, &PROGRAMS)).then_some(path)
     }
 
-    /// OpenRC notes the runlevel that it has reached (openrc(8)); the init below it powers off.
+    /// The inittab's last are the gettys, once the default runlevel is reached; the init below
+    /// powers off.
     fn startup(&self, path: &str, _: &Wish) -> Startup {
         plain(
             path,
             Boot {
                 init: self.name().into(),
-                ready: Ready::Path(vec!["/run/openrc/softlevel".into()]),
+                ready: Ready::Process(vec!["getty".into(), "agetty".into()]),
                 power_off: SIGPWR,
                 power_off_command: Some(vec![
                     "sh".into(),

@@ -1,6 +1,6 @@
 //! s6.
 
-use spec::boot::{Boot, Ready, Startup};
+use spec::boot::{Boot, Ready, RuntimeFile, Startup};
 use sys::rooted::Root;
 
 use super::{Entry, Init, SIGHUP, SIGTERM, Wish, plain};
@@ -25,9 +25,15 @@ impl Init for S6 {
         entry.path().filter(|_| entry.is_any_of(root, &PROGRAMS) || made())
     }
 
-    /// s6-svscan(8) takes its services down on SIGTERM and then runs `.s6-svscan/finish`.
+    fn path(&self) -> &'static str {
+        "/usr/bin/s6-svscan"
+    }
+
+    /// s6-svscan(8) takes its services down on SIGTERM and then runs `.s6-svscan/finish`. A bare
+    /// one scans where it is told to, and makes its control directory there once it runs.
     fn startup(&self, path: &str, _: &Wish) -> Startup {
-        plain(
+        let bare = path.ends_with("s6-svscan");
+        let mut startup = plain(
             path,
             Boot {
                 init: self.name().into(),
@@ -36,6 +42,15 @@ impl Init for S6 {
                 reboot: Some(SIGHUP),
                 ..Boot::default()
             },
-        )
+        );
+        if bare {
+            startup.args.push(SCANNED.into());
+            startup.files.push(RuntimeFile::directory(SCANNED, 0o755));
+            startup.boot.ready = Ready::Path(vec![format!("{SCANNED}/.s6-svscan/control")]);
+        }
+        startup
     }
 }
+
+/// Where s6's documentation has it ("How to run s6-svscan as process 1").
+const SCANNED: &str = "/run/service";

@@ -50,7 +50,7 @@ pub(super) fn exec(
         plan: None,
         steps,
         plan_terminal: process.terminal,
-        has_init: true,
+        takes_signals: true,
         notify: None,
         emulates: false,
         emulation: None,

@@ -86,7 +86,7 @@ impl Engine for Container {
             plan: plan.boot.is_some().then(|| plan.clone()),
             steps,
             plan_terminal: plan.process.terminal,
-            has_init: plan.process.init,
+            takes_signals: plan.process.init || plan.boot.is_some(),
             notify,
             emulates,
             emulation: None,
@@ -265,7 +265,8 @@ struct ContainerMachine {
     plan: Option<Plan>,
     steps: Vec<Step>,
     plan_terminal: bool,
-    has_init: bool,
+    /// Process 1 is an init, ours or the system's: a signal does what it makes of it.
+    takes_signals: bool,
     notify: Option<OwnedFd>,
     emulates: bool,
     emulation: Option<Emulation>,
@@ -374,7 +375,7 @@ impl Machine for ContainerMachine {
         let child = &self.child.child;
         // While it waits for signals, an init seems to take none (Linux, kernel/signal.c,
         // `do_sigtimedwait`), and takes them all.
-        let spared = !self.has_init
+        let spared = !self.takes_signals
             && signals::ends_by_default(signal)
             && signals::left_to_default(child.pid(), signal).unwrap_or(false);
         if spared {
