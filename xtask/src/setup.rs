@@ -37,6 +37,7 @@ const PEERS: &[Package] = &[
     package("bubblewrap", "bwrap", "benches/launch"),
     package("crun", "crun", "benches/launch"),
     package("mmdebstrap", "mmdebstrap", "benches/bootstrap"),
+    package("systemd-container", "systemd-nspawn", "benches/launch and boot"),
 ];
 
 const FOR_FUZZING: &[Package] = &[package("g++", "c++", "libFuzzer is C++")];
