@@ -58,9 +58,10 @@ const BUS: &str = "/run/systemd/private";
 /// glibc's: the C library keeps the first two for itself (nptl(7)).
 const SIGRTMIN: i32 = 34;
 
-/// Units for hardware, disks, the kernel or a host's own upkeep, which a machine has not.
+/// Units for hardware, disks, passwords at a console, the kernel or a host's own upkeep, and
+/// for a journal on disk, which a machine has not.
 /// Those that fail in a user namespace would leave the system degraded.
-const MEANINGLESS: [&str; 22] = [
+const MEANINGLESS: [&str; 31] = [
     "dev-hugepages.mount",
     "e2scrub_all.timer",
     "e2scrub_reap.service",
@@ -72,31 +73,43 @@ const MEANINGLESS: [&str; 22] = [
     "sys-kernel-config.mount",
     "sys-kernel-debug.mount",
     "sys-kernel-tracing.mount",
+    "systemd-ask-password-console.path",
+    "systemd-ask-password-wall.path",
     "systemd-binfmt.service",
     "systemd-firstboot.service",
     "systemd-hwdb-update.service",
+    "systemd-initctl.socket",
+    "systemd-journal-catalog-update.service",
+    "systemd-journal-flush.service",
     "systemd-machine-id-commit.service",
     "systemd-modules-load.service",
     "systemd-pstore.service",
     "systemd-random-seed.service",
     "systemd-remount-fs.service",
     "systemd-repart.service",
+    "systemd-sysctl.service",
     "systemd-tmpfiles-setup-dev.service",
     "systemd-udevd.service",
+    "systemd-update-done.service",
+    "systemd-update-utmp-runlevel.service",
+    "systemd-update-utmp.service",
 ];
 
-/// Generators for disks, hibernation and offline updates (systemd.generator(7)).
-const GENERATORS: [&str; 6] = [
+/// Generators for disks, hibernation, offline updates, and of what a kernel's command line may
+/// ask for (systemd.generator(7)).
+const GENERATORS: [&str; 8] = [
     "systemd-cryptsetup-generator",
+    "systemd-debug-generator",
     "systemd-gpt-auto-generator",
     "systemd-hibernate-resume-generator",
     "systemd-integritysetup-generator",
+    "systemd-run-generator",
     "systemd-system-update-generator",
     "systemd-veritysetup-generator",
 ];
 
 /// What a person at a console or a machine that lives for days needs, and a test does not.
-const UNHURRIED: [&str; 17] = [
+const UNHURRIED: [&str; 8] = [
     "apt-daily-upgrade.timer",
     "apt-daily.timer",
     "console-getty.service",
@@ -104,25 +117,11 @@ const UNHURRIED: [&str; 17] = [
     "getty.target",
     "logrotate.timer",
     "man-db.timer",
-    "systemd-ask-password-console.path",
-    "systemd-ask-password-wall.path",
-    "systemd-initctl.socket",
-    "systemd-journal-catalog-update.service",
-    "systemd-journal-flush.service",
-    "systemd-sysctl.service",
     "systemd-tmpfiles-clean.timer",
-    "systemd-update-done.service",
-    "systemd-update-utmp-runlevel.service",
-    "systemd-update-utmp.service",
 ];
 
-const UNHURRIED_GENERATORS: [&str; 5] = [
-    "systemd-debug-generator",
-    "systemd-fstab-generator",
-    "systemd-getty-generator",
-    "systemd-rc-local-generator",
-    "systemd-run-generator",
-];
+const UNHURRIED_GENERATORS: [&str; 3] =
+    ["systemd-fstab-generator", "systemd-getty-generator", "systemd-rc-local-generator"];
 
 fn files(wish: &Wish) -> Vec<RuntimeFile> {
     let mut files = vec![
