@@ -93,8 +93,11 @@ fn id_block(run: &Path, start: u32) -> Result<(File, u32)> {
     bail!("all {BLOCKS} id blocks are in use")
 }
 
-/// An ordinary user's subordinate ids.
-fn subordinate(uid: u32) -> (Vec<(u32, u32)>, Vec<(u32, u32)>) {
+/// First ids and counts, as in subuid(5).
+type Ranges = Vec<(u32, u32)>;
+
+/// An ordinary user's subordinate user and group ids.
+fn subordinate(uid: u32) -> (Ranges, Ranges) {
     let name = user_name(uid);
     let read = |path: &str| userns::subordinate(&text(path), &name, uid);
     (read("/etc/subuid"), read("/etc/subgid"))
@@ -123,12 +126,13 @@ fn user_name(uid: u32) -> String {
 
 /// In a user namespace of its own a machine's root can have all; without one, what we have.
 fn capabilities(root: bool) -> Result<Vec<String>> {
-    let names = sys::caps::NAMES.iter().enumerate();
+    let names = sys::caps::NAMES.map(str::to_owned);
     if !root {
-        return Ok(names.map(|(_, name)| (*name).to_owned()).collect());
+        return Ok(names.to_vec());
     }
     let permitted = sys::caps::permitted().context("cannot read this process's capabilities")?;
-    Ok(names.filter(|(n, _)| permitted.has(*n)).map(|(_, name)| (*name).to_owned()).collect())
+    let numbered = names.into_iter().enumerate();
+    Ok(numbered.filter(|(n, _)| permitted.has(*n)).map(|(_, name)| name).collect())
 }
 
 fn text(path: &str) -> String {
