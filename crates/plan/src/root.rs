@@ -209,6 +209,13 @@ fn check_target(target: &str) -> Result<(), PlanError> {
     if target == "/" {
         return Err(PlanError::new("nothing can be mounted on /").hint("give a directory below it"));
     }
+    // What a launcher writes to /proc must not be led elsewhere (CVE-2025-52881).
+    if target == "/proc" || target.starts_with("/proc/") {
+        return Err(PlanError::new(format!(
+            "nothing can be mounted on {target}: it is the kernel's"
+        ))
+        .hint("mount it at another place"));
+    }
     if target.split('/').any(|p| p == "..") {
         return Err(PlanError::new(format!("the mount point {target:?} contains ..")));
     }

@@ -325,6 +325,9 @@ impl Child {
     fn protect(&self, root: &str, paths: &Protected, empty: &CStr) -> io::Result<()> {
         let read_only = Attributes { read_only: true, ..Attributes::default() };
         self.at(root, || {
+            if !paths.is_empty() && !is_the_kernels(root)? {
+                return Err(rustix::io::Errno::XDEV.into());
+            }
             for path in &paths.readonly {
                 mount::bind(path, path)?;
                 mount::set_attributes_at(path, read_only)?;
@@ -391,6 +394,16 @@ impl Child {
         }
         Ok(())
     }
+}
+
+/// Whether the current directory is what was mounted on `root`, not what a link of the image, or
+/// a volume, has put in its place: paths below it would be those of somebody else.
+fn is_the_kernels(root: &str) -> io::Result<bool> {
+    // linux/magic.h.
+    const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+    const SYSFS_MAGIC: u64 = 0x6265_6572;
+    let magic = if root == "/proc" { PROC_SUPER_MAGIC } else { SYSFS_MAGIC };
+    Ok(rustix::fs::statfs(c".")?.f_type as u64 == magic)
 }
 
 fn scratch(path: &CStr) -> io::Result<()> {

@@ -36,6 +36,12 @@ pub(super) struct Protected {
     pub(super) hidden_directories: Vec<CString>,
 }
 
+impl Protected {
+    pub(super) fn is_empty(&self) -> bool {
+        [&self.readonly, &self.hidden_files, &self.hidden_directories].iter().all(|l| l.is_empty())
+    }
+}
+
 #[derive(Debug)]
 pub(super) enum Step {
     /// Be killed when the launcher dies.
