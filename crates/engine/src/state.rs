@@ -110,6 +110,21 @@ impl RunDirectory {
 }
 
 impl Claim {
+    /// Gives up a forked child's copy: the machine's record is its monitor's alone.
+    pub(crate) fn close_copy(&self) {
+        sys::process::close_copy(std::os::fd::AsFd::as_fd(&self.file));
+    }
+
+    /// Records groups that are about to be made, perhaps: see [`Claim::record`].
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn foresee(&self, cgroups: &[PathBuf]) -> Result<()> {
+        let lines = cgroups.iter().map(|path| format!("cgroup {}\n", path.display()));
+        let text: String = lines.collect();
+        (&self.file).write_all(text.as_bytes()).context("cannot record the machine")
+    }
+
     /// Records what must be ended with the machine, once that exists.
     ///
     /// # Errors

@@ -254,6 +254,13 @@ pub fn fork() -> io::Result<Option<Pid>> {
     }
 }
 
+/// Closes this process's copy of a descriptor whose owner only its parent still uses. For a
+/// forked child: a lock, for one, is held as long as any copy is open (flock(2)).
+pub fn close_copy(copy: BorrowedFd<'_>) {
+    // SAFETY: the child never uses or drops the owner: it executes or exits.
+    unsafe { libc::close(copy.as_raw_fd()) };
+}
+
 /// Closes every descriptor but the standard streams and `keep`, which it moves
 /// (close_range(2), Linux 5.9). For a child about to execute: a directory of the host
 /// that is still open would be within reach as `/proc/self/fd/N` (CVE-2024-21626).

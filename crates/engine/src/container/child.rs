@@ -3,11 +3,12 @@
 //! Everything up to [`Step::Pivot`] sees the host's files; nothing in here resolves a
 //! path of the image but through [`sys::rooted`], which cannot leave the image's root.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
 use sys::mount::{self, Attributes};
@@ -478,16 +479,13 @@ fn device_links() -> io::Result<()> {
 /// Not through a magic link, and not outside of the root: a working directory such as
 /// `/proc/self/fd/7` would otherwise lead to whatever that is (CVE-2024-21626).
 fn working_directory(path: &CStr) -> io::Result<()> {
-    let open = || {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::NO_MAGICLINKS;
-        rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), resolve)
-    };
-    let opened = match open() {
-        Err(rustix::io::Errno::NOENT) => {
-            let root = Root::open(std::path::Path::new("/"))?;
-            root.create_dir_all(path.to_string_lossy().as_ref(), DIRECTORY_MODE)?;
-            open()
+    // No magic link is followed there.
+    let root = Root::open(std::path::Path::new("/"))?;
+    let path = std::path::Path::new(OsStr::from_bytes(path.to_bytes()));
+    let opened = match root.open_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            root.create_dir_all(path, DIRECTORY_MODE)?;
+            root.open_dir(path)
         }
         other => other,
     };

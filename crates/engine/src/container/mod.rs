@@ -45,7 +45,7 @@ impl Engine for Container {
     ) -> Result<Box<dyn Created>> {
         run.reap();
         let claim = run.claim(&plan.name, &plan.id)?;
-        let groups = limit(plan)?;
+        let groups = limit(plan, &claim)?;
         let initial = userns::is_initial();
         let means = Means {
             maps_ids: initial && rustix::process::geteuid().is_root(),
@@ -56,9 +56,10 @@ impl Engine for Container {
         let Prepared { namespaces, steps, trees } = prepare::prepare(plan, &means)?;
         let (ours, theirs) = socket::pair().context("cannot make a socket for the machine")?;
         let cgroup = groups.unified().map(open_directory).transpose()?;
-        let (steps_ref, ours_ref) = (&steps, &ours);
+        let (steps_ref, ours_ref, claim_ref) = (&steps, &ours, &claim);
         let child = sys::process::spawn(namespaces, cgroup.as_ref().map(AsFd::as_fd), move || {
             ours_ref.close_copy();
+            claim_ref.close_copy();
             child::run(steps_ref, theirs, streams)
         })
         .map_err(|error| explain::clone(error, plan))?;
@@ -81,7 +82,7 @@ impl Engine for Container {
     }
 }
 
-fn limit(plan: &Plan) -> Result<Groups> {
+fn limit(plan: &Plan, claim: &Claim) -> Result<Groups> {
     if !plan.limits.any() {
         return Ok(Groups::default());
     }
@@ -91,6 +92,7 @@ fn limit(plan: &Plan) -> Result<Groups> {
         pids: plan.limits.pids,
     };
     let layout = Layout::read().context("cannot read this process's control groups")?;
+    claim.foresee(&layout.directories(&plan.id))?;
     layout.create(&plan.id, &limits).map_err(explain::cgroup)
 }
 
