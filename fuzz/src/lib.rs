@@ -11,6 +11,7 @@ use sys::rooted::Root;
 #[allow(dead_code, missing_docs)]
 #[path = "../../crates/bakery/src/source/bootstrap"]
 pub mod bootstrap {
+    pub mod apt_conf;
     pub mod ar;
     pub mod date;
     pub mod deb;
