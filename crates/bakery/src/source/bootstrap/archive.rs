@@ -307,7 +307,7 @@ fn valid_until(root: &Path) -> Option<bool> {
     // apt.conf(5): other names are passed over, and the main file comes last.
     let parts = parts.filter(|path| path.extension().is_none_or(|e| e == "conf"));
     let texts = parts.chain([root.join("etc/apt/apt.conf")]).map(std::fs::read_to_string);
-    texts.flatten().filter_map(|text| apt_conf::check_valid_until(&text)).last()
+    texts.flatten().filter_map(|text| apt_conf::check_valid_until(&text)).next_back()
 }
 
 fn files_of(directory: &Path) -> Vec<PathBuf> {
