@@ -409,6 +409,10 @@ fn the_host_and_directories_run_without_a_pull() {
     let script = format!("touch {marker} 2>/dev/null; ls -d /usr/bin");
     assert_eq!(out(&mut postroj(&["run", "host", "sh", "-c", &script])), "/usr/bin");
     assert!(!std::path::Path::new(&marker).exists(), "the host was written to");
+    // Its own names, also where /etc is a layer of its own.
+    let script = "cat /etc/hostname; test -L /bin || test -d /bin; echo $?; ls /proc/self/exe";
+    let names = out(&mut postroj(&["run", "--hostname", "mine", "host", "sh", "-c", script]));
+    assert_eq!(names, "mine\n0\n/proc/self/exe");
     fixture::image();
     let dir = format!("dir:{}", home().join("rootfs").display());
     assert_eq!(

@@ -78,6 +78,9 @@ impl Child {
             Step::Scratch { directory } => scratch(directory),
             Step::Layers(trees) => self.layers(trees),
             Step::EtcFiles(files) => etc_files(files),
+            Step::Links(links) => links.iter().try_for_each(|(name, to)| {
+                Ok(rustix::fs::symlinkat(to, open_directory(c"u")?, name)?)
+            }),
             Step::OverlayRoot { options } => {
                 mount::filesystem(c"overlay", c"r", Attributes::default(), options)?;
                 self.enter_root()
@@ -93,8 +96,8 @@ impl Child {
             Step::Bind { target, tree, recursive, attributes } => {
                 self.bind(target, tree, *recursive, *attributes)
             }
-            Step::OverlayMount { target, tree, index, options } => {
-                self.overlay_mount(target, tree, *index, options)
+            Step::OverlayMount { target, tree, index, options, files } => {
+                self.overlay_mount(target, tree, *index, options, files)
             }
             Step::Cgroups { legacy, unified } => self.cgroups(legacy, *unified),
             Step::Devices(names) => self.devices(names),
@@ -254,6 +257,7 @@ impl Child {
         tree: &Tree,
         index: usize,
         options: &CStr,
+        files: &[EtcFile],
     ) -> io::Result<()> {
         let tree = self.tree(tree, false)?;
         let target = self.target_directory(target)?;
@@ -262,6 +266,7 @@ impl Child {
         for (name, mode) in [("h", 0o755), ("u", 0o755), ("w", 0o700), ("m", 0o755)] {
             directory(&cstring(format!("{name}{index}"))?, mode)?;
         }
+        write_files(&cstring(format!("u{index}"))?, files)?;
         mount::attach_at(tree.as_fd(), &lower)?;
         let merged = cstring(format!("m{index}"))?;
         mount::filesystem(c"overlay", &merged, Attributes::default(), options)?;
@@ -434,7 +439,14 @@ fn etc_files(files: &[EtcFile]) -> io::Result<()> {
         Some(_) => return Ok(()),
         None => directory(c"u/etc", 0o755)?,
     }
-    let etc = open_directory(c"u/etc")?;
+    write_files(c"u/etc", files)
+}
+
+fn write_files(directory: &CStr, files: &[EtcFile]) -> io::Result<()> {
+    if files.is_empty() {
+        return Ok(());
+    }
+    let etc = open_directory(directory)?;
     for file in files {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(file.mode);

@@ -114,7 +114,6 @@ fn hint(step: &Step, error: &io::Error) -> Option<&'static str> {
         ),
         (Step::OverlayRoot { .. }, ELOOP) => Some("the image lies on an overlay itself"),
         (Step::WorkingDirectory(_), ELOOP | ENOENT) => Some("it leads out of the image's root"),
-        (Step::WorkingDirectory(_), ENOTDIR) => Some("it is not a directory"),
         (Step::Rlimit { .. }, EPERM) => Some("the launcher's own hard limit is lower"),
         (Step::Filesystem { fstype, .. }, EPERM) if fstype.as_bytes() == b"proc" => Some(
             "the launcher's own /proc is partly hidden, and then the kernel shows no other; \

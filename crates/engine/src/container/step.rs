@@ -64,6 +64,8 @@ pub(super) enum Step {
     /// The lower layers as `l0`, `l1`, … (highest first) in the scratch.
     Layers(Vec<Tree>),
     EtcFiles(Vec<EtcFile>),
+    /// Names in the root, and where they lead.
+    Links(Vec<(CString, CString)>),
     /// The root at `r` in the scratch.
     OverlayRoot {
         options: CString,
@@ -87,6 +89,8 @@ pub(super) enum Step {
         tree: Tree,
         index: usize,
         options: CString,
+        /// For `/etc`, as above.
+        files: Vec<EtcFile>,
     },
     /// The machine's own view of its control groups.
     Cgroups {
@@ -149,6 +153,7 @@ impl Step {
             Self::Scratch { directory } => format!("mount a tmpfs on {}", text(directory)),
             Self::Layers(_) => "place the image's layers".into(),
             Self::EtcFiles(_) => "write hosts, hostname, resolv.conf and machine-id".into(),
+            Self::Links(_) => "make links in the root".into(),
             Self::OverlayRoot { .. } => "mount the root overlay".into(),
             Self::DirectoryRoot(_) => "mount the root directory".into(),
             Self::Filesystem { target, fstype, .. } => {

@@ -17,6 +17,7 @@ mod completion;
 mod doctor;
 mod images;
 mod inspect;
+mod man;
 mod mounts;
 mod progress;
 mod pull;
@@ -61,6 +62,8 @@ enum Verb {
     System(system::Verb),
     Doctor(doctor::Args),
     Completion(completion::Args),
+    #[command(hide = true)]
+    Man(man::Args),
     Version(version::Args),
 }
 
@@ -108,6 +111,7 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::System(verb) => system::run(verb, &here),
         Verb::Doctor(args) => doctor::run(args, &here),
         Verb::Completion(args) => completion::run(args),
+        Verb::Man(args) => man::run(args),
         Verb::Version(args) => version::run(args),
     }
 }
