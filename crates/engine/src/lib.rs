@@ -14,6 +14,7 @@ use spec::plan::Plan;
 
 pub mod attend;
 mod container;
+mod rest;
 pub mod state;
 
 /// A way to run plans.
