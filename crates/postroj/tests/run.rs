@@ -384,6 +384,25 @@ fn signals_reach_the_command_and_end_what_does_not_handle_them() {
 }
 
 #[test]
+fn a_signal_that_comes_early_is_not_lost() {
+    use rustix::process::Signal;
+    for round in 0..60 {
+        let options: &[&str] = if round % 2 == 0 { &[] } else { &["--as-pid-1"] };
+        let mut machine = run(options, &["sleep", "1007"]).spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(round * 500));
+        signal(machine.id(), Signal::INT);
+        let mut ended = None;
+        wait_until("it ends", || {
+            ended = machine.try_wait().unwrap();
+            ended.is_some()
+        });
+        // At first there is only postroj itself.
+        let code = ended.and_then(|status| status.code());
+        assert!(matches!(code, None | Some(130)), "{round}: {code:?}");
+    }
+}
+
+#[test]
 fn a_time_limit_kills() {
     let start = Instant::now();
     assert_eq!(said(&mut run(&["--timeout=1"], &["sleep", "1000"])).code, 137);
