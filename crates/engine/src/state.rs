@@ -29,6 +29,7 @@ pub struct Claim {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Record {
     pid: Option<(i32, u64)>,
+    monitor: Option<(i32, u64)>,
     cgroups: Vec<PathBuf>,
 }
 
@@ -84,6 +85,12 @@ impl RunDirectory {
             else {
                 continue;
             };
+            let own = rustix::process::getpid();
+            let start =
+                sys::process::start_time(own).context("cannot read one's own start time")?;
+            (&file)
+                .write_all(format!("monitor {} {start}\n", own.as_raw_nonzero()).as_bytes())
+                .context("cannot record the machine")?;
             let (cwd, flags) = (rustix::fs::CWD, RenameFlags::NOREPLACE);
             match rustix::fs::renameat_with(cwd, &unnamed, cwd, &named, flags) {
                 Ok(()) => return Ok(Claim { file, path: named }),
@@ -171,13 +178,19 @@ fn check_name(name: &str) -> Result<()> {
 fn reap_file(path: &Path) -> bool {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let Ok(fd) = rustix::fs::open(path, flags, Mode::empty()) else { return false };
-    if rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_err() {
+    let file = File::from(fd);
+    let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+    let mut text = String::new();
+    let _ = (&file).take(64 * 1024).read_to_string(&mut text);
+    let record = parse_record(&text);
+    // A child that was just forked has a copy of its dead monitor's lock until it runs.
+    if !locked && !record.monitor.is_some_and(is_gone) {
         return false;
     }
     // Its monitor may have ended in good order since, and the name be another's now.
     let same =
         |a: &rustix::fs::Stat, b: &rustix::fs::Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
-    let still_there = match (rustix::fs::fstat(&fd), rustix::fs::stat(path)) {
+    let still_there = match (rustix::fs::fstat(&file), rustix::fs::stat(path)) {
         (Ok(open), Ok(named)) => same(&open, &named),
         _ => false,
     };
@@ -185,10 +198,6 @@ fn reap_file(path: &Path) -> bool {
         return false;
     }
     // Locked until `file` is dropped: what is left is ended by one process only.
-    let file = File::from(fd);
-    let mut text = String::new();
-    let _ = (&file).take(64 * 1024).read_to_string(&mut text);
-    let record = parse_record(&text);
     if let Some((pid, start)) = record.pid {
         end(pid, start);
     }
@@ -196,15 +205,30 @@ fn reap_file(path: &Path) -> bool {
     std::fs::remove_file(path).is_ok()
 }
 
+/// Whether a process has ended: its id is free, or another's.
+fn is_gone((pid, start): (i32, u64)) -> bool {
+    let now = Pid::from_raw(pid).map(sys::process::start_time);
+    match now {
+        Some(Ok(now)) => now != start,
+        // ENOENT and ESRCH: proc(5).
+        Some(Err(error)) => matches!(
+            rustix::io::Errno::from_io_error(&error),
+            Some(rustix::io::Errno::NOENT | rustix::io::Errno::SRCH)
+        ),
+        None => false,
+    }
+}
+
 fn parse_record(text: &str) -> Record {
     let mut record = Record::default();
+    let process = |text: &str| {
+        let (pid, start) = text.split_once(' ')?;
+        Some((pid.parse().ok()?, start.parse().ok()?))
+    };
     for line in text.lines() {
         match line.split_once(' ') {
-            Some(("pid", rest)) => {
-                record.pid = rest
-                    .split_once(' ')
-                    .and_then(|(pid, start)| Some((pid.parse().ok()?, start.parse().ok()?)));
-            }
+            Some(("pid", rest)) => record.pid = process(rest),
+            Some(("monitor", rest)) => record.monitor = process(rest),
             Some(("cgroup", path)) => record.cgroups.push(path.into()),
             _ => {}
         }
