@@ -43,22 +43,29 @@ pub struct Measured {
     pub cpu: Vec<Duration>,
 }
 
-/// Runs all candidates `runs` times in turn, after one run of each that is not counted.
+/// Runs all candidates `runs` times in turn, after one run of each that is not counted. A
+/// peer that fails then does not work on this host, and is left out with a word.
 ///
 /// # Errors
-/// Where a command cannot be started, or fails.
+/// Where a command cannot be started, the first one fails, or another one fails later.
 pub fn alternate(candidates: &[Candidate], runs: usize) -> Result<Vec<Measured>> {
-    let mut measured: Vec<Measured> = candidates
+    let mut able = Vec::new();
+    for (index, candidate) in candidates.iter().enumerate() {
+        match once(candidate) {
+            Ok(_) => able.push(candidate),
+            Err(error) if index > 0 => eprintln!("left out: {error:#}"),
+            Err(error) => return Err(error),
+        }
+    }
+    let mut measured: Vec<Measured> = able
         .iter()
         .map(|c| Measured { name: c.name.clone(), wall: Vec::new(), cpu: Vec::new() })
         .collect();
-    for run in 0..=runs {
-        for (candidate, measured) in candidates.iter().zip(&mut measured) {
+    for _ in 0..runs {
+        for (candidate, measured) in able.iter().zip(&mut measured) {
             let (wall, cpu) = once(candidate)?;
-            if run > 0 {
-                measured.wall.push(wall);
-                measured.cpu.push(cpu);
-            }
+            measured.wall.push(wall);
+            measured.cpu.push(cpu);
         }
     }
     Ok(measured)

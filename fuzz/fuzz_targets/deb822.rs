@@ -1,10 +1,10 @@
-//! deb822(5) texts, and what is in their fields; sources.list(5); versions.
+//! deb822(5) texts, and what is in their fields; sources.list(5); apt.conf(5); versions.
 #![no_main]
 
 use std::cmp::Ordering;
 
 use libfuzzer_sys::fuzz_target;
-use postroj_fuzz::bootstrap::{date, deb822, relation, sources_list, version};
+use postroj_fuzz::bootstrap::{apt_conf, date, deb822, relation, sources_list, version};
 
 fuzz_target!(|text: &str| {
     for stanza in deb822::parse(text).unwrap_or_default() {
@@ -21,6 +21,7 @@ fuzz_target!(|text: &str| {
             }
         }
     }
+    let _ = apt_conf::check_valid_until(text);
     let _ = sources_list::parse_one_line(text);
     let _ = sources_list::parse_deb822(text);
     let versions: Vec<&str> = text.splitn(4, '\n').collect();

@@ -11,8 +11,8 @@ use sys::rooted::Root;
 #[allow(dead_code, missing_docs)]
 #[path = "../../crates/bakery/src/source/bootstrap"]
 pub mod bootstrap {
+    pub mod apt_conf;
     pub mod ar;
-    mod compression;
     pub mod date;
     pub mod deb;
     pub mod deb822;
@@ -23,6 +23,10 @@ pub mod bootstrap {
     pub mod sources_list;
     pub mod version;
 }
+
+#[allow(dead_code)]
+#[path = "../../crates/bakery/src/compression.rs"]
+mod compression;
 
 /// A root to unpack into, in memory, whose surroundings must not change.
 pub struct Cage {

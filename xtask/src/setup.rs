@@ -36,6 +36,9 @@ const FOR_TESTS: &[Package] = &[
 const PEERS: &[Package] = &[
     package("bubblewrap", "bwrap", "benches/launch"),
     package("crun", "crun", "benches/launch"),
+    package("runc", "runc", "benches/launch"),
+    package("podman", "podman", "benches/launch"),
+    package("systemd-container", "systemd-nspawn", "benches/launch"),
     package("mmdebstrap", "mmdebstrap", "benches/bootstrap"),
     package("systemd-container", "systemd-nspawn", "benches/launch and boot"),
 ];

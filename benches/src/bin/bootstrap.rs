@@ -3,10 +3,13 @@
 //!     cargo build --release && cargo run --release -p benches --bin bootstrap -- [RUNS]
 //!
 //! All use the host's apt sources, so the same mirror, and the same package set:
-//! mmdebstrap's `apt` variant with systemd, systemd-sysv and dbus.
+//! mmdebstrap's `apt` variant with systemd, systemd-sysv and dbus. That the sets are equal, package
+//! by package and version by version, is looked up in both results, and said at the end.
+
+use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
-use benches::{Candidate, alternate, installed, report};
+use benches::{Candidate, alternate, installed, report, set_up};
 
 const PACKAGES: &str = "systemd,systemd-sysv,dbus";
 
@@ -49,5 +52,41 @@ fn main() -> Result<()> {
         "bootstrap of Debian 12, packages in postroj's cache (mmdebstrap keeps none)",
         &alternate(&list(true), runs)?,
     );
+    if installed("mmdebstrap") {
+        compare(
+            &set_up(
+                &postroj.to_string(),
+                &["--store", &format!("{work}/store"), "run", "debian-12", "cat", STATUS],
+            )?,
+            &set_up("tar", &["-xOf", &format!("{work}/mm.tar"), &format!(".{STATUS}")])?,
+        );
+    }
     Ok(())
+}
+
+/// dpkg's database of what is installed.
+const STATUS: &str = "/var/lib/dpkg/status";
+
+/// Prints what one has and the other has not.
+fn compare(ours: &str, theirs: &str) {
+    let (ours, theirs) = (packages(ours), packages(theirs));
+    println!("\npackages: postroj {}, mmdebstrap {}", ours.len(), theirs.len());
+    for (sign, here, there) in [('+', &ours, &theirs), ('-', &theirs, &ours)] {
+        here.difference(there).for_each(|package| println!("{sign} {package}"));
+    }
+    if ours == theirs {
+        println!("no difference");
+    }
+}
+
+/// `NAME VERSION` of every installed package.
+fn packages(status: &str) -> BTreeSet<String> {
+    let field = |stanza: &str, name: &str| {
+        let line = stanza.lines().find_map(|line| line.strip_prefix(name));
+        line.map(|value| value.trim().to_owned())
+    };
+    let stanzas = status.split("\n\n").filter(|s| s.contains("\nStatus: install ok installed"));
+    stanzas
+        .filter_map(|s| Some(format!("{} {}", field(s, "Package:")?, field(s, "Version:")?)))
+        .collect()
 }

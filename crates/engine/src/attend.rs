@@ -296,7 +296,7 @@ fn poll(polled: &mut [PollFd<'_>], wake: Option<Instant>) -> io::Result<()> {
         let left = left.max(Duration::from_millis(5));
         Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() }
     });
-    match rustix::event::poll(polled, left.as_ref()) {
+    match crate::rest::poll(polled, left.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
     }

@@ -18,6 +18,7 @@ pub mod bus;
 mod container;
 mod ready;
 pub mod record;
+mod rest;
 mod session;
 pub mod state;
 mod wait;

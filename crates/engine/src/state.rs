@@ -82,6 +82,12 @@ impl RunDirectory {
             else {
                 continue;
             };
+            let own = rustix::process::getpid();
+            let start =
+                sys::process::start_time(own).context("cannot read one's own start time")?;
+            (&file)
+                .write_all(format!("monitor {} {start}\n", own.as_raw_nonzero()).as_bytes())
+                .context("cannot record the machine")?;
             let (cwd, flags) = (rustix::fs::CWD, RenameFlags::NOREPLACE);
             match rustix::fs::renameat_with(cwd, &unnamed, cwd, &named, flags) {
                 Ok(()) => return Ok(Claim { file, path: named, keep }),
@@ -149,7 +155,8 @@ impl RunDirectory {
         file.read_to_string(&mut text).ok()?;
         let mut record = Record::parse(name, &text);
         // A shared lock would keep the monitor of a name that is just being claimed from its own.
-        record.monitored = record.exited.is_none() && is_locked(&file);
+        let is_gone = record.monitor.is_some_and(is_gone);
+        record.monitored = record.exited.is_none() && !is_gone && is_locked(&file);
         Some(record)
     }
 
@@ -215,6 +222,21 @@ impl RunDirectory {
 }
 
 impl Claim {
+    /// Gives up a forked child's copy: the machine's record is its monitor's alone.
+    pub(crate) fn close_copy(&self) {
+        sys::process::close_copy(std::os::fd::AsFd::as_fd(&self.file));
+    }
+
+    /// Records groups that are about to be made, perhaps: see [`Claim::record`].
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn foresee(&self, cgroups: &[PathBuf]) -> Result<()> {
+        let lines = cgroups.iter().map(|path| format!("cgroup {}\n", path.display()));
+        let text: String = lines.collect();
+        (&self.file).write_all(text.as_bytes()).context("cannot record the machine")
+    }
+
     /// Records what must be ended with the machine, once that exists.
     ///
     /// # Errors
@@ -223,9 +245,6 @@ impl Claim {
         let start =
             sys::process::start_time(pid).context("cannot read the machine's start time")?;
         let mut text = format!("pid {} {start}\n", pid.as_raw_nonzero());
-        let own = rustix::process::getpid();
-        let start = sys::process::start_time(own).context("cannot read one's own start time")?;
-        text += &format!("monitor {} {start}\n", own.as_raw_nonzero());
         for path in cgroups {
             text += &format!("cgroup {}\n", path.display());
         }
@@ -279,13 +298,19 @@ fn check_name(name: &str) -> Result<()> {
 fn reap_file(path: &Path) -> bool {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let Ok(fd) = rustix::fs::open(path, flags, Mode::empty()) else { return false };
-    if rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_err() {
+    let file = File::from(fd);
+    let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+    let mut text = String::new();
+    let _ = (&file).read_to_string(&mut text);
+    let record = Record::parse("", &text);
+    // A child that was just forked has a copy of its dead monitor's lock until it runs.
+    if !locked && !record.monitor.is_some_and(is_gone) {
         return false;
     }
     // Its monitor may have ended in good order since, and the name be another's now.
     let same =
         |a: &rustix::fs::Stat, b: &rustix::fs::Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
-    let still_there = match (rustix::fs::fstat(&fd), rustix::fs::stat(path)) {
+    let still_there = match (rustix::fs::fstat(&file), rustix::fs::stat(path)) {
         (Ok(open), Ok(named)) => same(&open, &named),
         _ => false,
     };
@@ -293,10 +318,6 @@ fn reap_file(path: &Path) -> bool {
         return false;
     }
     // Locked until `file` is dropped: what is left is ended by one process only.
-    let file = File::from(fd);
-    let mut text = String::new();
-    let _ = (&file).read_to_string(&mut text);
-    let record = Record::parse("", &text);
     if record.exited.is_some() {
         return false;
     }
@@ -310,6 +331,20 @@ fn reap_file(path: &Path) -> bool {
         return file_append(path).and_then(|mut f| f.write_all(line.as_bytes())).is_ok();
     }
     std::fs::remove_file(path).is_ok()
+}
+
+/// Whether a process has ended: its id is free, or another's.
+fn is_gone((pid, start): (i32, u64)) -> bool {
+    let now = Pid::from_raw(pid).map(sys::process::start_time);
+    match now {
+        Some(Ok(now)) => now != start,
+        // ENOENT and ESRCH: proc(5).
+        Some(Err(error)) => matches!(
+            rustix::io::Errno::from_io_error(&error),
+            Some(rustix::io::Errno::NOENT | rustix::io::Errno::SRCH)
+        ),
+        None => false,
+    }
 }
 
 /// A machine whose monitor was killed was killed with it.

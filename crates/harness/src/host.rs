@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use plan::Launcher;
+use plan::{HostTree, Launcher};
 use rustix::fs::FlockOperation;
 use spec::ids::{IdMapping, IdRange};
 use spec::plan::Plan;
@@ -93,8 +93,11 @@ fn id_block(run: &Path, start: u32) -> Result<(File, u32)> {
     bail!("all {BLOCKS} id blocks are in use")
 }
 
-/// An ordinary user's subordinate ids.
-fn subordinate(uid: u32) -> (Vec<(u32, u32)>, Vec<(u32, u32)>) {
+/// First ids and counts, as in subuid(5).
+type Ranges = Vec<(u32, u32)>;
+
+/// An ordinary user's subordinate user and group ids.
+fn subordinate(uid: u32) -> (Ranges, Ranges) {
     let name = user_name(uid);
     let read = |path: &str| userns::subordinate(&text(path), &name, uid);
     (read("/etc/subuid"), read("/etc/subgid"))
@@ -123,12 +126,13 @@ fn user_name(uid: u32) -> String {
 
 /// In a user namespace of its own a machine's root can have all; without one, what we have.
 fn capabilities(root: bool) -> Result<Vec<String>> {
-    let names = sys::caps::NAMES.iter().enumerate();
+    let names = sys::caps::NAMES.map(str::to_owned);
     if !root {
-        return Ok(names.map(|(_, name)| (*name).to_owned()).collect());
+        return Ok(names.to_vec());
     }
     let permitted = sys::caps::permitted().context("cannot read this process's capabilities")?;
-    Ok(names.filter(|(n, _)| permitted.has(*n)).map(|(_, name)| (*name).to_owned()).collect())
+    let numbered = names.into_iter().enumerate();
+    Ok(numbered.filter(|(n, _)| permitted.has(*n)).map(|(_, name)| name).collect())
 }
 
 fn text(path: &str) -> String {
@@ -165,36 +169,88 @@ pub fn within_reach(plan: &Plan, owner: u32) -> bool {
     }
 }
 
-/// Mount points below `/` of file systems on disk, parents first: what the running
-/// system consists of, besides what the kernel makes up and what lives in memory.
+/// What the running system consists of, besides what the kernel makes up and what lives in memory.
 ///
 /// # Errors
-/// Where `/proc` cannot be read.
-pub fn disk_mounts() -> Result<Vec<String>> {
+/// Where `/proc` or `/` cannot be read.
+pub fn disk_mounts() -> Result<HostTree> {
     let text =
         std::fs::read_to_string("/proc/self/mountinfo").context("cannot read the host's mounts")?;
-    let mut mounts = disk_mounts_in(&text);
-    // A single file can be a mount point too, and has no layers.
-    mounts.retain(|path| Path::new(path).is_dir());
-    Ok(mounts)
+    let mounts = mounts_in(&text);
+    if rustix::process::geteuid().is_root() && userns::is_initial() {
+        let on_disk = mounts.into_iter().filter(|m| m.on_disk).map(|m| m.path);
+        // A single file can be a mount point too, and has no layers.
+        return Ok(HostTree::Whole { below: on_disk.filter(|p| Path::new(p).is_dir()).collect() });
+    }
+    let mut parts = Parts { mounts: &mounts, directories: Vec::new(), links: Vec::new() };
+    parts.add(Path::new("/"), 0).context("cannot list the root directory")?;
+    let Parts { directories, links, .. } = parts;
+    Ok(HostTree::Parts { directories, links })
 }
 
-/// proc(5), `/proc/PID/mountinfo`.
-fn disk_mounts_in(mountinfo: &str) -> Vec<String> {
+/// One mount below `/`.
+#[derive(Debug, PartialEq, Eq)]
+struct HostMount {
+    path: String,
+    on_disk: bool,
+}
+
+/// proc(5), `/proc/PID/mountinfo`; sorted, the last one at each place.
+fn mounts_in(mountinfo: &str) -> Vec<HostMount> {
     const ON_DISK: [&str; 7] = ["btrfs", "ext2", "ext3", "ext4", "f2fs", "xfs", "zfs"];
-    let mut mounts: Vec<String> = mountinfo
-        .lines()
-        .filter_map(|line| {
-            let (left, right) = line.split_once(" - ")?;
-            let mount = left.split(' ').nth(4)?;
-            let fstype = right.split(' ').next()?;
-            let wanted = mount != "/" && ON_DISK.contains(&fstype) && !mount.contains('\\');
-            wanted.then(|| mount.to_owned())
-        })
-        .collect();
-    mounts.sort();
-    mounts.dedup();
-    mounts
+    let parsed = mountinfo.lines().filter_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        let path = left.split(' ').nth(4)?.to_owned();
+        let on_disk = ON_DISK.contains(&right.split(' ').next()?) && !path.contains('\\');
+        (path != "/").then_some((path, on_disk))
+    });
+    let last: std::collections::BTreeMap<String, bool> = parsed.collect();
+    last.into_iter().map(|(path, on_disk)| HostMount { path, on_disk }).collect()
+}
+
+/// How deep below `/` a directory is taken apart that holds mount points. Deeper ones are left out.
+const DEPTH: usize = 2;
+
+struct Parts<'a> {
+    mounts: &'a [HostMount],
+    directories: Vec<String>,
+    links: Vec<(String, String)>,
+}
+
+impl Parts<'_> {
+    /// Adds what is in a directory that something is mounted in.
+    fn add(&mut self, directory: &Path, depth: usize) -> std::io::Result<()> {
+        let mut entries: Vec<_> = std::fs::read_dir(directory)?.flatten().collect();
+        entries.sort_by_key(std::fs::DirEntry::file_name);
+        for entry in entries {
+            let (path, Ok(kind)) = (entry.path(), entry.file_type()) else { continue };
+            let Some(text) = path.to_str() else { continue };
+            if kind.is_symlink() && depth == 0 {
+                let to = std::fs::read_link(&path)?;
+                if let (Some(name), Some(to)) = (entry.file_name().to_str(), to.to_str()) {
+                    self.links.push((name.to_owned(), to.to_owned()));
+                }
+            } else if kind.is_dir() {
+                self.directory(text, &path, depth);
+            }
+        }
+        Ok(())
+    }
+
+    fn directory(&mut self, text: &str, path: &Path, depth: usize) {
+        let in_memory = self.mounts.iter().any(|m| m.path == text && !m.on_disk);
+        let taken_apart = self
+            .mounts
+            .iter()
+            .any(|m| m.path.strip_prefix(text).is_some_and(|below| below.starts_with('/')));
+        match (in_memory, taken_apart) {
+            (true, _) => {}
+            (false, false) => self.directories.push(text.to_owned()),
+            // What may not be listed may not be used either.
+            (false, true) if depth < DEPTH => drop(self.add(path, depth + 1)),
+            (false, true) => {}
+        }
+    }
 }
 
 #[cfg(test)]
@@ -206,6 +262,25 @@ mod tests {
         let text = "1 0 8:1 / / rw - ext4 /dev/a rw\n2 1 8:2 / /home rw shared:1 - xfs /dev/b rw\n\
                     3 1 0:5 / /proc rw - proc proc rw\n4 1 0:6 / /run rw - tmpfs tmpfs rw\n\
                     5 1 8:3 / /boot rw - ext4 /dev/c rw\n6 5 8:3 / /boot rw - ext4 /dev/c rw\nx\n";
-        assert_eq!(disk_mounts_in(text), ["/boot", "/home"]);
+        let told: Vec<(String, bool)> =
+            mounts_in(text).into_iter().map(|m| (m.path, m.on_disk)).collect();
+        let expected = [("/boot", true), ("/home", true), ("/proc", false), ("/run", false)];
+        assert_eq!(told, expected.map(|(path, on_disk)| (path.to_owned(), on_disk)));
+    }
+
+    #[test]
+    fn directories_with_mounts_are_taken_apart() {
+        let root = tempfile::tempdir().unwrap();
+        for directory in ["usr/lib", "var/a/deep/x", "var/b", "run"] {
+            std::fs::create_dir_all(root.path().join(directory)).unwrap();
+        }
+        std::os::unix::fs::symlink("usr/lib", root.path().join("lib")).unwrap();
+        let path = |name: &str| root.path().join(name).to_str().unwrap().to_owned();
+        let mount = |name, on_disk| HostMount { path: path(name), on_disk };
+        let mounts = [mount("run", false), mount("var/a/deep/x", true), mount("var/b", true)];
+        let mut parts = Parts { mounts: &mounts, directories: Vec::new(), links: Vec::new() };
+        parts.add(root.path(), 0).unwrap();
+        assert_eq!(parts.directories, [path("usr"), path("var/b")]);
+        assert_eq!(parts.links, [("lib".to_owned(), "usr/lib".to_owned())]);
     }
 }

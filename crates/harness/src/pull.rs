@@ -52,6 +52,7 @@ pub fn pull(pull: &Pull<'_>) -> Result<(Image, Status)> {
     let name = reference.to_string();
     let mut waiting = || tell.tell(Event::Phase { name: "waiting for another pull".into() });
     let _lock = store.lock(&name, &mut waiting)?;
+    run.reap();
     store.sweep().context("cannot clean up after an interrupted pull")?;
     let previous = store.find(&name)?;
     let context = Context { store, tell: *tell, options, previous: previous.as_ref() };

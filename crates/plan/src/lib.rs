@@ -27,8 +27,26 @@ pub enum RootSource {
     InPlace(String),
     /// The running host: its root, and its further file systems on disk.
     Host {
+        /// What it consists of.
+        mounts: HostTree,
+    },
+}
+
+/// What the running host's tree is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostTree {
+    /// The root directory as one, and file systems on disk below it.
+    Whole {
         /// Mount points below `/`, parents first.
-        mounts: Vec<String>,
+        below: Vec<String>,
+    },
+    /// Parts, each by itself: in a user namespace overlayfs takes no directory that something
+    /// of the host's is mounted below (Linux, fs/namespace.c, `clone_private_mount`).
+    Parts {
+        /// Directories, parents first.
+        directories: Vec<String>,
+        /// Symbolic links in the root directory: names, and where they lead.
+        links: Vec<(String, String)>,
     },
 }
 

@@ -4,7 +4,7 @@ use spec::ids::IdMapping;
 use spec::plan::{Attributes, File, Mount, MountKind, Root};
 use spec::request::{MountRequest, NetworkRequest, Request};
 
-use crate::{Launcher, PlanError, RootSource, without_userns};
+use crate::{HostTree, Launcher, PlanError, RootSource, without_userns};
 
 /// Device nodes that every program may expect (runtime-spec 1.2, config-linux.md, "Default Devices").
 pub(crate) const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -36,10 +36,15 @@ pub(crate) fn root(request: &Request, source: &RootSource) -> Root {
     match source {
         RootSource::InPlace(path) => Root::Directory { path: path.clone() },
         RootSource::Layers(layers) => {
-            Root::Overlay { layers: layers.clone(), read_only: request.read_only }
+            let (layers, links) = (layers.clone(), Vec::new());
+            Root::Overlay { layers, links, read_only: request.read_only }
         }
-        RootSource::Host { .. } => {
-            Root::Overlay { layers: vec!["/".into()], read_only: request.read_only }
+        RootSource::Host { mounts } => {
+            let (layers, links) = match mounts {
+                HostTree::Whole { .. } => (vec!["/".into()], Vec::new()),
+                HostTree::Parts { links, .. } => (Vec::new(), links.clone()),
+            };
+            Root::Overlay { layers, links, read_only: request.read_only }
         }
     }
 }
@@ -89,7 +94,9 @@ pub(crate) fn mounts(
     ids: &IdMapping,
 ) -> Result<Vec<Mount>, PlanError> {
     let mut mounts = Vec::new();
-    if let RootSource::Host { mounts: further } = source {
+    if let RootSource::Host { mounts: tree } = source {
+        let (HostTree::Whole { below: further } | HostTree::Parts { directories: further, .. }) =
+            tree;
         mounts.extend(further.iter().map(|path| mount(path, overlay(path))));
     }
     mounts.extend(system(request, launcher, ids));
@@ -216,6 +223,13 @@ fn normal(target: &str) -> String {
 fn check_target(target: &str) -> Result<(), PlanError> {
     if target == "/" {
         return Err(PlanError::new("nothing can be mounted on /").hint("give a directory below it"));
+    }
+    // What a launcher writes to /proc must not be led elsewhere (CVE-2025-52881).
+    if target == "/proc" || target.starts_with("/proc/") {
+        return Err(PlanError::new(format!(
+            "nothing can be mounted on {target}: it is the kernel's"
+        ))
+        .hint("mount it at another place"));
     }
     if target.split('/').any(|p| p == "..") {
         return Err(PlanError::new(format!("the mount point {target:?} contains ..")));

@@ -52,8 +52,10 @@ pub struct Plan {
 pub enum Root {
     /// Layers under a throw-away upper layer in memory.
     Overlay {
-        /// Absolute paths, lowest first; at least one.
+        /// Absolute paths, lowest first; where there is none, it starts out empty.
         layers: Vec<String>,
+        /// Symbolic links to be made in it: names, and where they lead.
+        links: Vec<(String, String)>,
         /// Seen read-only.
         read_only: bool,
     },

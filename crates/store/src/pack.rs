@@ -75,6 +75,7 @@ impl<W: Write> Packer<'_, W> {
         let id = (stat.st_dev, stat.st_ino);
         if kind != FileType::Directory && stat.st_nlink > 1 {
             if let Some(first) = self.links.get(&id).cloned() {
+                let first = archived(&first, tar::EntryType::Link);
                 return self.link(path, &stat, tar::EntryType::Link, &first).map(|()| Vec::new());
             }
             self.links.insert(id, path.to_vec());
@@ -139,7 +140,7 @@ impl<W: Write> Packer<'_, W> {
         for (key, value) in [
             ("GNU.sparse.major", b"1".to_vec()),
             ("GNU.sparse.minor", b"0".to_vec()),
-            ("GNU.sparse.name", path.to_vec()),
+            ("GNU.sparse.name", archived(path, tar::EntryType::Regular)),
             ("GNU.sparse.realsize", size.to_string().into_bytes()),
         ] {
             records.push((key.into(), value));
@@ -179,7 +180,10 @@ impl<W: Write> Packer<'_, W> {
         header.set_uid(0);
         header.set_gid(0);
         let name = archived(path, kind);
-        if header.set_path(OsStr::from_bytes(&name)).is_err() || !is_plain(&name) {
+        if is_plain(&name) {
+            // The tar crate would take the ./ away, and then names would be of two kinds.
+            header.as_old_mut().name[..name.len()].copy_from_slice(&name);
+        } else {
             records.push(("path".into(), name));
             header.set_path("long-name")?;
         }
@@ -347,8 +351,14 @@ fn extents(fd: &OwnedFd, stat: &Stat) -> Result<Option<Vec<Extent>>> {
         extents.push(Extent { offset: start, length: end - start });
         at = end;
     }
-    let whole = matches!(extents[..], [Extent { offset: 0, length }] if length == size);
-    Ok((!whole).then_some(extents))
+    if matches!(extents[..], [Extent { offset: 0, length }] if length == size) {
+        return Ok(None);
+    }
+    if extents.last().is_none_or(|last| last.offset + last.length < size) {
+        // Without it GNU tar (1.34) makes a file that ends where its last data does.
+        extents.push(Extent { offset: size, length: 0 });
+    }
+    Ok(Some(extents))
 }
 
 fn sparse_map(extents: &[Extent]) -> Vec<u8> {

@@ -138,6 +138,14 @@ impl Layout {
         Ok(groups)
     }
 
+    /// Every group that [`Layout::create`] could make: for a record that is written before, so
+    /// that nothing is lost when this process is killed in between.
+    #[must_use]
+    pub fn directories(&self, name: &str) -> Vec<PathBuf> {
+        let hierarchies = self.legacy.iter().chain(&self.unified);
+        hierarchies.map(|h| top_of(h).join(PARENT).join(name)).collect()
+    }
+
     fn legacy_with(&self, controller: &str) -> Option<&Hierarchy> {
         self.legacy.iter().find(|h| h.controllers.iter().any(|c| c == controller))
     }
@@ -271,13 +279,17 @@ fn remove_one(directory: &Path) {
     }
 }
 
-/// Makes the group that holds all of ours, and has it pass its controllers down.
-fn parent_of(hierarchy: &Hierarchy) -> Result<PathBuf, Refusal> {
-    let top = if rustix::process::geteuid().is_root() {
+fn top_of(hierarchy: &Hierarchy) -> PathBuf {
+    if rustix::process::geteuid().is_root() {
         hierarchy.mount.clone()
     } else {
         hierarchy.mount.join(hierarchy.own.trim_start_matches('/'))
-    };
+    }
+}
+
+/// Makes the group that holds all of ours, and has it pass its controllers down.
+fn parent_of(hierarchy: &Hierarchy) -> Result<PathBuf, Refusal> {
+    let top = top_of(hierarchy);
     let parent = top.join(PARENT);
     match std::fs::create_dir(&parent) {
         Ok(()) => {}

@@ -283,6 +283,13 @@ pub fn fork() -> io::Result<Option<Pid>> {
     }
 }
 
+/// Closes this process's copy of a descriptor whose owner only its parent still uses. For a
+/// forked child: a lock, for one, is held as long as any copy is open (flock(2)).
+pub fn close_copy(copy: BorrowedFd<'_>) {
+    // SAFETY: the child never uses or drops the owner: it executes or exits.
+    unsafe { libc::close(copy.as_raw_fd()) };
+}
+
 /// Closes every descriptor but the standard streams and `keep`, which it moves
 /// (close_range(2), Linux 5.9). For a child about to execute: a directory of the host
 /// that is still open would be within reach as `/proc/self/fd/N` (CVE-2024-21626).
@@ -311,12 +318,71 @@ pub fn close_all_but(keep: crate::socket::Channel) -> io::Result<crate::socket::
     }
 }
 
+/// Gives the memory of this program's code back to the page cache. What is executed from here
+/// on comes back as it is needed: for a process that has little left to do.
+///
+/// # Errors
+/// Where `/proc` cannot be read, and madvise(2)'s.
+pub fn release_code() -> io::Result<()> {
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    for (start, end) in maps.lines().filter_map(code) {
+        let length = end.saturating_sub(start);
+        // SAFETY: a private mapping of a file that is never writable holds nothing but the
+        // file's content, and that is what its pages come back with (MADV_DONTNEED).
+        let done = unsafe {
+            libc::madvise(std::ptr::without_provenance_mut(start), length, libc::MADV_DONTNEED)
+        };
+        if done == -1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// The addresses of a line of `/proc/PID/maps` (proc(5)), where that is code from a file.
+fn code(line: &str) -> Option<(usize, usize)> {
+    let mut fields = line.split_ascii_whitespace();
+    let (range, mode, inode) = (fields.next()?, fields.next()?, fields.nth(2)?);
+    let (start, end) = range.split_once('-')?;
+    let number = |text| usize::from_str_radix(text, 16).ok();
+    if mode != "r-xp" || inode == "0" {
+        return None;
+    }
+    Some((number(start)?, number(end)?))
+}
+
 /// Start time of a process in clock ticks since boot: field 22 of `/proc/PID/stat`
 /// (proc(5)). With the id it names a process for ever.
 pub fn start_time(pid: Pid) -> io::Result<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))?;
+    // At once: such a file has no size by which a buffer could be made, and this is in every launch.
+    let file = std::fs::File::open(format!("/proc/{}/stat", pid.as_raw_nonzero()))?;
+    let mut buffer = [0; 1024];
+    let length = std::io::Read::read(&mut &file, &mut buffer)?;
+    let stat = String::from_utf8_lossy(&buffer[..length]);
     stat.rsplit_once(')')
         .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19))
         .and_then(|field| field.parse().ok())
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_code_of_files_is_given_back() {
+        let of_file = "7f00-7fa0 r-xp 00001000 fe:00 77 /usr/bin/postroj";
+        assert_eq!(code(of_file), Some((0x7f00, 0x7fa0)));
+        for line in [
+            "7f00-7fa0 r--p 00001000 fe:00 77 /usr/bin/postroj",
+            "7f00-7fa0 rw-p 00001000 fe:00 77 /usr/bin/postroj",
+            "7f00-7fa0 rwxp 00001000 fe:00 77 /usr/bin/postroj",
+            "7ffd-7fff r-xp 00000000 00:00 0 [vdso]",
+            "",
+        ] {
+            assert_eq!(code(line), None, "{line}");
+        }
+        release_code().unwrap();
+        assert_eq!(code(of_file), Some((0x7f00, 0x7fa0)), "and runs on");
+    }
 }

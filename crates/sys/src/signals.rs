@@ -161,6 +161,22 @@ pub fn ends_by_default(signal: i32) -> bool {
     )
 }
 
+/// A signal that was sent to this process while it was blocked, and that would end it by
+/// default: a process 1 that unblocks it is spared, and the signal lost (pid_namespaces(7)).
+pub fn pending_end() -> Option<i32> {
+    // SAFETY: sigpending initialises the set, which is only read then.
+    let pending = unsafe {
+        let mut set = MaybeUninit::uninit();
+        if libc::sigpending(set.as_mut_ptr()) == -1 {
+            return None;
+        }
+        set.assume_init()
+    };
+    // SAFETY: an initialised set and numbers of signals.
+    let is_pending = |signal: &i32| unsafe { libc::sigismember(&raw const pending, *signal) } == 1;
+    (1..32).find(|signal| ends_by_default(*signal) && is_pending(signal))
+}
+
 /// Whether a process neither blocks, ignores nor handles a signal (proc(5), `SigBlk`,
 /// `SigIgn`, `SigCgt`). The kernel spares a process 1 such a signal (pid_namespaces(7)).
 ///

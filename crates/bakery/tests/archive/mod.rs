@@ -12,10 +12,10 @@ use pgp::types::Password;
 use sha2::{Digest as _, Sha256};
 
 /// A key that signs, made in a moment.
-pub struct Key(SignedSecretKey);
+pub(crate) struct Key(SignedSecretKey);
 
 impl Key {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut params = SecretKeyParamsBuilder::default();
         params
             .key_type(KeyType::Ed25519Legacy)
@@ -26,11 +26,11 @@ impl Key {
     }
 
     /// The public half, as a keyring file holds it.
-    pub fn public(&self) -> Vec<u8> {
+    pub(crate) fn public(&self) -> Vec<u8> {
         self.0.to_public_key().to_bytes().unwrap()
     }
 
-    pub fn clearsign(&self, text: &str) -> Vec<u8> {
+    pub(crate) fn clearsign(&self, text: &str) -> Vec<u8> {
         let signed = CleartextSignedMessage::sign(
             rand::thread_rng(),
             text,
@@ -40,7 +40,7 @@ impl Key {
         signed.unwrap().to_armored_string(None.into()).unwrap().into_bytes()
     }
 
-    pub fn detach(&self, text: &str) -> Vec<u8> {
+    pub(crate) fn detach(&self, text: &str) -> Vec<u8> {
         let signature = pgp::composed::DetachedSignature::sign_binary_data(
             rand::thread_rng(),
             &self.0.primary_key,
@@ -54,7 +54,7 @@ impl Key {
 
 /// One made-up package.
 #[derive(Clone)]
-pub struct Package {
+pub(crate) struct Package {
     pub name: String,
     pub version: String,
     pub fields: String,
@@ -63,7 +63,7 @@ pub struct Package {
 }
 
 impl Package {
-    pub fn new(name: &str, fields: &str) -> Self {
+    pub(crate) fn new(name: &str, fields: &str) -> Self {
         let path = format!("./usr/share/doc/{name}/copyright");
         Self {
             name: name.into(),
@@ -74,12 +74,12 @@ impl Package {
         }
     }
 
-    pub fn with_control(mut self, name: &str, content: &str) -> Self {
+    pub(crate) fn with_control(mut self, name: &str, content: &str) -> Self {
         self.control.push((name.into(), content.into()));
         self
     }
 
-    pub fn with_data(mut self, entries: &[Entry]) -> Self {
+    pub(crate) fn with_data(mut self, entries: &[Entry]) -> Self {
         self.data = tar_of(entries);
         self
     }
@@ -89,7 +89,7 @@ impl Package {
         format!("Package: {name}\nVersion: {version}\nArchitecture: {}\n{fields}", architecture())
     }
 
-    pub fn deb(&self) -> Vec<u8> {
+    pub(crate) fn deb(&self) -> Vec<u8> {
         let stanza = self.stanza() + "Description: made up\n";
         let mut control = vec![Entry::file("./control", stanza.as_bytes())];
         control.extend(self.control.iter().map(|(name, content)| Entry {
@@ -107,7 +107,7 @@ impl Package {
 
 /// Something in a tar archive, with any name at all.
 #[derive(Clone)]
-pub struct Entry {
+pub(crate) struct Entry {
     pub path: String,
     pub kind: tar::EntryType,
     pub content: Vec<u8>,
@@ -116,15 +116,15 @@ pub struct Entry {
 }
 
 impl Entry {
-    pub fn file(path: &str, content: &[u8]) -> Self {
+    pub(crate) fn file(path: &str, content: &[u8]) -> Self {
         Self { content: content.to_vec(), mode: 0o644, ..Self::of(path, tar::EntryType::Regular) }
     }
 
-    pub fn directory(path: &str) -> Self {
+    pub(crate) fn directory(path: &str) -> Self {
         Self::of(path, tar::EntryType::Directory)
     }
 
-    pub fn symlink(path: &str, link: &str) -> Self {
+    pub(crate) fn symlink(path: &str, link: &str) -> Self {
         Self { link: link.into(), ..Self::of(path, tar::EntryType::Symlink) }
     }
 
@@ -133,7 +133,7 @@ impl Entry {
     }
 }
 
-pub fn tar_of(entries: &[Entry]) -> Vec<u8> {
+pub(crate) fn tar_of(entries: &[Entry]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for entry in entries {
         let mut header = tar::Header::new_gnu();
@@ -153,7 +153,7 @@ pub fn tar_of(entries: &[Entry]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-pub fn ar_of(members: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn ar_of(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut bytes = b"!<arch>\n".to_vec();
     for (name, content) in members {
         let size = content.len();
@@ -172,12 +172,12 @@ fn liblzma_encode(plain: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-pub fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The architecture of this host, in Debian's words.
-pub fn architecture() -> &'static str {
+pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -187,7 +187,7 @@ pub fn architecture() -> &'static str {
 
 /// Files by their paths, and what was asked for.
 #[derive(Clone, Default)]
-pub struct Files {
+pub(crate) struct Files {
     pub content: BTreeMap<String, Vec<u8>>,
     /// A connection breaks after so many bytes of these, once each.
     pub cut: HashMap<String, usize>,
@@ -196,7 +196,7 @@ pub struct Files {
 }
 
 /// A suite of the archive, before it is signed.
-pub struct Suite {
+pub(crate) struct Suite {
     pub suite: String,
     pub fields: String,
     pub packages: Vec<Package>,
@@ -204,14 +204,14 @@ pub struct Suite {
 }
 
 impl Suite {
-    pub fn new(suite: &str, packages: Vec<Package>) -> Self {
+    pub(crate) fn new(suite: &str, packages: Vec<Package>) -> Self {
         let fields =
             format!("Suite: {suite}\nCodename: {suite}\nDate: Sat, 09 Aug 2025 09:16:30 UTC\n");
         Self { suite: suite.into(), fields, packages, by_hash: true }
     }
 
     /// Adds the suite's files but its Release, whose text is returned.
-    pub fn publish(&self, files: &mut Files) -> String {
+    pub(crate) fn publish(&self, files: &mut Files) -> String {
         let mut index = String::new();
         for package in &self.packages {
             let deb = package.deb();
@@ -246,13 +246,13 @@ impl Suite {
 }
 
 /// Serves files on the loopback device until it is dropped.
-pub struct Server {
+pub(crate) struct Server {
     address: std::net::SocketAddr,
     pub files: Arc<Mutex<Files>>,
 }
 
 impl Server {
-    pub fn new(files: Files) -> Self {
+    pub(crate) fn new(files: Files) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let files = Arc::new(Mutex::new(files));
@@ -266,7 +266,7 @@ impl Server {
         Self { address, files }
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 }

@@ -3,11 +3,12 @@
 //! Everything up to [`Step::Pivot`] sees the host's files; nothing in here resolves a
 //! path of the image but through [`sys::rooted`], which cannot leave the image's root.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
 use sys::mount::{self, Attributes};
@@ -91,6 +92,9 @@ impl Child<'_> {
             Step::Scratch { directory } => scratch(directory),
             Step::Layers(trees) => self.layers(trees),
             Step::EtcFiles(files) => etc_files(files),
+            Step::Links(links) => links.iter().try_for_each(|(name, to)| {
+                Ok(rustix::fs::symlinkat(to, open_directory(c"u")?, name)?)
+            }),
             Step::OverlayRoot { options } => {
                 mount::filesystem(c"overlay", c"r", Attributes::default(), options)?;
                 self.enter_root()
@@ -106,8 +110,8 @@ impl Child<'_> {
             Step::Bind { target, tree, recursive, attributes } => {
                 self.bind(target, tree, *recursive, *attributes)
             }
-            Step::OverlayMount { target, tree, index, options } => {
-                self.overlay_mount(target, tree, *index, options)
+            Step::OverlayMount { target, tree, index, options, files } => {
+                self.overlay_mount(target, tree, *index, options, files)
             }
             Step::Cgroups { legacy, unified } => self.cgroups(legacy, *unified),
             Step::Devices(names) => self.devices(names),
@@ -271,6 +275,7 @@ impl Child<'_> {
         tree: &Tree,
         index: usize,
         options: &CStr,
+        files: &[EtcFile],
     ) -> io::Result<()> {
         let tree = self.tree(tree, false)?;
         let target = self.target_directory(target)?;
@@ -279,6 +284,7 @@ impl Child<'_> {
         for (name, mode) in [("h", 0o755), ("u", 0o755), ("w", 0o700), ("m", 0o755)] {
             directory(&cstring(format!("{name}{index}"))?, mode)?;
         }
+        write_files(&cstring(format!("u{index}"))?, files)?;
         mount::attach_at(tree.as_fd(), &lower)?;
         let merged = cstring(format!("m{index}"))?;
         mount::filesystem(c"overlay", &merged, Attributes::default(), options)?;
@@ -350,6 +356,9 @@ impl Child<'_> {
     fn protect(&self, root: &str, paths: &Protected, empty: &CStr) -> io::Result<()> {
         let read_only = Attributes { read_only: true, ..Attributes::default() };
         self.at(root, || {
+            if !paths.is_empty() && !is_the_kernels(root)? {
+                return Err(rustix::io::Errno::XDEV.into());
+            }
             for path in &paths.readonly {
                 mount::bind(path, path)?;
                 mount::set_attributes_at(path, read_only)?;
@@ -455,6 +464,16 @@ impl Child<'_> {
     }
 }
 
+/// Whether the current directory is what was mounted on `root`, not what a link of the image, or
+/// a volume, has put in its place: paths below it would be those of somebody else.
+fn is_the_kernels(root: &str) -> io::Result<bool> {
+    // linux/magic.h.
+    const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+    const SYSFS_MAGIC: u64 = 0x6265_6572;
+    let magic = if root == "/proc" { PROC_SUPER_MAGIC } else { SYSFS_MAGIC };
+    Ok(rustix::fs::statfs(c".")?.f_type as u64 == magic)
+}
+
 fn scratch(path: &CStr) -> io::Result<()> {
     mount::filesystem(c"tmpfs", path, Attributes::default(), c"mode=0755")?;
     rustix::process::chdir(path)?;
@@ -482,7 +501,14 @@ fn etc_files(files: &[EtcFile]) -> io::Result<()> {
         Some(_) => return Ok(()),
         None => directory(c"u/etc", 0o755)?,
     }
-    let etc = open_directory(c"u/etc")?;
+    write_files(c"u/etc", files)
+}
+
+fn write_files(directory: &CStr, files: &[EtcFile]) -> io::Result<()> {
+    if files.is_empty() {
+        return Ok(());
+    }
+    let etc = open_directory(directory)?;
     for file in files {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(file.mode);
@@ -510,8 +536,12 @@ fn uppermost_etc() -> io::Result<Option<rustix::fs::Stat>> {
     Ok(None)
 }
 
-/// Links that every program may expect (runtime-spec 1.2, runtime-linux.md, "Dev symbolic links").
+/// Links that every program may expect (runtime-spec 1.2, runtime-linux.md, "Dev symbolic links"),
+/// and places of mounts that always follow: far cheaper here than where each is found missing.
 fn device_links() -> io::Result<()> {
+    for name in [c"pts", c"shm", c"mqueue"] {
+        directory(name, 0o755)?;
+    }
     for (target, name) in [
         (c"/proc/self/fd", c"fd"),
         (c"/proc/self/fd/0", c"stdin"),
@@ -527,16 +557,13 @@ fn device_links() -> io::Result<()> {
 /// Not through a magic link, and not outside of the root: a working directory such as
 /// `/proc/self/fd/7` would otherwise lead to whatever that is (CVE-2024-21626).
 fn working_directory(path: &CStr) -> io::Result<()> {
-    let open = || {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::NO_MAGICLINKS;
-        rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), resolve)
-    };
-    let opened = match open() {
-        Err(rustix::io::Errno::NOENT) => {
-            let root = Root::open(std::path::Path::new("/"))?;
-            root.create_dir_all(path.to_string_lossy().as_ref(), DIRECTORY_MODE)?;
-            open()
+    // No magic link is followed there.
+    let root = Root::open(std::path::Path::new("/"))?;
+    let path = std::path::Path::new(OsStr::from_bytes(path.to_bytes()));
+    let opened = match root.open_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            root.create_dir_all(path, DIRECTORY_MODE)?;
+            root.open_dir(path)
         }
         other => other,
     };
@@ -560,6 +587,9 @@ fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
 
 /// execvpe(3), but for its shell: what has no format is not executed.
 fn execute(args: &Strings, env: &Strings, path: &[CString]) -> io::Error {
+    if let Some(signal) = sys::signals::pending_end() {
+        process::exit_now(128 + signal as u8);
+    }
     sys::signals::reset();
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let mut denied = None;

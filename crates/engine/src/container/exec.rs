@@ -81,10 +81,16 @@ fn door(record: &Record) -> Result<(Door, &Plan)> {
 /// So that the machine's limits hold for it. Where this user may not, it runs beside them: then
 /// nothing is limited either, since limits need the same right.
 fn join(group: &Path, plan: &Plan) {
+    // The record has also those that might have been made.
+    if !group.exists() {
+        return;
+    }
     let managed = plan.boot.as_ref().is_some_and(|boot| boot.control_groups);
     let is_unified = group.join("cgroup.controllers").exists();
     let group = if managed && is_unified { group.join(GROUP) } else { group.to_owned() };
-    let _ = std::fs::create_dir(&group);
+    if managed && is_unified {
+        let _ = std::fs::create_dir(&group);
+    }
     let _ = std::fs::write(group.join("cgroup.procs"), "0");
 }
 

@@ -114,7 +114,6 @@ fn hint(step: &Step, error: &io::Error) -> Option<&'static str> {
         ),
         (Step::OverlayRoot { .. }, ELOOP) => Some("the image lies on an overlay itself"),
         (Step::WorkingDirectory(_), ELOOP | ENOENT) => Some("it leads out of the image's root"),
-        (Step::WorkingDirectory(_), ENOTDIR) => Some("it is not a directory"),
         (Step::Rlimit { .. }, EPERM) => Some("the launcher's own hard limit is lower"),
         (Step::Filesystem { fstype, .. }, EPERM) if fstype.as_bytes() == b"proc" => Some(
             "the launcher's own /proc is partly hidden, and then the kernel shows no other; \
@@ -123,6 +122,7 @@ fn hint(step: &Step, error: &io::Error) -> Option<&'static str> {
         (Step::Scratch { .. }, EPERM | EACCES) => {
             Some("this host forbids mounts to ordinary users even in their own namespaces")
         }
+        (Step::Protect { .. }, EXDEV) => Some("a mount, or a link of the image, is in its place"),
         (Step::User { .. }, EINVAL) => Some("the machine's id range does not have that id"),
         _ => None,
     }
@@ -142,6 +142,7 @@ mod errno {
     pub(super) const EPERM: i32 = Errno::PERM.raw_os_error();
     pub(super) const ENOENT: i32 = Errno::NOENT.raw_os_error();
     pub(super) const EACCES: i32 = Errno::ACCESS.raw_os_error();
+    pub(super) const EXDEV: i32 = Errno::XDEV.raw_os_error();
     pub(super) const ENOTDIR: i32 = Errno::NOTDIR.raw_os_error();
     pub(super) const ENOEXEC: i32 = Errno::NOEXEC.raw_os_error();
     pub(super) const ENODEV: i32 = Errno::NODEV.raw_os_error();

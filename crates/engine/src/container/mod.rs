@@ -54,7 +54,7 @@ impl Engine for Container {
     ) -> Result<Box<dyn Created>> {
         run.reap();
         let claim = run.claim(&plan.name, &plan.id, plan.keep)?;
-        let groups = limit(plan)?;
+        let groups = limit(plan, &claim)?;
         let emulates = manages(plan) && groups.unified().is_none();
         let initial = userns::is_initial();
         let means = Means {
@@ -68,10 +68,11 @@ impl Engine for Container {
         let (ours, theirs) = socket::pair().context("cannot make a socket for the machine")?;
         let cgroup = groups.unified().map(open_directory).transpose()?;
         let notify = notify_socket(plan)?;
-        let (steps_ref, ours_ref) = (&steps, &ours);
+        let (steps_ref, ours_ref, claim_ref) = (&steps, &ours, &claim);
         let notify_ref = notify.as_ref().map(AsFd::as_fd);
         let child = sys::process::spawn(namespaces, cgroup.as_ref().map(AsFd::as_fd), move || {
             ours_ref.close_copy();
+            claim_ref.close_copy();
             let inherited =
                 child::Inherited { launcher: Some(theirs), streams, notify: notify_ref };
             child::run(steps_ref, inherited)
@@ -120,7 +121,7 @@ impl Engine for Container {
     }
 }
 
-fn limit(plan: &Plan) -> Result<Groups> {
+fn limit(plan: &Plan, claim: &Claim) -> Result<Groups> {
     let managed = manages(plan);
     if !plan.limits.any() && !managed {
         return Ok(Groups::default());
@@ -131,6 +132,7 @@ fn limit(plan: &Plan) -> Result<Groups> {
         pids: plan.limits.pids,
     };
     let layout = Layout::read().context("cannot read this process's control groups")?;
+    claim.foresee(&layout.directories(&plan.id))?;
     match layout.create(&plan.id, &limits, managed) {
         // What can be done without is: limits cannot.
         Err(Refusal::NotDelegated(_) | Refusal::NoController(_)) if !plan.limits.any() => {

@@ -1,7 +1,7 @@
 //! Plan to steps: everything that can be decided, allocated or refused is, before
 //! there is a process that could be left half-made.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -93,6 +93,9 @@ fn moves(plan: &Plan) -> bool {
     plan.limits.any() || plan.boot.as_ref().is_some_and(|boot| boot.control_groups)
 }
 
+/// An empty directory in the scratch.
+const EMPTY: &CStr = c"e";
+
 struct Builder<'a> {
     plan: &'a Plan,
     means: &'a Means<'a>,
@@ -139,23 +142,30 @@ impl Builder<'_> {
                 let tree = self.tree(path, false)?;
                 self.steps.push(Step::DirectoryRoot(tree));
             }
-            Root::Overlay { layers, .. } => {
-                if layers.is_empty() {
-                    bail!("the image has no layers");
-                }
-                let trees =
+            Root::Overlay { layers, links, .. } => {
+                let mut trees =
                     layers.iter().rev().map(|l| self.tree(l, false)).collect::<Result<Vec<_>>>()?;
+                if trees.is_empty() {
+                    trees.push(Tree::Path(EMPTY.into()));
+                }
                 let lower: Vec<String> = (0..trees.len()).map(|n| format!("l{n}")).collect();
                 let options = self.overlay_options(&lower.join(":"), "u", "w")?;
                 self.steps.push(Step::Layers(trees));
-                self.etc_files()?;
+                self.steps.extend(self.etc_files()?.map(Step::EtcFiles));
+                if !links.is_empty() {
+                    let pair = |(name, to): &(String, String)| {
+                        Ok((cstring(name, "a file name")?, cstring(to, "a path")?))
+                    };
+                    let links = links.iter().map(pair).collect::<Result<Vec<_>>>()?;
+                    self.steps.push(Step::Links(links));
+                }
                 self.steps.push(Step::OverlayRoot { options });
             }
         }
         Ok(())
     }
 
-    fn etc_files(&mut self) -> Result<()> {
+    fn etc_files(&self) -> Result<Option<Vec<EtcFile>>> {
         let files = self
             .plan
             .files
@@ -168,8 +178,7 @@ impl Builder<'_> {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
-        self.steps.push(Step::EtcFiles(files));
-        Ok(())
+        Ok((!files.is_empty()).then_some(files))
     }
 
     /// In a user namespace overlayfs keeps its own attributes under `user.` (Linux 5.11,
@@ -210,7 +219,9 @@ impl Builder<'_> {
                 let index = self.steps.len();
                 let [lower, upper, work] = ["h", "u", "w"].map(|name| format!("{name}{index}"));
                 let options = self.overlay_options(&lower, &upper, &work)?;
-                self.steps.push(Step::OverlayMount { target, tree, index, options });
+                let files = if target == "/etc" { self.etc_files()? } else { None };
+                let files = files.unwrap_or_default();
+                self.steps.push(Step::OverlayMount { target, tree, index, options, files });
             }
             MountKind::Cgroup { managed: true } => self.steps.push(Step::Filesystem {
                 target,

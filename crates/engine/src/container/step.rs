@@ -36,6 +36,12 @@ pub(super) struct Protected {
     pub(super) hidden_directories: Vec<CString>,
 }
 
+impl Protected {
+    pub(super) fn is_empty(&self) -> bool {
+        [&self.readonly, &self.hidden_files, &self.hidden_directories].iter().all(|l| l.is_empty())
+    }
+}
+
 /// Something in `/run` that the launcher supplies.
 #[derive(Debug)]
 pub(super) enum Runtime {
@@ -66,6 +72,8 @@ pub(super) enum Step {
     /// The lower layers as `l0`, `l1`, … (highest first) in the scratch.
     Layers(Vec<Tree>),
     EtcFiles(Vec<EtcFile>),
+    /// Names in the root, and where they lead.
+    Links(Vec<(CString, CString)>),
     /// The root at `r` in the scratch.
     OverlayRoot {
         options: CString,
@@ -89,6 +97,8 @@ pub(super) enum Step {
         tree: Tree,
         index: usize,
         options: CString,
+        /// For `/etc`, as above.
+        files: Vec<EtcFile>,
     },
     /// The machine's own view of its control groups.
     Cgroups {
@@ -166,6 +176,7 @@ impl Step {
             Self::Scratch { directory } => format!("mount a tmpfs on {}", text(directory)),
             Self::Layers(_) => "place the image's layers".into(),
             Self::EtcFiles(_) => "write hosts, hostname, resolv.conf and machine-id".into(),
+            Self::Links(_) => "make links in the root".into(),
             Self::OverlayRoot { .. } => "mount the root overlay".into(),
             Self::DirectoryRoot(_) => "mount the root directory".into(),
             Self::Filesystem { target, fstype, .. } => {

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use distro::catalog::{Extra, Family, Release};
 
 use super::super::Options;
+use super::apt_conf;
 use super::configuration::Configuration;
 use super::keyring::Keyring;
 use super::sources_list::{self, SignedBy, Source};
@@ -68,7 +69,9 @@ impl Host {
                 _ => {}
             }
         }
+        let valid_until = valid_until(root);
         for source in &mut sources {
+            source.check_valid_until = source.check_valid_until.or(valid_until);
             source.uris = source.uris.iter().flat_map(|uri| expand(root, uri)).collect();
         }
         let directories = KEYRING_DIRECTORIES.into_iter();
@@ -298,6 +301,15 @@ fn is_keyring(path: &Path, family: &Family) -> bool {
 }
 
 /// The files of a directory, sorted.
+/// Whether apt itself refuses an expired Release, where it was told.
+fn valid_until(root: &Path) -> Option<bool> {
+    let parts = files_of(&root.join("etc/apt/apt.conf.d")).into_iter();
+    // apt.conf(5): other names are passed over, and the main file comes last.
+    let parts = parts.filter(|path| path.extension().is_none_or(|e| e == "conf"));
+    let texts = parts.chain([root.join("etc/apt/apt.conf")]).map(std::fs::read_to_string);
+    texts.flatten().filter_map(|text| apt_conf::check_valid_until(&text)).next_back()
+}
+
 fn files_of(directory: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
@@ -465,12 +477,16 @@ mod tests {
         put("etc/apt/sources.list.d/a.sources", DEBIAN);
         put("etc/apt/sources.list.d/b.sources", "not deb822");
         put("etc/apt/sources.list.d/c.save", "deb http://old.example.org/debian bookworm main");
+        put("etc/apt/apt.conf.d/10no", "Acquire::Check-Valid-Until \"true\";");
+        put("etc/apt/apt.conf.d/20no.conf", "Acquire { Check-Valid-Until \"false\"; };");
+        put("etc/apt/apt.conf.d/30yes.dpkg-old", "Acquire::Check-Valid-Until \"true\";");
         put("usr/share/keyrings/debian-archive-keyring.gpg", "");
         put("usr/share/keyrings/debian-archive-keyring.txt", "");
         put("usr/share/keyrings/other.gpg", "");
         let (family, _) = Catalog::builtin().find_with_family("debian-12").unwrap();
         let host = Host::read(root.path(), family);
         assert_eq!(host.sources.len(), 3);
+        assert!(host.sources.iter().all(|s| s.check_valid_until == Some(false)));
         assert_eq!(host.sources[0].uris, ["http://near.example.org/ubuntu/"]);
         assert_eq!(
             host.keyrings,

@@ -21,6 +21,7 @@ mod image;
 mod images;
 mod inspect;
 mod logs;
+mod man;
 mod mounts;
 mod options;
 mod progress;
@@ -59,8 +60,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    Run(run::Args),
-    Boot(boot::Args),
+    Run(Box<run::Args>),
+    Boot(Box<boot::Args>),
     Exec(exec::Args),
     Shell(exec::Shell),
     Ps(ps::Args),
@@ -78,6 +79,8 @@ enum Verb {
     System(system::Verb),
     Doctor(doctor::Args),
     Completion(completion::Args),
+    #[command(hide = true)]
+    Man(man::Args),
     Version(version::Args),
 }
 
@@ -134,6 +137,7 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::System(verb) => system::run(verb, &here),
         Verb::Doctor(args) => doctor::run(args, &here),
         Verb::Completion(args) => completion::run(args),
+        Verb::Man(args) => man::run(args),
         Verb::Version(args) => version::run(args),
     }
 }

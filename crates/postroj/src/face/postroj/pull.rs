@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use bakery::source::Options;
 use harness::{Pull, Status};
+use spec::reference::Reference;
 
 use super::progress::Progress;
 use super::{Here, reference};
@@ -36,6 +37,11 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
     let reference = reference::parse(&args.image)?;
+    if reference == Reference::Host {
+        bail!(
+            "host is the running system: there is nothing to pull, `postroj run host` uses it as it is"
+        );
+    }
     let (store, run) = here.store_for_change()?;
     let options = Options {
         mirror: args.mirror.clone(),

@@ -24,7 +24,7 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
 /// `1.5` processors, in thousandths.
 pub(super) fn milli_cpus(text: &str) -> Result<u64, String> {
     match text.parse::<f64>() {
-        Ok(number) if number >= 0.001 && number < 1e6 => Ok((number * 1000.0).round() as u64),
+        Ok(number) if (0.001..1e6).contains(&number) => Ok((number * 1000.0).round() as u64),
         _ => Err(format!("{text:?} is no number of processors, such as 0.5 or 2")),
     }
 }
