@@ -318,14 +318,17 @@ fn reap_file(path: &Path) -> bool {
         return false;
     }
     // Locked until `file` is dropped: what is left is ended by one process only.
-    if record.exited.is_some() {
+    let keeps = record.plan.as_ref().is_some_and(|plan| plan.keep);
+    if record.exited.is_some() && keeps {
+        // It ended in good order; its monitor may have been killed right after it.
+        record.cgroups.iter().filter(|p| p.exists()).for_each(|path| sys::cgroups::remove(path));
         return false;
     }
     if let Some((pid, start)) = record.pid {
         end(pid, start);
     }
     record.cgroups.iter().for_each(|path| sys::cgroups::remove(path));
-    if record.plan.is_some_and(|plan| plan.keep) {
+    if keeps {
         let exited = Note::Exited(Exited { code: KILLED, at: now() });
         let line = exited.line().unwrap_or_default();
         return file_append(path).and_then(|mut f| f.write_all(line.as_bytes())).is_ok();
