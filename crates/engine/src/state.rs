@@ -28,6 +28,8 @@ pub struct Claim {
     path: PathBuf,
     /// The record stays after the machine's end, until somebody removes it.
     keep: bool,
+    /// Its output, where that is written down.
+    log: PathBuf,
 }
 
 impl RunDirectory {
@@ -90,7 +92,7 @@ impl RunDirectory {
                 .context("cannot record the machine")?;
             let (cwd, flags) = (rustix::fs::CWD, RenameFlags::NOREPLACE);
             match rustix::fs::renameat_with(cwd, &unnamed, cwd, &named, flags) {
-                Ok(()) => return Ok(Claim { file, path: named, keep }),
+                Ok(()) => return Ok(Claim { file, path: named, keep, log: self.log_path(id) }),
                 Err(rustix::io::Errno::NOENT) => {}
                 Err(rustix::io::Errno::EXIST) => {
                     std::fs::remove_file(&unnamed).context("cannot record the machine")?;
@@ -258,6 +260,7 @@ impl Drop for Claim {
         if self.keep {
             return;
         }
+        let _ = std::fs::remove_file(&self.log);
         // A file that stays is unlocked, and is taken for a killed monitor's.
         let _ = std::fs::remove_file(&self.path);
     }
@@ -332,6 +335,9 @@ fn reap_file(path: &Path) -> bool {
         let exited = Note::Exited(Exited { code: KILLED, at: now() });
         let line = exited.line().unwrap_or_default();
         return file_append(path).and_then(|mut f| f.write_all(line.as_bytes())).is_ok();
+    }
+    if let (false, Some(run)) = (record.id().is_empty(), path.parent().and_then(Path::parent)) {
+        let _ = std::fs::remove_file(run.join("logs").join(record.id()));
     }
     std::fs::remove_file(path).is_ok()
 }
