@@ -75,6 +75,9 @@ pub struct Streams {
 
 /// A machine whose process waits to be started.
 pub trait Created {
+    /// What the user should know of how the plan is carried out here, on one line.
+    fn remark(&self) -> Option<&'static str>;
+
     /// Lets the process start.
     ///
     /// # Errors

@@ -22,6 +22,8 @@ pub struct Launch<'a> {
     pub streams: Streams,
     /// The launcher's standard input goes to the machine's terminal.
     pub interactive: bool,
+    /// Hears what the user should know of how it is run.
+    pub remark: &'a mut dyn FnMut(&str),
     /// Told once the machine exists, before its command starts.
     pub created: &'a mut dyn FnMut() -> Result<()>,
     /// Told once the command is executed; only for a machine in the background.
@@ -35,10 +37,13 @@ pub struct Launch<'a> {
 /// # Errors
 /// [`engine::NotStarted`] where the command was never executed, else what postroj itself failed at.
 pub fn launch(launch: Launch<'_>) -> Result<Ended> {
-    let Launch { plan, run, about, streams, interactive, created, started, up } = launch;
+    let Launch { plan, run, about, streams, interactive, remark, created, started, up } = launch;
     let signals = attend::signals(plan.process.terminal)?;
     let waiting = ENGINES[0].create(plan, run, streams)?;
     run.note(&plan.name, &Note::About(about))?;
+    if let Some(text) = waiting.remark() {
+        remark(text);
+    }
     created()?;
     let machine = waiting.start()?;
     if about.detached {

@@ -197,7 +197,16 @@ struct Waiting {
     trees: Vec<OwnedFd>,
 }
 
+/// For a system that would manage control groups, where it has none.
+const EMULATED: &str = "no control group is delegated to you, so the system's own are emulated: no limits, no \
+     accounting, and a forking daemon's processes are not followed (`systemd-run --user --scope \
+     -p Delegate=yes` gives you real ones)";
+
 impl Created for Waiting {
+    fn remark(&self) -> Option<&'static str> {
+        self.machine.emulates.then_some(EMULATED)
+    }
+
     fn start(self: Box<Self>) -> Result<Box<dyn Machine>> {
         let Self { mut machine, trees } = *self;
         let descriptors: Vec<BorrowedFd<'_>> = trees.iter().map(AsFd::as_fd).collect();

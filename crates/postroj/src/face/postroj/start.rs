@@ -68,6 +68,7 @@ pub(super) fn start(
         about: &about,
         streams,
         interactive: interactive && !is_monitor,
+        remark: &mut |text| eprintln!("postroj: note: {text}"),
         created: &mut || {
             if let Some(path) = &options.cidfile {
                 write_cidfile(path, &plan.id)?;
