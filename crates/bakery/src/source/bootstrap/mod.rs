@@ -48,7 +48,7 @@ use self::resolver::Chosen;
 use self::suite::Suite;
 use self::universe::Universe;
 use self::unpacking::Planned;
-use super::{Context, Draft, ImageSource, Pulled};
+use super::{Content, Context, Draft, ImageSource, Pulled};
 
 /// The source of the catalog's labels.
 pub(crate) struct Source;
@@ -170,8 +170,7 @@ impl Making<'_> {
         furniture::furnish(root, self.family, self.release, &archives)?;
         furniture::mark_automatic(root, automatic, self.architecture)?;
         Ok(Pulled::Draft(Box::new(Draft {
-            recipe: recipe::recipe(&packages),
-            layer,
+            content: Content::Root(layer, recipe::recipe(&packages)),
             config: Config {
                 env: vec![
                     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into(),
