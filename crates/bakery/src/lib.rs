@@ -4,4 +4,6 @@
 pub mod source;
 
 mod compression;
+mod configuration;
 mod digest;
+mod names;

@@ -48,7 +48,7 @@ pub enum Status {
 pub fn pull(pull: &Pull<'_>) -> Result<(Image, Status)> {
     let Pull { reference, store, run, options, tell } = pull;
     let Some(source) = source::find(reference) else {
-        bail!("{reference} is a registry's image, and registries cannot be pulled from yet");
+        bail!("{reference} is nothing that can be pulled");
     };
     let name = reference.to_string();
     let mut waiting = || tell.tell(Event::Phase { name: "waiting for another pull".into() });

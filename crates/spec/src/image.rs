@@ -55,7 +55,7 @@ pub struct Config {
 }
 
 /// Docker writes `null` for an empty list.
-fn null_is_empty<'de, D, T>(from: D) -> Result<T, D::Error>
+pub(crate) fn null_is_empty<'de, D, T>(from: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: Default + Deserialize<'de>,

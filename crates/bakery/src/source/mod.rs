@@ -9,8 +9,11 @@ use spec::recipe::Recipe;
 use spec::reference::Reference;
 use store::{NewLayer, Store};
 
+mod assembly;
 pub mod bootstrap;
 mod directory;
+pub mod layout;
+pub mod registry;
 mod tar;
 
 /// What a pull may use.
@@ -95,7 +98,8 @@ pub trait ImageSource: Sync {
 }
 
 /// Every source there is.
-pub const SOURCES: &[&dyn ImageSource] = &[&bootstrap::Source, &tar::Source, &directory::Source];
+pub const SOURCES: &[&dyn ImageSource] =
+    &[&bootstrap::Source, &tar::Source, &directory::Source, &layout::Source, &registry::Source];
 
 /// The source that serves a reference.
 pub fn find(reference: &Reference) -> Option<&'static dyn ImageSource> {

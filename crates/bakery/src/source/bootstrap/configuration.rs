@@ -1,10 +1,12 @@
 //! The `[bootstrap.FAMILY]` tables of postroj's configuration.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
+
+use crate::configuration::{self, Document};
 
 /// What was configured for one family of distributions.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -21,7 +23,7 @@ pub(crate) struct Configuration {
 }
 
 #[derive(Deserialize)]
-struct Document {
+struct Tables {
     #[serde(default)]
     bootstrap: BTreeMap<String, Configuration>,
 }
@@ -31,7 +33,7 @@ struct Document {
 /// # Errors
 /// It is no TOML, or a key is unknown.
 fn parse(text: &str, family: &str) -> Result<Configuration> {
-    let mut document: Document = toml::from_str(text)?;
+    let mut document: Tables = toml::from_str(text)?;
     Ok(document.bootstrap.remove(family).unwrap_or_default())
 }
 
@@ -41,16 +43,11 @@ impl Configuration {
     /// # Errors
     /// One cannot be read or understood.
     pub(crate) fn read(family: &str) -> Result<Self> {
-        let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
-        let user =
-            std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
-        let directories = user.or(home).into_iter().chain([PathBuf::from("/etc")]);
         let mut merged = Self::default();
-        for directory in directories {
-            let path = directory.join("postroj/config.toml");
-            if let Some(next) = read_file(&path, family)? {
-                merged = merged.or(next);
-            }
+        for Document { path, text } in configuration::documents()? {
+            let next = parse(&text, family)
+                .with_context(|| format!("reading configuration {}", path.display()))?;
+            merged = merged.or(next);
         }
         Ok(merged)
     }
@@ -66,21 +63,10 @@ impl Configuration {
     }
 }
 
-fn read_file(path: &Path, family: &str) -> Result<Option<Configuration>> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => {
-            let parsed = parse(&text, family);
-            Ok(Some(parsed.with_context(|| format!("reading configuration {}", path.display()))?))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => {
-            Err(error).with_context(|| format!("reading configuration {}", path.display()))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

@@ -243,7 +243,7 @@ fn subkey_problem(
     // RFC 9580 section 5.2.1.9: a subkey that signs certifies in turn that it belongs there.
     let back = binding.embedded_signature();
     if !binding.key_flags().sign()
-        || !back.is_some_and(|s| s.verify_primary_key_binding(&subkey.key, primary).is_ok())
+        || back.is_none_or(|s| s.verify_primary_key_binding(&subkey.key, primary).is_err())
     {
         return Some("is not for signing");
     }
@@ -254,7 +254,7 @@ fn newest<'a>(signatures: impl Iterator<Item = &'a Signature>) -> Option<&'a Sig
     signatures.max_by_key(|s| s.created().map_or(0, |at| at.as_secs()))
 }
 
-fn expired(certification: &Signature, key: &(impl KeyDetails + VerifyingKey), now: u64) -> bool {
+fn expired(certification: &Signature, key: &impl VerifyingKey, now: u64) -> bool {
     let lifetime = certification.key_expiration_time().map_or(0, |d| u64::from(d.as_secs()));
     lifetime != 0 && u64::from(key.created_at().as_secs()) + lifetime <= now
 }

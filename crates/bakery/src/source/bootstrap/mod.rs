@@ -18,7 +18,6 @@ pub mod deb822;
 mod fetch;
 mod furniture;
 pub mod keyring;
-mod names;
 mod overlap;
 pub mod packages;
 mod recipe;

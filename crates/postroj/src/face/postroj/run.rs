@@ -17,6 +17,7 @@ use spec::request::{MountRequest, NetworkRequest, Request, SeccompRequest, Ulimi
 use store::{Lease, Store};
 use sys::rooted::Root;
 
+use super::pull::PullPolicy;
 use super::{Here, mounts, quantity, reference};
 
 /// Run a command in an image
@@ -148,13 +149,6 @@ enum Userns {
     KeepId,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum PullPolicy {
-    Always,
-    Missing,
-    Never,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SecurityOption {
     NoNewPrivileges,
@@ -271,7 +265,8 @@ struct Ready {
 fn open_image(text: &str, policy: PullPolicy, here: &Here) -> Result<Ready> {
     let store = here.store()?;
     // A name as it was pulled needs no catalog and no grammar.
-    if policy != PullPolicy::Always
+    let asks = matches!(policy, PullPolicy::Always | PullPolicy::Newer);
+    if !asks
         && !text.contains('/')
         && let Some(ready) = from_store(&store, text)?
     {
@@ -285,7 +280,7 @@ fn open_image(text: &str, policy: PullPolicy, here: &Here) -> Result<Ready> {
     }
     let name = reference.to_string();
     // Whether a file has changed is only told by reading it.
-    let by_content = matches!(reference, Reference::Tar(_));
+    let by_content = matches!(reference, Reference::Tar(_) | Reference::Layout(_));
     if policy == PullPolicy::Missing
         && !by_content
         && let Some(ready) = from_store(&store, &name)?
@@ -293,7 +288,9 @@ fn open_image(text: &str, policy: PullPolicy, here: &Here) -> Result<Ready> {
         return Ok(ready);
     }
     if policy != PullPolicy::Never {
-        pull(&name, here)?;
+        // Of what is read from a file, only reading tells whether it is missing.
+        let policy = if asks { policy } else { PullPolicy::Always };
+        pull(&name, policy, here)?;
     }
     from_store(&store, &name)?.with_context(|| match policy {
         PullPolicy::Never => {
@@ -334,7 +331,7 @@ fn path_text(path: &std::path::Path) -> Result<String> {
 }
 
 /// In a process of its own: it needs another user namespace than the machine will.
-fn pull(name: &str, here: &Here) -> Result<()> {
+fn pull(name: &str, policy: PullPolicy, here: &Here) -> Result<()> {
     let mut command = Command::new("/proc/self/exe");
     for (option, value) in [("--store", &here.store), ("--runroot", &here.runroot)] {
         if let Some(value) = value {
@@ -342,7 +339,13 @@ fn pull(name: &str, here: &Here) -> Result<()> {
         }
     }
     // Standard output is the payload's: the puller's status goes where the progress goes.
-    command.args(["pull", "--quiet", "--", name]).stdin(Stdio::null()).stdout(Stdio::null());
+    let policy = ["--policy", policy.word()];
+    command
+        .args(["pull", "--quiet"])
+        .args(policy)
+        .args(["--", name])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     let status = command.status().context("cannot start the pull")?;
     match status.code() {
         Some(0) => Ok(()),
