@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
+use serde::de::DeserializeOwned;
 
 /// A configuration file and its text.
 pub(crate) struct Document {
@@ -10,6 +11,24 @@ pub(crate) struct Document {
     pub(crate) path: PathBuf,
     /// What it says.
     pub(crate) text: String,
+}
+
+impl Document {
+    /// Reads the tables that `T` names; the others are left to whom they belong to.
+    ///
+    /// # Errors
+    /// It is no TOML, or a key is unknown: in one line, with its number.
+    pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T> {
+        toml::from_str(&self.text).map_err(|error| {
+            let before = error.span().map_or(0, |span| span.start).min(self.text.len());
+            let line = self.text.as_bytes()[..before].iter().filter(|&&b| b == b'\n').count() + 1;
+            anyhow!(
+                "reading configuration {}: line {line}: {}",
+                self.path.display(),
+                error.message()
+            )
+        })
+    }
 }
 
 /// The user's and the system's files, as far as there are any.

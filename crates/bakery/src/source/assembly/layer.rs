@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use sha2::{Digest as _, Sha256};
 use spec::event::{Event, Tell};
 use spec::oci::Descriptor;
@@ -74,9 +74,11 @@ impl Fetch<'_> {
             size: blob.size,
             what,
             fetch: self,
+            failure: None,
         };
         let mut start = [0; 6];
-        let known = fill(&mut arriving, &mut start)?;
+        // What fails here fails again below.
+        let known = fill(&mut arriving, &mut start).unwrap_or(0);
         let compression = Compression::of_content(&start[..known]);
         let rest = start[..known].chain(&mut arriving);
         // As tar pads its end, and what is beyond its end mark counts as well.
@@ -85,10 +87,15 @@ impl Fetch<'_> {
         let mut decoder = compression.decoder(rest)?;
         let decoded = sink.copy(&mut decoder, limit).map(drop);
         drop((decoder, sink));
+        if arriving.failure.is_none() {
+            let _ = io::copy(&mut arriving, &mut io::sink());
+        }
         if self.stop.load(Ordering::Relaxed) {
             return Err(Stopped.into());
         }
-        io::copy(&mut arriving, &mut io::sink())?;
+        if let Some(failure) = arriving.failure {
+            bail!(failure);
+        }
         ensure!(
             arriving.done == blob.size,
             "it has {} bytes and should have {}",
@@ -120,19 +127,26 @@ struct Arriving<'a> {
     size: u64,
     what: &'a str,
     fetch: &'a Fetch<'a>,
+    /// Why there will be no more.
+    failure: Option<String>,
 }
 
 impl Read for Arriving<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.fetch.stop.load(Ordering::Relaxed) {
-            return Err(io::Error::other(Stopped));
-        }
-        let count = self.inner.read(buffer)?;
+        let stopped = self.fetch.stop.load(Ordering::Relaxed);
+        let read = if stopped { Err(io::Error::other(Stopped)) } else { self.inner.read(buffer) };
+        let count = match read {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+            Err(error) => return Err(self.fail(error.to_string())),
+        };
         self.hasher.update(&buffer[..count]);
         self.done += count as u64;
         if self.done > self.size {
-            let text = format!("it is larger than the {} bytes that it should have", self.size);
-            return Err(io::Error::other(text));
+            let size = self.size;
+            return Err(
+                self.fail(format!("it is larger than the {size} bytes that it should have"))
+            );
         }
         if self.done - self.told >= NEWS {
             self.told = self.done;
@@ -140,6 +154,13 @@ impl Read for Arriving<'_> {
             self.fetch.tell.tell(Event::DownloadProgress { what, done: self.done });
         }
         Ok(count)
+    }
+}
+
+impl Arriving<'_> {
+    fn fail(&mut self, text: String) -> io::Error {
+        self.failure = Some(text.clone());
+        io::Error::other(text)
     }
 }
 

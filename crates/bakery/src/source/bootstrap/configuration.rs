@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde::Deserialize;
 
-use crate::configuration::{self, Document};
+use crate::configuration;
 
 /// What was configured for one family of distributions.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -28,15 +28,6 @@ struct Tables {
     bootstrap: BTreeMap<String, Configuration>,
 }
 
-/// Reads the text of a configuration file; tables of others are left to them.
-///
-/// # Errors
-/// It is no TOML, or a key is unknown.
-fn parse(text: &str, family: &str) -> Result<Configuration> {
-    let mut document: Tables = toml::from_str(text)?;
-    Ok(document.bootstrap.remove(family).unwrap_or_default())
-}
-
 impl Configuration {
     /// Reads the user's and the system's files, as far as there are any.
     ///
@@ -44,10 +35,9 @@ impl Configuration {
     /// One cannot be read or understood.
     pub(crate) fn read(family: &str) -> Result<Self> {
         let mut merged = Self::default();
-        for Document { path, text } in configuration::documents()? {
-            let next = parse(&text, family)
-                .with_context(|| format!("reading configuration {}", path.display()))?;
-            merged = merged.or(next);
+        for document in configuration::documents()? {
+            let mut tables: Tables = document.parse()?;
+            merged = merged.or(tables.bootstrap.remove(family).unwrap_or_default());
         }
         Ok(merged)
     }
@@ -68,6 +58,11 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+
+    fn parse(text: &str, family: &str) -> Result<Configuration, toml::de::Error> {
+        let mut tables: Tables = toml::from_str(text)?;
+        Ok(tables.bootstrap.remove(family).unwrap_or_default())
+    }
 
     #[test]
     fn tables_of_a_family() {

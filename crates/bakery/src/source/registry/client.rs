@@ -137,7 +137,7 @@ impl<'a> Client<'a> {
         wait: Option<Duration>,
     ) -> Result<(), Failure> {
         *attempt += 1;
-        if *attempt == ATTEMPTS {
+        if *attempt >= ATTEMPTS {
             return Err(Failure::Final(error));
         }
         self.tell.tell(Event::Warning { text: format!("{error:#}; trying again") });
@@ -257,12 +257,6 @@ impl<'a> Client<'a> {
                     && !response.headers().contains_key("docker-distribution-api-version")
             }
             Err(ureq::Error::Protocol(_)) => true,
-            Err(ureq::Error::Io(error)) => matches!(
-                error.kind(),
-                std::io::ErrorKind::UnexpectedEof
-                    | std::io::ErrorKind::ConnectionReset
-                    | std::io::ErrorKind::InvalidData
-            ),
             Err(_) => false,
         };
         if !is_encrypted {

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde::Deserialize;
 use spec::reference::DEFAULT_REGISTRY;
 
-use crate::configuration::{self, Document};
+use crate::configuration;
 
 /// What was configured for registries.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -56,10 +56,8 @@ impl Settings {
     /// One cannot be read or understood.
     pub fn read() -> Result<Self> {
         let mut merged = Self::default();
-        for Document { path, text } in configuration::documents()? {
-            let tables: Tables = toml::from_str(&text)
-                .with_context(|| format!("reading configuration {}", path.display()))?;
-            merged = merged.or(tables.registry);
+        for document in configuration::documents()? {
+            merged = merged.or(document.parse::<Tables>()?.registry);
         }
         Ok(merged)
     }

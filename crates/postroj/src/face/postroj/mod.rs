@@ -17,6 +17,7 @@ mod completion;
 mod doctor;
 mod images;
 mod inspect;
+mod login;
 mod mounts;
 mod progress;
 mod pull;
@@ -57,6 +58,8 @@ enum Verb {
     Rmi(rmi::Args),
     Tag(tag::Args),
     Inspect(inspect::Args),
+    Login(login::Args),
+    Logout(login::LogoutArgs),
     #[command(subcommand)]
     System(system::Verb),
     Doctor(doctor::Args),
@@ -105,6 +108,8 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Rmi(args) => rmi::run(args, &here),
         Verb::Tag(args) => tag::run(args, &here),
         Verb::Inspect(args) => inspect::run(args, &here),
+        Verb::Login(args) => login::run(args),
+        Verb::Logout(args) => login::logout(args),
         Verb::System(verb) => system::run(verb, &here),
         Verb::Doctor(args) => doctor::run(args, &here),
         Verb::Completion(args) => completion::run(args),
