@@ -72,6 +72,8 @@ pub(crate) fn small(place: &Place, tag: &str, mark: &str) -> String {
 
 pub(crate) fn skopeo(args: &[&str]) -> Command {
     let mut command = Command::new("skopeo");
+    // Without a runtime directory skopeo looks into root's.
+    command.env("XDG_RUNTIME_DIR", fixture::home().join("run"));
     command.arg("--insecure-policy").args(args);
     command
 }
