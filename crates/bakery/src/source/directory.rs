@@ -50,7 +50,8 @@ fn copy(path: &Path, layer: &NewLayer, context: &Context<'_>) -> Result<()> {
     let root = Root::open(path)?;
     // A store below the directory would be copied into itself.
     let store = Root::open(context.store.path())?.metadata("/")?;
-    let options = pack::Options { without: vec![(store.st_dev, store.st_ino)] };
+    let without = vec![(store.st_dev, store.st_ino)];
+    let options = pack::Options { without, ..pack::Options::default() };
     let (reader, writer) = io::pipe()?;
     std::thread::scope(|scope| {
         let packer =

@@ -11,6 +11,7 @@ mod http;
 mod images;
 mod killed;
 mod listing;
+mod outgoing;
 mod place;
 mod pulling;
 mod server;

@@ -78,6 +78,13 @@ pub(super) fn find<'a>(place: &'a dyn Place, name: Option<&str>) -> Result<(Foun
     Ok((found, docker))
 }
 
+/// The names of all images.
+pub(super) fn names(place: &dyn Place) -> Result<Vec<String>> {
+    let bytes = read(place, "manifest.json", MAX_MANIFEST)?;
+    let items: Vec<Item> = serde_json::from_slice(&bytes).context("reading manifest.json")?;
+    Ok(items.into_iter().flat_map(|item| item.repo_tags.unwrap_or_default()).collect())
+}
+
 fn choose(items: Vec<Item>, name: Option<&str>) -> Result<Item> {
     let tags: Vec<String> =
         items.iter().flat_map(|i| i.repo_tags.clone().unwrap_or_default()).collect();

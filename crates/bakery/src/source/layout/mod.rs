@@ -179,6 +179,29 @@ fn named<'i>(
     }
 }
 
+/// The full names of the images in an archive or a layout, for whoever loads all of them: each
+/// with the reference that leads to it.
+///
+/// # Errors
+/// It cannot be read, or is no archive of images.
+pub fn names(layout: &LayoutReference, store: &Store) -> Result<Vec<(LayoutReference, String)>> {
+    let place: Box<dyn Place> = match layout.kind {
+        LayoutKind::Oci => Box::new(Directory(layout.path.clone())),
+        _ => Box::new(Archive::open(&layout.path, store)?),
+    };
+    let names: Vec<String> = match layout.kind {
+        LayoutKind::DockerArchive => docker::names(&*place)?,
+        _ => {
+            let bytes = read(&*place, "index.json", MAX_MANIFEST)?;
+            let index: Index = serde_json::from_slice(&bytes).context("reading index.json")?;
+            let full = |d: &Descriptor| d.annotations.get(NAMES[1]).cloned();
+            index.manifests.iter().filter_map(full).collect()
+        }
+    };
+    let one = |name: String| (LayoutReference { name: Some(name.clone()), ..layout.clone() }, name);
+    Ok(names.into_iter().map(one).collect())
+}
+
 /// What a path is: a layout or an archive of images, an archive of a root, or a root itself.
 ///
 /// # Errors
@@ -203,7 +226,7 @@ pub(super) fn digest_of(bytes: &[u8]) -> String {
 }
 
 /// A file without a name in the store, for what must be read in any order.
-pub(super) fn scratch(store: &Store) -> Result<File> {
+pub(crate) fn scratch(store: &Store) -> Result<File> {
     use rustix::fs::{CWD, Mode, OFlags, openat};
     let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
     let directory = store.path().join("tmp");

@@ -4,7 +4,7 @@ mod address;
 mod authorization;
 mod certificates;
 pub mod challenge;
-mod client;
+pub(crate) mod client;
 pub mod credentials;
 pub mod settings;
 mod transfer;

@@ -15,16 +15,19 @@ use super::Face;
 
 mod completion;
 mod doctor;
+mod history;
 mod images;
 mod inspect;
 mod login;
 mod mounts;
 mod progress;
 mod pull;
+mod push;
 mod quantity;
 mod reference;
 mod rmi;
 mod run;
+mod save;
 mod system;
 mod table;
 mod tag;
@@ -58,6 +61,11 @@ enum Verb {
     Rmi(rmi::Args),
     Tag(tag::Args),
     Inspect(inspect::Args),
+    History(history::Args),
+    Push(push::Args),
+    Save(save::Args),
+    Load(save::LoadArgs),
+    Import(save::ImportArgs),
     Login(login::Args),
     Logout(login::LogoutArgs),
     #[command(subcommand)]
@@ -108,6 +116,11 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Rmi(args) => rmi::run(args, &here),
         Verb::Tag(args) => tag::run(args, &here),
         Verb::Inspect(args) => inspect::run(args, &here),
+        Verb::History(args) => history::run(args, &here),
+        Verb::Push(args) => push::run(args, &here),
+        Verb::Save(args) => save::run(args, &here),
+        Verb::Load(args) => save::load(args, &here),
+        Verb::Import(args) => save::import(args, &here),
         Verb::Login(args) => login::run(args),
         Verb::Logout(args) => login::logout(args),
         Verb::System(verb) => system::run(verb, &here),
