@@ -12,7 +12,6 @@ use sys::rooted::Root;
 #[path = "../../crates/bakery/src/source/bootstrap"]
 pub mod bootstrap {
     pub mod ar;
-    mod compression;
     pub mod date;
     pub mod deb;
     pub mod deb822;
@@ -23,6 +22,15 @@ pub mod bootstrap {
     pub mod sources_list;
     pub mod version;
 }
+
+#[allow(dead_code)]
+#[path = "../../crates/bakery/src/compression.rs"]
+mod compression;
+
+/// The same for what registries ask for.
+#[allow(dead_code, missing_docs)]
+#[path = "../../crates/bakery/src/source/registry/challenge.rs"]
+pub mod challenge;
 
 /// A root to unpack into, in memory, whose surroundings must not change.
 pub struct Cage {

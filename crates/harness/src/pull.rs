@@ -1,6 +1,7 @@
 //! From a reference to an image in the store.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use bakery::source::{self, Content, Context, Draft, Layers, Options, Pulled};
@@ -109,17 +110,28 @@ fn of_layers(
     store: &Store,
 ) -> Result<Image> {
     let paths: Vec<_> = layers.ids.iter().map(|id| store.layer_path(id)).collect();
-    let mut facts = store.with_merged(&paths, |root| facts_of(root, name))?;
+    let (mut facts, size) = std::thread::scope(|scope| {
+        let flush = scope.spawn(|| store.flush_layers(&layers.ids));
+        let known = known_of(&paths, name, store);
+        flush.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        known
+    })?;
     // What has no program that is known has no architecture that can be seen.
     if facts.architecture.is_none() && !layers.architecture.is_empty() {
         facts.architecture = Some(layers.architecture);
     }
-    let mut size = 0;
-    for path in &paths {
-        size += size_of(&Root::open(path).with_context(|| format!("opening {}", path.display()))?)?;
-    }
     let created = layers.created.unwrap_or_else(now);
     Ok(Image { id: layers.image, layers: layers.ids, config, facts, origin, created, size })
+}
+
+/// The facts of the layers together, and the sum of their sizes.
+fn known_of(paths: &[PathBuf], name: &str, store: &Store) -> Result<(Facts, u64)> {
+    let facts = store.with_merged(paths, |root| facts_of(root, name))?;
+    let mut size = 0;
+    for path in paths {
+        size += size_of(&Root::open(path).with_context(|| format!("opening {}", path.display()))?)?;
+    }
+    Ok((facts, size))
 }
 
 fn facts_of(root: &Root, name: &str) -> Result<Facts> {

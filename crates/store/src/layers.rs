@@ -100,8 +100,12 @@ impl Store {
         Ok(true)
     }
 
-    /// Writes layers that were committed without a flush to the disk.
-    pub(crate) fn flush_layers(&self, ids: &[String]) -> Result<()> {
+    /// Writes layers that were committed without a flush to the disk. [`Store::record`] does it
+    /// too: this is for who has something else to do meanwhile.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn flush_layers(&self, ids: &[String]) -> Result<()> {
         let mut unflushed = Vec::new();
         for id in ids {
             if self.is_unflushed(id)?.is_some() {
