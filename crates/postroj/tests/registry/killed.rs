@@ -28,14 +28,21 @@ fn a_killed_pull_leaves_a_sound_store_and_goes_on() {
     push(&image(&place, "t", &all), &registry.image("big:t"));
     let proxy = Counting::before(&registry);
     let name = format!("localhost:{}/big:t", proxy.port);
-    let rounds = if is_root() { 40 } else { 25 };
+    let rounds = if is_root() { 30 } else { 20 };
     let mut random = 7u64;
     let (mut interrupted, mut resumed) = (0, 0);
     for round in 0..rounds {
         let mut pull = place.postroj(&["pull", "-q", &name]).spawn().unwrap();
         random =
             random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        std::thread::sleep(Duration::from_millis((random >> 33) % 250));
+        // After so many layers, however slow the machine is, and a moment more.
+        let (layers, more) = ((random >> 33) as usize % 8, (random >> 40) % 30);
+        let directory = place.path("store/layers");
+        let count = || std::fs::read_dir(&directory).map_or(0, Iterator::count);
+        while count() < layers && pull.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(more));
         pull.kill().unwrap();
         interrupted += u64::from(!pull.wait().unwrap().success());
         let there = place.path("store/layers");
