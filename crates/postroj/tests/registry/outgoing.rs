@@ -117,9 +117,7 @@ fn layers_go_out_as_they_came_in() {
 fn created(place: &Place, name: &str) -> String {
     let text = out(&mut place.postroj(&["inspect", name]));
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let seconds =
-        tool(Command::new("date").args(["-u", "+%s", "-d", json[0]["Created"].as_str().unwrap()]));
-    seconds
+    tool(Command::new("date").args(["-u", "+%s", "-d", json[0]["Created"].as_str().unwrap()]))
 }
 
 #[test]
