@@ -11,6 +11,9 @@ fn main() -> std::io::Result<()> {
     for (target, seeds) in [
         ("reference", references()),
         ("oci_config", oci_configs()),
+        ("manifest", manifests()),
+        ("image_config", image_configs()),
+        ("challenge", challenges()),
         ("os_release", os_releases()),
         ("passwd", databases()),
         ("deb822", deb822()),
@@ -55,6 +58,32 @@ fn oci_configs() -> Seeds {
         r#"{"User":"www:100","Env":["PATH=/bin","A="],"Entrypoint":["/x"],"Cmd":null,"WorkingDir":"/srv"}"#,
         r#"{"StopSignal":"SIGRTMIN+3","Labels":{"a":"b"},"ExposedPorts":{"80/tcp":{}},"Volumes":null}"#,
         r#"{"Labels":null,"Env":null,"Other":[1.5e300,true,"\u0000\ud83d\ude00"],"Healthcheck":{"Test":["NONE"]}}"#,
+    ])
+}
+
+fn manifests() -> Seeds {
+    let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{digest}","size":2}},"layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"{digest}","size":3,"annotations":null}}]}}"#
+    );
+    let index = format!(
+        r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"application/vnd.docker.distribution.manifest.v2+json","digest":"{digest}","size":3,"platform":{{"architecture":"arm","os":"linux","variant":"v7"}}}}]}}"#
+    );
+    texts(&[&manifest, &index, "linux/arm64/v8", r#"{"schemaVersion":1}"#])
+}
+
+fn image_configs() -> Seeds {
+    let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+    let config = format!(
+        r#"{{"created":"2024-02-29T23:59:59.5+01:00","architecture":"amd64","os":"linux","config":null,"rootfs":{{"type":"layers","diff_ids":["{digest}"]}},"history":[{{"created_by":"x","empty_layer":true}}]}}"#
+    );
+    texts(&[&config, "2025-08-09T09:16:30.123Z", "1970-01-01T00:00:00-05:00"])
+}
+
+fn challenges() -> Seeds {
+    texts(&[
+        r#"Bearer realm="https://a.example.org/token",service="r",scope="repository:a/b:pull,push""#,
+        r#"Basic realm="a \"b\"", Negotiate, Digest qop=auth"#,
     ])
 }
 

@@ -12,6 +12,9 @@ fuzz_target!(|text: &str| {
             let again = Reference::parse(&full, is_label);
             assert_eq!(again, Ok(Reference::Registry(reference)), "{full:?}");
         }
+        Ok(layout @ Reference::Layout(_)) => {
+            assert_eq!(Reference::parse(&layout.to_string(), is_label), Ok(layout));
+        }
         Ok(_) => {}
         Err(error) => assert!(error.to_string().len() < 64 << 10),
     }

@@ -28,6 +28,11 @@ pub mod bootstrap {
 #[path = "../../crates/bakery/src/compression.rs"]
 mod compression;
 
+/// The same for what registries ask for.
+#[allow(dead_code, missing_docs)]
+#[path = "../../crates/bakery/src/source/registry/challenge.rs"]
+pub mod challenge;
+
 /// A root to unpack into, in memory, whose surroundings must not change.
 pub struct Cage {
     dir: PathBuf,

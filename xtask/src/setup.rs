@@ -31,6 +31,13 @@ const FOR_TESTS: &[Package] = &[
     package("zstd", "zstd", "archives as others pack them"),
     package("e2fsprogs", "mkfs.ext4", "a store on a small disk that gets full"),
     package("strace", "strace", "what a launch asks the kernel for"),
+    package("docker-registry", "docker-registry", "a registry to pull from"),
+    package("skopeo", "skopeo", "images in registries and archives as others write them"),
+    package("umoci", "umoci", "images, and trees of them to compare with"),
+    package("apache2-utils", "htpasswd", "a registry with passwords"),
+    package("openssl", "openssl", "certificates and tokens of registries"),
+    package("curl", "curl", "manifests that no tool pushes"),
+    package("libcap2-bin", "setcap", "file capabilities in layers"),
 ];
 
 const PEERS: &[Package] = &[
@@ -40,7 +47,7 @@ const PEERS: &[Package] = &[
     package("podman", "podman", "benches/launch"),
     package("systemd-container", "systemd-nspawn", "benches/launch"),
     package("mmdebstrap", "mmdebstrap", "benches/bootstrap"),
-    package("systemd-container", "systemd-nspawn", "benches/launch and boot"),
+    package("buildah", "buildah", "benches/pull"),
 ];
 
 const FOR_FUZZING: &[Package] = &[package("g++", "c++", "libFuzzer is C++")];

@@ -1,5 +1,6 @@
 //! The compressions of archives and packages: gzip, xz, Zstandard, or none.
 
+use std::fmt;
 use std::io::{self, Read};
 
 /// A way to compress.
@@ -13,6 +14,17 @@ pub(crate) enum Compression {
     Xz,
     /// Zstandard, RFC 8878.
     Zstd,
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "no compression",
+            Self::Gzip => "gzip",
+            Self::Xz => "xz",
+            Self::Zstd => "zstd",
+        })
+    }
 }
 
 /// Memory that a decoder may need: bytes. `xz -9` takes 65 MiB.

@@ -44,6 +44,11 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
+/// The SHA-256 of some bytes in lower-case hex.
+pub(crate) fn of(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
 /// Lower-case hex.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;

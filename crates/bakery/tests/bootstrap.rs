@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use archive::{Entry, Files, Key, Package, Server, Suite};
-use bakery::source::{Context, Draft, Options, Pulled, find};
+use bakery::source::{Content, Context, Draft, Options, Pulled, find};
 use spec::event::Event;
 use spec::image::{Config, Facts, Image, Origin};
+use spec::recipe::Recipe;
 use spec::reference::Reference;
-use store::Store;
+use store::{NewLayer, Store};
 
 const INRELEASE: &str = "/debian/dists/bookworm/InRelease";
 
@@ -143,8 +144,15 @@ fn image_of(origin: Origin) -> Image {
     }
 }
 
+fn parts(draft: &Draft) -> (&NewLayer, &Recipe) {
+    match &draft.content {
+        Content::Root(layer, recipe) => (layer, recipe),
+        Content::Layers(_) => panic!("a bootstrap makes a root"),
+    }
+}
+
 fn read(draft: &Draft, path: &str) -> String {
-    let path = draft.layer.path().join(path);
+    let path = parts(draft).0.path().join(path);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -153,7 +161,7 @@ fn a_suite_becomes_a_draft() {
     let mut bench = Bench::new();
     bench.options.include = vec!["hello".into()];
     let draft = bench.draft();
-    let root = draft.layer.path().to_owned();
+    let root = parts(&draft).0.path().to_owned();
     assert_eq!(std::fs::read_link(root.join("bin")).unwrap(), PathBuf::from("usr/bin"));
     assert_eq!(std::fs::read_link(root.join("usr/bin/sh")).unwrap(), PathBuf::from("dash"));
     assert_eq!(read(&draft, "etc/issue"), "made up\n");
@@ -208,7 +216,7 @@ fn a_suite_becomes_a_draft() {
     assert!(automatic.contains("Package: libhello\n") && automatic.contains("Package: elogind\n"));
     assert!(!automatic.contains("Package: hello\n") && !automatic.contains("Package: libapt\n"));
 
-    let steps = &draft.recipe.steps;
+    let steps = &parts(&draft).1.steps;
     assert_eq!(steps.len(), 3);
     assert_eq!(steps[0].args[4..], ["base-files", arch]);
     let order: Vec<&str> = steps[1].args.iter().map(String::as_str).collect();

@@ -1,16 +1,18 @@
 //! From a reference to an image in the store.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
-use bakery::source::{self, Context, Draft, Options, Pulled};
+use bakery::source::{self, Content, Context, Draft, Layers, Options, Pulled};
 use engine::state::RunDirectory;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use sha2::{Digest, Sha256};
 use spec::event::{Event, Tell};
-use spec::image::Image;
+use spec::image::{Config, Facts, Image, Origin};
 use spec::reference::Reference;
 use store::Store;
+use sys::rooted::Root;
 
 use crate::bake;
 
@@ -47,7 +49,7 @@ pub enum Status {
 pub fn pull(pull: &Pull<'_>) -> Result<(Image, Status)> {
     let Pull { reference, store, run, options, tell } = pull;
     let Some(source) = source::find(reference) else {
-        bail!("{reference} is a registry's image, and registries cannot be pulled from yet");
+        bail!("{reference} is nothing that can be pulled");
     };
     let name = reference.to_string();
     let mut waiting = || tell.tell(Event::Phase { name: "waiting for another pull".into() });
@@ -78,28 +80,63 @@ fn finish(
     run: &RunDirectory,
     tell: &dyn Tell,
 ) -> Result<Image> {
-    let path = draft.layer.path().to_str().context("the store's path is not UTF-8")?.to_owned();
-    bake::bake(&path, &draft.recipe, run, tell)?;
-    tell.tell(Event::Phase { name: "writing to disk".into() });
-    let facts = distro::facts::read(draft.layer.root())
-        .with_context(|| format!("cannot read the facts of {name}"))?;
-    let size = size_of(draft.layer.root())?;
-    let origin = serde_json::to_vec(&draft.origin)?;
-    let id: String = Sha256::digest(&origin).iter().map(|b| format!("{b:02x}")).collect();
-    draft.layer.commit(&id)?;
-    let image = Image {
-        layers: vec![id.clone()],
-        id,
-        config: draft.config,
-        facts,
-        origin: draft.origin,
-        created: now(),
-        size,
+    let Draft { content, config, origin, mut names } = draft;
+    let image = match content {
+        Content::Root(layer, recipe) => {
+            let path = layer.path().to_str().context("the store's path is not UTF-8")?.to_owned();
+            bake::bake(&path, &recipe, run, tell)?;
+            tell.tell(Event::Phase { name: "writing to disk".into() });
+            let (facts, size) = (facts_of(layer.root(), name)?, size_of(layer.root())?);
+            let digest = Sha256::digest(serde_json::to_vec(&origin)?);
+            let id: String = digest.iter().map(|b| format!("{b:02x}")).collect();
+            layer.commit(&id)?;
+            let layers = vec![id.clone()];
+            Image { id, layers, config, facts, origin, created: now(), size }
+        }
+        Content::Layers(layers) => {
+            tell.tell(Event::Phase { name: "writing to disk".into() });
+            of_layers(layers, config, origin, name, store)?
+        }
     };
-    let mut names = draft.names;
     names.push(name.to_owned());
     store.record(&image, &names)?;
     Ok(image)
+}
+
+fn of_layers(
+    layers: Layers,
+    config: Config,
+    origin: Origin,
+    name: &str,
+    store: &Store,
+) -> Result<Image> {
+    let paths: Vec<_> = layers.ids.iter().map(|id| store.layer_path(id)).collect();
+    let (mut facts, size) = std::thread::scope(|scope| {
+        let flush = scope.spawn(|| store.flush_layers(&layers.ids));
+        let known = known_of(&paths, name, store);
+        flush.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        known
+    })?;
+    // What has no program that is known has no architecture that can be seen.
+    if facts.architecture.is_none() && !layers.architecture.is_empty() {
+        facts.architecture = Some(layers.architecture);
+    }
+    let created = layers.created.unwrap_or_else(now);
+    Ok(Image { id: layers.image, layers: layers.ids, config, facts, origin, created, size })
+}
+
+/// The facts of the layers together, and the sum of their sizes.
+fn known_of(paths: &[PathBuf], name: &str, store: &Store) -> Result<(Facts, u64)> {
+    let facts = store.with_merged(paths, |root| facts_of(root, name))?;
+    let mut size = 0;
+    for path in paths {
+        size += size_of(&Root::open(path).with_context(|| format!("opening {}", path.display()))?)?;
+    }
+    Ok((facts, size))
+}
+
+fn facts_of(root: &Root, name: &str) -> Result<Facts> {
+    distro::facts::read(root).with_context(|| format!("cannot read the facts of {name}"))
 }
 
 fn now() -> u64 {
@@ -107,7 +144,7 @@ fn now() -> u64 {
 }
 
 /// Bytes of file content below a root.
-fn size_of(root: &sys::rooted::Root) -> Result<u64> {
+fn size_of(root: &Root) -> Result<u64> {
     Ok(size_below(root.open_in("/", DIRECTORY, Mode::empty())?)?)
 }
 

@@ -55,7 +55,7 @@ pub struct Config {
 }
 
 /// Docker writes `null` for an empty list.
-fn null_is_empty<'de, D, T>(from: D) -> Result<T, D::Error>
+pub(crate) fn null_is_empty<'de, D, T>(from: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: Default + Deserialize<'de>,
@@ -127,6 +127,33 @@ pub enum Origin {
         /// When: nanoseconds since the epoch.
         copied: u64,
     },
+    /// An image with a manifest: of a registry, a layout or an archive.
+    Oci(Oci),
+}
+
+impl Origin {
+    /// Digests of the blobs that the store keeps for it.
+    pub fn digests(&self) -> Vec<&str> {
+        match self {
+            Self::Oci(oci) => vec![&oci.manifest, &oci.resolved],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// What an image's manifest said, and how it was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Oci {
+    /// The reference in full, the place where it was found included.
+    pub reference: String,
+    /// Digest that the reference stood for: an index's or the manifest's own.
+    pub resolved: String,
+    /// Digest of the manifest.
+    pub manifest: String,
+    /// The platform that was asked for, such as `linux/arm64`; `None` for the host's.
+    pub platform: Option<String>,
+    /// Digests of the unpacked layers, lowest first.
+    pub diff_ids: Vec<String>,
 }
 
 /// The recorded result of a bootstrap: equal records mean equal package sets.

@@ -6,10 +6,13 @@
 //! | `debian:12`, `docker://quay.io/a/b@sha256:…` | a registry's image |
 //! | `./x.tar.xz`, `/srv/root`, `../x` | a path, sniffed by content |
 //! | `tar:PATH`, `dir:PATH` | the same, said outright |
+//! | `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` | an image of an OCI layout, or of one in a tar archive |
+//! | `docker-archive:FILE[:NAME]` | an image of what `docker save` writes |
 //! | `host` | the running system, under a throw-away layer |
 //!
 //! A bare name is a label where the catalog has it and a registry's short name
-//! elsewhere: `hello-world` is Docker's image, `debian-12` is ours.
+//! elsewhere: `hello-world` is Docker's image, `debian-12` is ours. Of `oci:` and its like the path ends at the
+//! first colon, as skopeo has it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -27,8 +30,53 @@ pub enum Reference {
     Tar(PathBuf),
     /// A directory that holds a root file system.
     Directory(PathBuf),
+    /// An image of an OCI layout or an archive.
+    Layout(LayoutReference),
     /// The running host.
     Host,
+}
+
+/// An image of several that may be in one place.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LayoutReference {
+    /// What the place is.
+    pub kind: LayoutKind,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Which image; the only one where not given.
+    pub name: Option<String>,
+}
+
+/// A way to keep images in files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LayoutKind {
+    /// A directory (image-spec 1.1, image-layout.md).
+    Oci,
+    /// A tar archive of such a directory.
+    OciArchive,
+    /// A tar archive of `docker save`.
+    DockerArchive,
+}
+
+impl LayoutKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Oci, Self::OciArchive, Self::DockerArchive];
+
+    /// As it is spelled before the colon.
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::Oci => "oci",
+            Self::OciArchive => "oci-archive",
+            Self::DockerArchive => "docker-archive",
+        }
+    }
+}
+
+impl fmt::Display for LayoutReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.kind.scheme(), self.path.display())?;
+        self.name.iter().try_for_each(|name| write!(f, ":{name}"))
+    }
 }
 
 /// The name of an image in a registry, normalised as docker does
@@ -89,6 +137,9 @@ impl Reference {
         if looks_like_a_path(text) {
             return Ok(Self::Path(text.into()));
         }
+        if let Some(found) = layout(text) {
+            return found.map(Self::Layout).map_err(fail);
+        }
         match text.split_once(':') {
             Some((kind @ ("tar" | "dir"), "")) => Err(fail(format!("{kind}: needs a path"))),
             Some(("tar", path)) => Ok(Self::Tar(path.into())),
@@ -99,7 +150,7 @@ impl Reference {
                 RegistryReference::parse(&rest[2..]).map(Self::Registry).map_err(fail)
             }
             Some((scheme, rest)) if rest.starts_with("//") => Err(fail(format!(
-                "unknown transport {scheme:?}; known are docker://, tar:, dir: and os:"
+                "unknown transport {scheme:?}; known are docker://, oci:, oci-archive:, docker-archive:, tar:, dir: and os:"
             ))),
             _ if is_label(text) => Ok(Self::Catalog(text.into())),
             _ => RegistryReference::parse(text).map(Self::Registry).map_err(fail),
@@ -115,9 +166,32 @@ impl fmt::Display for Reference {
             Self::Path(path) => path.display().fmt(f),
             Self::Tar(path) => write!(f, "tar:{}", path.display()),
             Self::Directory(path) => write!(f, "dir:{}", path.display()),
+            Self::Layout(layout) => layout.fmt(f),
             Self::Host => f.write_str("host"),
         }
     }
+}
+
+/// `None` where the text has another scheme, or none; `oci` is also a tag's repository in `oci:1`,
+/// which nobody means.
+fn layout(text: &str) -> Option<Result<LayoutReference, String>> {
+    let (scheme, rest) = text.split_once(':')?;
+    let kind = LayoutKind::ALL.into_iter().find(|kind| kind.scheme() == scheme)?;
+    if rest.starts_with("//") {
+        return None;
+    }
+    let (path, name) = match rest.split_once(':') {
+        Some((path, name)) => (path, Some(name)),
+        None => (rest, None),
+    };
+    if path.is_empty() {
+        return Some(Err(format!("{scheme}: needs a path")));
+    }
+    if name == Some("") {
+        return Some(Err(format!("no image is named after {scheme}:{path}:")));
+    }
+    let (path, name) = (path.into(), name.map(str::to_owned));
+    Some(Ok(LayoutReference { kind, path, name }))
 }
 
 fn looks_like_a_path(text: &str) -> bool {
@@ -307,6 +381,26 @@ mod tests {
     }
 
     #[test]
+    fn layouts() {
+        for (text, kind, path, name) in [
+            ("oci:dir", LayoutKind::Oci, "dir", None),
+            ("oci:/a/b:tag", LayoutKind::Oci, "/a/b", Some("tag")),
+            ("oci-archive:x.tar", LayoutKind::OciArchive, "x.tar", None),
+            (
+                "docker-archive:./x.tar:debian:12",
+                LayoutKind::DockerArchive,
+                "./x.tar",
+                Some("debian:12"),
+            ),
+        ] {
+            let name = name.map(str::to_owned);
+            let layout = LayoutReference { kind, path: path.into(), name };
+            assert_eq!(layout.to_string(), text);
+            assert_eq!(parse(text), Ok(Reference::Layout(layout)));
+        }
+    }
+
+    #[test]
     fn registry_names_are_normalised_as_docker_does() {
         let hex = "a".repeat(64);
         for (text, full) in [
@@ -355,6 +449,9 @@ mod tests {
             ("a@sha256:12", "64 lower-case hex"),
             ("a@md5:12", "not known"),
             ("tar:", "needs a path"),
+            ("oci:", "needs a path"),
+            ("oci-archive::x", "needs a path"),
+            ("docker-archive:x:", "no image is named"),
             ("os:debian-1", "catalog has no"),
             ("oci://x", "unknown transport"),
             ("a\nb", "control character"),

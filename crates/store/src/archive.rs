@@ -202,6 +202,11 @@ impl<R: Read> Archive<R> {
         }
     }
 
+    /// Where in the archive the current member's content begins, before any of it was read.
+    pub fn offset(&self) -> u64 {
+        self.input.offset
+    }
+
     /// The next piece of the current member's content; empty at its end.
     ///
     /// # Errors

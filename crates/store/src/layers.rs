@@ -25,6 +25,14 @@ pub struct NewLayer {
     lock: Option<OwnedFd>,
 }
 
+/// In a layer's directory: it was committed without a flush, in the boot of that id.
+pub(crate) const UNFLUSHED: &str = "unflushed";
+
+/// Names the time since the machine was started (proc_sys_kernel(5), `random/boot_id`).
+fn boot_id() -> Vec<u8> {
+    std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+}
+
 impl Store {
     /// Makes an empty directory to be filled.
     ///
@@ -59,10 +67,75 @@ impl Store {
         is_digest(id) && self.exists(&format!("layers/{id}/root"))
     }
 
+    /// Protects a layer until an image with it is recorded, or this store and its clones are gone;
+    /// `false` where there is no such layer.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub fn hold_layer(&self, id: &str) -> Result<bool> {
+        if !self.has_layer(id) {
+            return Ok(false);
+        }
+        let name = format!("layers/{id}");
+        let failed = |error| self.failed("holding", &name, error);
+        let changes = self.changes()?;
+        let lock = match self.open_dir(&name) {
+            Ok(lock) => lock,
+            Err(Errno::NOENT) => return Ok(false),
+            Err(error) => return Err(failed(error)),
+        };
+        if self.is_unflushed(id)?.is_some_and(|boot| boot != boot_id()) {
+            // What was written before the power failed may not be on the disk.
+            let mut trash = Trash::default();
+            if try_exclusive(&lock).map_err(failed)? {
+                changes.discard(&name, lock, &mut trash)?;
+                drop(changes);
+                trash.remove(self)?;
+            }
+            return Ok(false);
+        }
+        // Nobody has it exclusively: that takes the lock that we have.
+        wait_for(&lock, FlockOperation::LockShared).map_err(failed)?;
+        self.unrecorded().push((id.to_owned(), lock));
+        Ok(true)
+    }
+
+    /// Writes layers that were committed without a flush to the disk. [`Store::record`] does it
+    /// too: this is for who has something else to do meanwhile.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn flush_layers(&self, ids: &[String]) -> Result<()> {
+        let mut unflushed = Vec::new();
+        for id in ids {
+            if self.is_unflushed(id)?.is_some() {
+                unflushed.push(id);
+            }
+        }
+        if unflushed.is_empty() {
+            return Ok(());
+        }
+        let dir = self.open_dir("layers").map_err(|e| self.failed("flushing", "layers", e))?;
+        syncfs(&dir).map_err(|error| self.failed("flushing", "layers", error))?;
+        for id in unflushed {
+            self.unlink(&format!("layers/{id}/{UNFLUSHED}"))?;
+            self.flush(&format!("layers/{id}"))?;
+        }
+        Ok(())
+    }
+
+    /// The boot in which a layer was committed without a flush; `None` for one that is on the disk.
+    fn is_unflushed(&self, id: &str) -> Result<Option<Vec<u8>>> {
+        self.read_small(&format!("layers/{id}/{UNFLUSHED}"))
+    }
+
+    fn unrecorded(&self) -> std::sync::MutexGuard<'_, Vec<(String, OwnedFd)>> {
+        self.inner.unrecorded.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
     /// Releases layers that a record now protects.
     pub(crate) fn forget_unrecorded(&self, ids: &[String]) {
-        let mut held = self.inner.unrecorded.lock().unwrap_or_else(|e| e.into_inner());
-        held.retain(|(id, _)| !ids.contains(id));
+        self.unrecorded().retain(|(id, _)| !ids.contains(id));
     }
 }
 
@@ -84,14 +157,33 @@ impl NewLayer {
     ///
     /// # Errors
     /// Where the store cannot be written; the layer is removed then.
-    pub fn commit(mut self, id: &str) -> Result<()> {
+    pub fn commit(self, id: &str) -> Result<()> {
+        // Long: not under the lock.
+        let lock = self.lock.as_ref().context("a layer is committed once")?;
+        syncfs(lock).map_err(|error| self.store.failed("flushing", &self.name, error))?;
+        self.publish(id)
+    }
+
+    /// As [`NewLayer::commit`], except that only [`Store::record`] flushes it, with all others of the
+    /// image at once. Until then it counts only as long as the machine runs.
+    ///
+    /// # Errors
+    /// As [`NewLayer::commit`].
+    pub fn commit_unflushed(self, id: &str) -> Result<()> {
+        let lock = self.lock.as_ref().context("a layer is committed once")?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        openat(lock, UNFLUSHED, flags, Mode::RUSR | Mode::WUSR)
+            .and_then(|fd| rustix::io::write(&fd, &boot_id()))
+            .map_err(|error| self.store.failed("committing", &self.name, error))?;
+        self.publish(id)
+    }
+
+    fn publish(mut self, id: &str) -> Result<()> {
         ensure!(is_digest(id), "{id:?} is no id of a layer: 64 lower-case hex digits");
         let store = self.store.clone();
         let lock = self.lock.take().context("a layer is committed once")?;
         let to = format!("layers/{id}");
         let failed = |error| store.failed("committing", &to, error);
-        // Long: not under the lock.
-        syncfs(&lock).map_err(failed)?;
         let changes = store.changes()?;
         // Others may hold it as well from now on; under the lock, since changing it releases it for a moment.
         wait_for(&lock, FlockOperation::LockShared).map_err(failed)?;
@@ -113,8 +205,7 @@ impl NewLayer {
                 return Err(failed(error));
             }
         };
-        let mut unrecorded = store.inner.unrecorded.lock().unwrap_or_else(|e| e.into_inner());
-        unrecorded.push((id.to_owned(), held));
+        store.unrecorded().push((id.to_owned(), held));
         drop(changes);
         Ok(())
     }

@@ -7,7 +7,8 @@
 //! images/ID.json           two lines of JSON: the image, and the SHA-256 of the first line
 //! names/NAME               symbolic link to ../images/ID.json; NAME with %XX for what no file name can hold
 //! names/%%SHA256           for a name that is too long: a file with the id, and the name from the second line on
-//! layers/ID/root/          an unpacked layer
+//! layers/ID/root/          an unpacked layer, as overlayfs wants it
+//! layers/ID/unflushed      it may not be on the disk yet: the id of the boot in which it was made
 //! blobs/sha256/HEX         configurations and manifests, as they were fetched
 //! cache/sha256/HEX         finished downloads
 //! cache/partial/HEX        unfinished downloads, to be resumed
@@ -27,7 +28,8 @@
 //!   layer or an entry of `tmp/`. Readers do without.
 //! - a directory in `tmp/`: exclusive, by who fills or empties it. One without a lock is garbage.
 //! - a directory in `layers/`: shared, by the [`Store`] that committed it, until the image is
-//!   recorded. One without a lock and without a record that names it is garbage.
+//!   recorded. One without a lock and without a record that names it is the beginning of an
+//!   interrupted pull, which the next one goes on with; [`Store::prune`] removes it.
 //! - `images/ID.json`: shared, by [`Lease`]: the image is in use and stays.
 //! - `locks/SHA256`: exclusive, by the one that pulls a key ([`Store::lock`]).
 //! - `cache/partial/HEX`: exclusive, by the one that downloads it.
@@ -54,6 +56,7 @@ mod sweep;
 mod usage;
 
 pub mod archive;
+pub mod merged;
 pub mod pack;
 pub mod unpack;
 

@@ -18,13 +18,18 @@ use rustix::io::Errno;
 use sys::rooted::Root;
 
 use crate::archive::{Extent, show};
-use crate::unpack::is_portable_xattr;
+use crate::unpack::{is_opaque, is_portable_xattr, is_whiteout};
 
-/// What is left out.
+/// What is left out, and what is changed.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Directories, by device and inode, that are packed without what is in them.
     pub without: Vec<(u64, u64)>,
+    /// It is a layer of the store: overlayfs's whiteouts become those of OCI's layers
+    /// (image-spec 1.1, layer.md, "Whiteouts").
+    pub layer: bool,
+    /// Seconds since the epoch: what is newer gets this time, so that equal layers are packed equally.
+    pub newest: Option<i64>,
 }
 
 /// Writes what is in `root`, as far as it is in the same file system, as a tar archive.
@@ -61,13 +66,26 @@ struct Packer<'a, W> {
 type Records = Vec<(String, Vec<u8>)>;
 
 impl<W: Write> Packer<'_, W> {
+    /// Writes an empty file that says that something is gone.
+    fn whiteout(&mut self, path: &[u8], stat: &Stat) -> Result<()> {
+        let mut stat = *stat;
+        stat.st_mode = FileType::RegularFile.as_raw_mode() | 0o644;
+        self.head(path, &stat, tar::EntryType::Regular, 0, Vec::new())
+    }
+
     /// Writes one entry; returns the sorted names in it, where it is a directory.
     fn entry(&mut self, path: &[u8]) -> Result<Vec<Vec<u8>>> {
         let (parent, name) = match path {
             b"" => (self.root.open_dir("/")?, OsString::from(".")),
             _ => self.root.parent_of(OsStr::from_bytes(path))?,
         };
-        let stat = statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let mut stat = statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+        self.clamp(&mut stat);
+        if self.options.layer && is_whiteout(&stat) {
+            let directory = &path[..path.len() - name.len()];
+            let marked = [directory, b".wh.", name.as_bytes()].concat();
+            return self.whiteout(&marked, &stat).map(|()| Vec::new());
+        }
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::Socket {
             return Ok(Vec::new());
@@ -84,6 +102,9 @@ impl<W: Write> Packer<'_, W> {
             FileType::Directory => {
                 let dir = open(&parent, &name, OFlags::DIRECTORY)?;
                 self.plain(path, &stat, tar::EntryType::Directory, xattrs(&dir)?)?;
+                if self.options.layer && is_opaque(dir.as_fd()) {
+                    self.whiteout(&joined(path, b".wh..wh..opq"), &stat)?;
+                }
                 let whole = stat.st_dev == self.device && !self.options.without.contains(&id);
                 return if whole { names(&dir) } else { Ok(Vec::new()) };
             }
@@ -104,6 +125,12 @@ impl<W: Write> Packer<'_, W> {
         Ok(Vec::new())
     }
 
+    fn clamp(&self, stat: &mut Stat) {
+        if let Some(newest) = self.options.newest.filter(|newest| stat.st_mtime >= *newest) {
+            (stat.st_mtime, stat.st_mtime_nsec) = (newest, 0);
+        }
+    }
+
     fn plain(
         &mut self,
         path: &[u8],
@@ -120,7 +147,8 @@ impl<W: Write> Packer<'_, W> {
 
     fn file(&mut self, path: &[u8], fd: OwnedFd) -> Result<()> {
         // What was opened counts, not what was there before.
-        let stat = fstat(&fd)?;
+        let mut stat = fstat(&fd)?;
+        self.clamp(&mut stat);
         ensure!(
             FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile,
             "it became something else meanwhile"

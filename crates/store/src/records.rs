@@ -132,6 +132,7 @@ impl Store {
         for name in names {
             escape(name)?;
         }
+        self.flush_layers(&image.layers)?;
         let changes = self.changes()?;
         for layer in &image.layers {
             let path = format!("layers/{layer}");
@@ -277,7 +278,7 @@ impl Store {
     }
 
     /// Reads a file of the store as a whole; `None` where there is none.
-    fn read_small(&self, path: &str) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn read_small(&self, path: &str) -> Result<Option<Vec<u8>>> {
         let failed = |error| self.failed("reading", path, error);
         let fd = match self.open_record(path) {
             Ok(fd) => fd,
@@ -376,6 +377,24 @@ impl Changes<'_> {
             }
         }
         Ok(Some(layers))
+    }
+
+    /// The SHA-256 of the blobs that records need; `None` as [`Changes::referenced_layers`].
+    pub(crate) fn referenced_blobs(&self) -> Result<Option<BTreeSet<String>>> {
+        let mut blobs = BTreeSet::new();
+        for id in self.store.ids()? {
+            let Some(record) = self.store.read_record(&record_path(&id))? else { continue };
+            match record.verified() {
+                Ok(image) => {
+                    let of_origin = image.origin.digests().into_iter();
+                    let hex = of_origin.filter_map(|d| d.strip_prefix("sha256:"));
+                    blobs.extend(hex.map(str::to_owned));
+                    blobs.insert(image.id);
+                }
+                Err(_) => return Ok(None),
+            }
+        }
+        Ok(Some(blobs))
     }
 }
 

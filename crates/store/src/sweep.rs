@@ -28,23 +28,24 @@ pub struct Swept {
 }
 
 impl Store {
-    /// Removes what killed processes left, and layers and names without an image.
+    /// Removes what killed processes left, and names without an image. Layers without an image
+    /// remain: an interrupted pull goes on with them.
     ///
     /// Nothing that a running process makes or uses is touched.
     ///
     /// # Errors
     /// Where the store cannot be written.
     pub fn sweep(&self) -> Result<Swept> {
-        self.clean(|_| Ok(Swept::default()))
+        self.clean(false, |_| Ok(Swept::default()))
     }
 
-    /// As [`Store::sweep`], with the downloads and the images that have no name; with `all`, every
-    /// image that no machine uses.
+    /// As [`Store::sweep`], with the downloads, the layers and blobs that no image has, and the images that
+    /// have no name; with `all`, every image that no machine uses.
     ///
     /// # Errors
     /// Where the store cannot be written.
     pub fn prune(&self, all: bool) -> Result<Swept> {
-        let mut swept = self.clean(|changes| {
+        let mut swept = self.clean(true, |changes| {
             let mut names = self.names_by_id()?;
             let mut images = 0;
             for id in self.ids()? {
@@ -59,17 +60,24 @@ impl Store {
         Ok(swept)
     }
 
-    fn clean(&self, first: impl FnOnce(&Changes<'_>) -> Result<Swept>) -> Result<Swept> {
+    fn clean(
+        &self,
+        layers: bool,
+        first: impl FnOnce(&Changes<'_>) -> Result<Swept>,
+    ) -> Result<Swept> {
         let changes = self.changes()?;
         let mut swept = first(&changes)?;
         let mut trash = Trash::default();
         swept.temporary = changes.abandoned(&mut trash)?;
         swept.temporary += trash.len() as u64;
         swept.names = changes.remove_dangling_names()?;
-        swept.layers = changes.unreferenced_layers(&mut trash)? as u64;
+        if layers {
+            swept.layers = changes.unreferenced_layers(&mut trash)? as u64;
+            changes.remove_unreferenced_blobs(&mut swept)?;
+        }
         changes.remove_lock_files()?;
         drop(changes);
-        swept.bytes = trash.size();
+        swept.bytes += trash.size();
         trash.remove(self)?;
         Ok(swept)
     }
@@ -106,7 +114,30 @@ impl Store {
     }
 }
 
+/// Seconds that a pull may take.
+const PULL: u64 = 24 * 60 * 60;
+
+fn age(stat: &rustix::fs::Stat) -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let modified = u64::try_from(stat.st_mtime).unwrap_or(0);
+    now.map_or(0, |now| now.as_secs().saturating_sub(modified))
+}
+
 impl Changes<'_> {
+    /// Those that belong to no image, and are not so new that a pull may be about to record them.
+    fn remove_unreferenced_blobs(&self, swept: &mut Swept) -> Result<()> {
+        let store = self.store;
+        let Some(referenced) = self.referenced_blobs()? else { return Ok(()) };
+        for digest in store.list("blobs/sha256")? {
+            let path = format!("blobs/sha256/{digest}");
+            let Ok(stat) = statat(store.dir(), &path, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            if !referenced.contains(&digest) && age(&stat) > PULL && store.unlink(&path)? {
+                swept.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+            }
+        }
+        Ok(())
+    }
+
     fn remove_dangling_names(&self) -> Result<u64> {
         let store = self.store;
         let mut removed = 0;

@@ -10,13 +10,14 @@
 //! they could lock it, and making files in it would change its time.
 
 mod directories;
+mod overlay;
 mod whiteout;
 
 use std::ffi::OsStr;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -31,7 +32,8 @@ use sys::rooted::{Root, chmod_at, remove_tree};
 use crate::archive::{Archive, Member, Time, show};
 pub use crate::archive::{Kind, Limits};
 use directories::{Directories, Parent};
-use whiteout::Whiteout;
+pub(crate) use overlay::{is_opaque, is_whiteout};
+use whiteout::{Mark, Whiteout};
 
 /// Whose manners to follow where an archive meets a tree that is not empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +42,10 @@ pub enum Style {
     /// `.wh.NAME` removes NAME and `.wh..wh..opq` everything in its directory, as far as
     /// the layer itself has not brought it. The last of several entries of one name wins.
     Layer,
+    /// A layer of an OCI image, unpacked by itself to be mounted over others: its whiteouts become
+    /// overlayfs's own (Documentation/filesystems/overlayfs.rst, "whiteouts and opaque directories").
+    /// What only the layers below can tell is listed in [`Summary::open`].
+    Overlay,
     /// A tar of a whole root: `.wh.` means nothing. The last of several entries wins.
     Plain,
     /// The `data.tar` of a Debian package, with dpkg's manners: a directory that exists, or
@@ -107,6 +113,25 @@ pub struct Summary {
     pub refused_capabilities: u64,
     /// What was left out, in words; the first few only.
     pub notes: Vec<String>,
+    /// What [`Style::Overlay`] leaves to be settled with the layers below.
+    pub open: Open,
+}
+
+/// What a layer does not tell by itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Open {
+    /// Directories that it has only because something is in them, parents first: they
+    /// are to be as they are below.
+    pub implied: Vec<PathBuf>,
+    /// Hard links whose target must be below: the link's path and the target's.
+    pub links: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Open {
+    /// Whether the layer is the same whatever is below it.
+    pub fn is_empty(&self) -> bool {
+        self.implied.is_empty() && self.links.is_empty()
+    }
 }
 
 /// Unpacks an uncompressed archive into `root`, owned as [`Ids::of_caller`] says.
@@ -200,7 +225,11 @@ impl<'a> Unpacker<'a> {
         let whiteout = (options.style == Style::Layer && !fresh).then(Whiteout::default);
         Ok(Self {
             options,
-            directories: Directories::new(root, options.limits.max_remembered),
+            directories: Directories::new(
+                root,
+                options.limits.max_remembered,
+                options.style == Style::Overlay,
+            ),
             whiteout,
             fresh,
             umask: umask(),
@@ -226,7 +255,8 @@ impl<'a> Unpacker<'a> {
             }
             return Ok(Kind::Directory);
         }
-        if self.options.style == Style::Layer && self.whiteout(path)? {
+        let whiteouts = matches!(self.options.style, Style::Layer | Style::Overlay);
+        if whiteouts && self.whiteout(path)? {
             return Ok(Kind::Whiteout);
         }
         let slash = path.iter().rposition(|&b| b == b'/');
@@ -237,7 +267,7 @@ impl<'a> Unpacker<'a> {
             Kind::File => self.file(archive, member, &place)?,
             Kind::Directory => self.directory(member, path, &place)?,
             Kind::Symlink => self.symlink(member, path, &place)?,
-            Kind::HardLink => self.hard_link(member, &place)?,
+            Kind::HardLink => self.hard_link(member, path, &place)?,
             Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => self.node(member, &place)?,
             Kind::Whiteout => bail!("no archive holds such an entry"),
         }
@@ -253,12 +283,31 @@ impl<'a> Unpacker<'a> {
         let Some(mark) = whiteout::parse(path)? else {
             return Ok(false);
         };
+        if self.options.style == Style::Overlay {
+            self.mark(&mark)?;
+            return Ok(true);
+        }
         let Some(whiteout) = &mut self.whiteout else {
             return Ok(true);
         };
         whiteout.apply(&mark, self.directories.root)?;
         self.directories.forget();
         Ok(true)
+    }
+
+    /// Makes the mark that overlayfs understands.
+    fn mark(&mut self, mark: &Mark<'_>) -> Result<()> {
+        match mark {
+            Mark::Nothing => Ok(()),
+            Mark::Opaque { directory } => {
+                let parent = self.directories.parent(directory)?;
+                overlay::make_opaque(parent.fd.as_fd(), OsStr::new("."))
+            }
+            Mark::Gone { directory, name } => {
+                let parent = self.directories.parent(directory)?;
+                overlay::make_whiteout(parent.fd.as_fd(), OsStr::from_bytes(name))
+            }
+        }
     }
 
     fn file(
@@ -303,14 +352,24 @@ impl<'a> Unpacker<'a> {
         // The owner must be able to fill it; its own mode comes at the end.
         let mode = Mode::from_raw_mode(member.mode & 0o777 | 0o700);
         let parent = &place.parent.fd;
+        let mut hides = false;
         for _ in 0..ATTEMPTS {
             match rustix::fs::mkdirat(parent, place.name, mode) {
-                Ok(()) => return self.directory_later(path, member, place.parent.keeps_group),
+                Ok(()) => {
+                    if hides {
+                        overlay::make_opaque(parent.as_fd(), place.name)?;
+                    }
+                    return self.directory_later(path, member, place.parent.keeps_group);
+                }
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(failed("making the directory", error)),
             }
             let there = match statat(parent, place.name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                Ok(stat) => {
+                    hides |= self.options.style == Style::Overlay && is_whiteout(&stat);
+                    self.directories.named(&stat);
+                    FileType::from_raw_mode(stat.st_mode)
+                }
                 Err(Errno::NOENT) => continue,
                 Err(error) => return Err(failed("looking at it", error)),
             };
@@ -350,16 +409,21 @@ impl<'a> Unpacker<'a> {
         self.own_and_date(member, place)
     }
 
-    fn hard_link(&mut self, member: &Member, place: &Place<'_>) -> Result<()> {
+    fn hard_link(&mut self, member: &Member, path: &[u8], place: &Place<'_>) -> Result<()> {
         let mut target = Vec::new();
         clean(&member.link, &mut target)
             .with_context(|| format!("its target {}", show(&member.link)))?;
         ensure!(!target.is_empty(), "it is a hard link to the root");
         let slash = target.iter().rposition(|&b| b == b'/');
-        let from = self
-            .directories
-            .existing(&target[..slash.unwrap_or(0)])
-            .with_context(|| format!("looking for its target {}", show(&target)))?;
+        let from = match self.directories.existing(&target[..slash.unwrap_or(0)]) {
+            Err(error)
+                if self.options.style == Style::Overlay
+                    && error.kind() == std::io::ErrorKind::NotFound =>
+            {
+                return self.link_to_below(path, &target);
+            }
+            other => other.with_context(|| format!("looking for its target {}", show(&target)))?,
+        };
         let target_name = &target[slash.map_or(0, |slash| slash + 1)..];
         let (parent, name) = (&place.parent.fd, place.name);
         let link = || linkat(&from, target_name, parent, name, AtFlags::empty());
@@ -371,6 +435,9 @@ impl<'a> Unpacker<'a> {
         match link() {
             Ok(()) => return Ok(()),
             Err(Errno::EXIST) => {}
+            Err(Errno::NOENT) if self.options.style == Style::Overlay => {
+                return self.link_to_below(path, &target);
+            }
             Err(error) => return Err(explain(error)),
         }
         // Only where there is something to link to is the name cleared; and a link to itself stays.
@@ -388,6 +455,14 @@ impl<'a> Unpacker<'a> {
         );
         self.clear(place)?;
         link().map_err(explain)
+    }
+
+    /// Leaves a link for later whose target this layer does not have.
+    fn link_to_below(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
+        self.directories.remember(2 * (path.len() + target.len()))?;
+        let owned = |path: &[u8]| PathBuf::from(OsStr::from_bytes(path));
+        self.summary.open.links.push((owned(path), owned(target)));
+        Ok(())
     }
 
     fn node(&mut self, member: &Member, place: &Place<'_>) -> Result<()> {
@@ -499,6 +574,7 @@ impl<'a> Unpacker<'a> {
     }
 
     fn finish(mut self) -> Result<Summary> {
+        self.summary.open.implied = self.directories.implied();
         self.directories.finish(&mut self.summary)?;
         Ok(self.summary)
     }

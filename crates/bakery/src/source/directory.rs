@@ -12,7 +12,7 @@ use store::pack::{self, pack};
 use store::unpack::{Limits, Style, unpack};
 use sys::rooted::Root;
 
-use super::{Context, Draft, ImageSource, Pulled};
+use super::{Content, Context, Draft, ImageSource, Pulled};
 
 /// The source of `dir:PATH`.
 pub(crate) struct Source;
@@ -30,8 +30,7 @@ impl ImageSource for Source {
         copy(path, &layer, context).with_context(|| format!("copying {}", path.display()))?;
         let shell = distro::facts::shell(layer.root());
         Ok(Pulled::Draft(Box::new(Draft {
-            layer,
-            recipe: Default::default(),
+            content: Content::Root(layer, Default::default()),
             config: Config { cmd: vec![shell.into()], ..Config::default() },
             origin: Origin::Directory { path: text.to_owned(), copied: now() },
             names: Vec::new(),
@@ -51,7 +50,8 @@ fn copy(path: &Path, layer: &NewLayer, context: &Context<'_>) -> Result<()> {
     let root = Root::open(path)?;
     // A store below the directory would be copied into itself.
     let store = Root::open(context.store.path())?.metadata("/")?;
-    let options = pack::Options { without: vec![(store.st_dev, store.st_ino)] };
+    let without = vec![(store.st_dev, store.st_ino)];
+    let options = pack::Options { without, ..pack::Options::default() };
     let (reader, writer) = io::pipe()?;
     std::thread::scope(|scope| {
         let packer =

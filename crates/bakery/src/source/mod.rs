@@ -9,8 +9,11 @@ use spec::recipe::Recipe;
 use spec::reference::Reference;
 use store::{NewLayer, Store};
 
+mod assembly;
 pub mod bootstrap;
 mod directory;
+pub mod layout;
+pub mod registry;
 mod tar;
 
 /// What a pull may use.
@@ -50,16 +53,35 @@ pub enum Pulled {
 
 /// An image that only lacks its recipe's effect, its facts and its record.
 pub struct Draft {
-    /// The one layer, unpacked.
-    pub layer: NewLayer,
-    /// What finishes it; empty for what is finished already.
-    pub recipe: Recipe,
+    /// What it consists of.
+    pub content: Content,
     /// The image's configuration.
     pub config: Config,
-    /// Where it came from; its JSON's digest names the image and the layer.
+    /// Where it came from.
     pub origin: Origin,
     /// Names it gets besides the reference's own, such as a label's canonical spelling.
     pub names: Vec<String>,
+}
+
+/// What a draft consists of.
+pub enum Content {
+    /// One unpacked layer, and what finishes it; empty for what is finished already.
+    /// The digest of the origin's JSON names the image and the layer.
+    Root(NewLayer, Recipe),
+    /// Finished layers.
+    Layers(Layers),
+}
+
+/// The finished layers of an image that has an OCI configuration.
+pub struct Layers {
+    /// Ids of layers that the store has and holds for us, lowest first.
+    pub ids: Vec<String>,
+    /// The SHA-256 of the configuration in lower-case hex, which names the image.
+    pub image: String,
+    /// The architecture that the configuration states, in Go's words.
+    pub architecture: String,
+    /// Seconds since the epoch, where the configuration states it.
+    pub created: Option<u64>,
 }
 
 /// A kind of place that images come from.
@@ -76,7 +98,8 @@ pub trait ImageSource: Sync {
 }
 
 /// Every source there is.
-pub const SOURCES: &[&dyn ImageSource] = &[&bootstrap::Source, &tar::Source, &directory::Source];
+pub const SOURCES: &[&dyn ImageSource] =
+    &[&bootstrap::Source, &tar::Source, &directory::Source, &layout::Source, &registry::Source];
 
 /// The source that serves a reference.
 pub fn find(reference: &Reference) -> Option<&'static dyn ImageSource> {

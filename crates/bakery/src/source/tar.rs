@@ -12,7 +12,7 @@ use spec::reference::Reference;
 use store::NewLayer;
 use store::unpack::{Limits, Style, Summary, unpack};
 
-use super::{Context, Draft, ImageSource, Pulled};
+use super::{Content, Context, Draft, ImageSource, Pulled};
 use crate::compression::Compression;
 use crate::digest::Hashing;
 
@@ -41,8 +41,7 @@ impl ImageSource for Source {
         let digest = fill(&layer, archive, text, context.tell).with_context(|| reading(path))?;
         let shell = distro::facts::shell(layer.root());
         Ok(Pulled::Draft(Box::new(Draft {
-            layer,
-            recipe: Default::default(),
+            content: Content::Root(layer, Default::default()),
             config: Config { cmd: vec![shell.into()], ..Config::default() },
             origin: Origin::Tar { path: text.to_owned(), digest: format!("sha256:{digest}") },
             names: Vec::new(),

@@ -4,15 +4,19 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use anyhow::{Context, Result};
-use rustix::fs::{Mode, OFlags, RawDir, fchmod, fchown, fstat, futimens};
+use rustix::fs::{
+    AtFlags, Mode, OFlags, RawDir, Stat, fchmod, fchown, fstat, futimens, mkdirat, statat, unlinkat,
+};
 use rustix::io::Errno;
-use sys::rooted::Root;
+use sys::rooted::{Root, chmod_at};
 
+use super::overlay::{is_whiteout, make_opaque};
 use super::{Summary, chown_failed, failed, owner, set_xattrs, times};
 use crate::archive::{Member, show};
 
@@ -33,8 +37,12 @@ pub(super) struct Directories<'a> {
     /// By cleaned path: the last of several entries wins.
     later: HashMap<Vec<u8>, Later>,
     gid: u32,
-    /// Bytes of memory that `later` may still take.
+    /// Bytes of memory that `later` and `implied` may still take.
     budget: usize,
+    /// The layer is to be mounted over others.
+    overlay: bool,
+    /// Directories that the layer needs and has not named, by device and inode.
+    implied: HashMap<(u64, u64), PathBuf>,
 }
 
 /// A directory whose metadata is still to be set.
@@ -45,9 +53,10 @@ struct Later {
 }
 
 impl<'a> Directories<'a> {
-    pub(super) fn new(root: &'a Root, budget: usize) -> Self {
+    pub(super) fn new(root: &'a Root, budget: usize, overlay: bool) -> Self {
         let gid = rustix::process::getegid().as_raw();
-        Self { root, last: None, later: HashMap::new(), gid, budget }
+        let (later, implied) = (HashMap::new(), HashMap::new());
+        Self { root, last: None, later, gid, budget, overlay, implied }
     }
 
     /// The directory of that path; it is made where it is missing.
@@ -58,6 +67,9 @@ impl<'a> Directories<'a> {
             return Ok(parent.clone());
         }
         let fd = match self.open(path) {
+            Err(error) if self.overlay && is_missing(&error) => {
+                self.imply(path).with_context(|| format!("making its directory {}", show(path)))?
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => self
                 .root
                 .create_dir_all(OsStr::from_bytes(path), IMPLIED_MODE)
@@ -71,6 +83,73 @@ impl<'a> Directories<'a> {
         let parent = Rc::new(Parent { fd, keeps_group });
         self.last = Some((path.to_vec(), parent.clone()));
         Ok(parent)
+    }
+
+    /// Makes a directory and those above it, where they are missing or marked as gone.
+    fn imply(&mut self, path: &[u8]) -> Result<OwnedFd> {
+        let mut end = 0;
+        loop {
+            end = path[end..]
+                .iter()
+                .skip(1)
+                .position(|&b| b == b'/')
+                .map_or(path.len(), |n| end + 1 + n);
+            let prefix = &path[..end];
+            let opened = match self.open(prefix) {
+                Ok(fd) => fd,
+                Err(error) if is_missing(&error) => self.imply_one(prefix)?,
+                Err(error) => return Err(error.into()),
+            };
+            if end == path.len() {
+                return Ok(opened);
+            }
+        }
+    }
+
+    fn imply_one(&mut self, path: &[u8]) -> Result<OwnedFd> {
+        let (parent, name) = self.root.parent_of(OsStr::from_bytes(path))?;
+        let hides = match statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if is_whiteout(&stat) => {
+                unlinkat(&parent, &name, AtFlags::empty())?;
+                true
+            }
+            Ok(_) => return Err(Errno::NOTDIR.into()),
+            Err(Errno::NOENT) => false,
+            Err(error) => return Err(error.into()),
+        };
+        mkdirat(&parent, &name, IMPLIED_MODE)?;
+        chmod_at(parent.as_fd(), &name, IMPLIED_MODE)?;
+        let fd = self.open(path)?;
+        if hides {
+            make_opaque(parent.as_fd(), &name)?;
+        } else {
+            self.remember(path.len() + 64)?;
+            let stat = fstat(&fd)?;
+            let path = PathBuf::from(OsStr::from_bytes(path));
+            self.implied.insert((stat.st_dev, stat.st_ino), path);
+        }
+        Ok(fd)
+    }
+
+    /// To be called where an entry names a directory that is there.
+    pub(super) fn named(&mut self, stat: &Stat) {
+        if self.overlay {
+            self.implied.remove(&(stat.st_dev, stat.st_ino));
+        }
+    }
+
+    /// The directories that no entry named, parents first.
+    pub(super) fn implied(&mut self) -> Vec<PathBuf> {
+        let mut paths: Vec<PathBuf> = std::mem::take(&mut self.implied).into_values().collect();
+        paths.sort();
+        paths
+    }
+
+    /// Accounts for something that is kept until the end.
+    pub(super) fn remember(&mut self, cost: usize) -> Result<()> {
+        self.budget =
+            self.budget.checked_sub(cost).context("the archive has too many names to remember")?;
+        Ok(())
     }
 
     /// The directory of that path, which must be there.
@@ -164,6 +243,11 @@ impl<'a> Directories<'a> {
         }
         futimens(&fd, &times(member.mtime)).map_err(|e| failed("setting its time", e))
     }
+}
+
+/// Nothing is there, or something that is no directory.
+fn is_missing(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
 }
 
 /// Whether a root holds nothing at all.

@@ -4,6 +4,7 @@
 mod agreement;
 mod build;
 mod hostile;
+mod layered;
 mod pack;
 mod place;
 mod random;

@@ -202,7 +202,7 @@ fn what_is_left_out_is_there_but_empty() {
     fs::write(tree.join("store/deep/file"), "x").unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(tree.join("keep/socket")).unwrap();
     let store = fs::metadata(tree.join("store")).unwrap();
-    let options = Options { without: vec![(store.dev(), store.ino())] };
+    let options = Options { without: vec![(store.dev(), store.ino())], ..Options::default() };
     let mut archive = Vec::new();
     pack(&source.handle(), &mut archive, &options).unwrap();
     let place = Place::new();

@@ -1,10 +1,12 @@
 //! The `[bootstrap.FAMILY]` tables of postroj's configuration.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde::Deserialize;
+
+use crate::configuration;
 
 /// What was configured for one family of distributions.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -21,18 +23,9 @@ pub(crate) struct Configuration {
 }
 
 #[derive(Deserialize)]
-struct Document {
+struct Tables {
     #[serde(default)]
     bootstrap: BTreeMap<String, Configuration>,
-}
-
-/// Reads the text of a configuration file; tables of others are left to them.
-///
-/// # Errors
-/// It is no TOML, or a key is unknown.
-fn parse(text: &str, family: &str) -> Result<Configuration> {
-    let mut document: Document = toml::from_str(text)?;
-    Ok(document.bootstrap.remove(family).unwrap_or_default())
 }
 
 impl Configuration {
@@ -41,16 +34,10 @@ impl Configuration {
     /// # Errors
     /// One cannot be read or understood.
     pub(crate) fn read(family: &str) -> Result<Self> {
-        let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
-        let user =
-            std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
-        let directories = user.or(home).into_iter().chain([PathBuf::from("/etc")]);
         let mut merged = Self::default();
-        for directory in directories {
-            let path = directory.join("postroj/config.toml");
-            if let Some(next) = read_file(&path, family)? {
-                merged = merged.or(next);
-            }
+        for document in configuration::documents()? {
+            let mut tables: Tables = document.parse()?;
+            merged = merged.or(tables.bootstrap.remove(family).unwrap_or_default());
         }
         Ok(merged)
     }
@@ -66,22 +53,16 @@ impl Configuration {
     }
 }
 
-fn read_file(path: &Path, family: &str) -> Result<Option<Configuration>> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => {
-            let parsed = parse(&text, family);
-            Ok(Some(parsed.with_context(|| format!("reading configuration {}", path.display()))?))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => {
-            Err(error).with_context(|| format!("reading configuration {}", path.display()))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    fn parse(text: &str, family: &str) -> Result<Configuration, toml::de::Error> {
+        let mut tables: Tables = toml::from_str(text)?;
+        Ok(tables.bootstrap.remove(family).unwrap_or_default())
+    }
 
     #[test]
     fn tables_of_a_family() {

@@ -12,7 +12,7 @@ use ureq::Agent;
 use ureq::unversioned::transport::DefaultConnector;
 
 use super::archive::public;
-use super::names::Names;
+use crate::names::Names;
 
 /// A file that is known by its digest.
 #[derive(Debug, Clone, PartialEq, Eq)]

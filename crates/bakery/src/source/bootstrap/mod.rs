@@ -19,7 +19,6 @@ pub mod deb822;
 mod fetch;
 mod furniture;
 pub mod keyring;
-mod names;
 mod overlap;
 pub mod packages;
 mod recipe;
@@ -49,7 +48,7 @@ use self::resolver::Chosen;
 use self::suite::Suite;
 use self::universe::Universe;
 use self::unpacking::Planned;
-use super::{Context, Draft, ImageSource, Pulled};
+use super::{Content, Context, Draft, ImageSource, Pulled};
 
 /// The source of the catalog's labels.
 pub(crate) struct Source;
@@ -172,8 +171,7 @@ impl Making<'_> {
         furniture::furnish(root, family, release, &archives)?;
         furniture::mark_automatic(root, automatic, self.architecture)?;
         Ok(Pulled::Draft(Box::new(Draft {
-            recipe: recipe::recipe(&packages),
-            layer,
+            content: Content::Root(layer, recipe::recipe(&packages)),
             config: Config {
                 env: vec![
                     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into(),

@@ -3,22 +3,14 @@
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
 use plan::RootSource;
 use spec::image::{Config, Facts};
 use spec::reference::Reference;
 use store::{Lease, Store};
 use sys::rooted::Root;
 
+use super::pull::PullPolicy;
 use super::{Here, reference};
-
-/// When an image is pulled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum PullPolicy {
-    Always,
-    Missing,
-    Never,
-}
 
 /// An image that is ready to run, and stays so until this is dropped.
 pub(super) struct Ready {
@@ -31,7 +23,8 @@ pub(super) struct Ready {
 pub(super) fn open(text: &str, policy: PullPolicy, here: &Here) -> Result<Ready> {
     let store = here.store()?;
     // A name as it was pulled needs no catalog and no grammar.
-    if policy != PullPolicy::Always
+    let asks = matches!(policy, PullPolicy::Always | PullPolicy::Newer);
+    if !asks
         && !text.contains('/')
         && let Some(ready) = from_store(&store, text)?
     {
@@ -45,7 +38,7 @@ pub(super) fn open(text: &str, policy: PullPolicy, here: &Here) -> Result<Ready>
     }
     let name = reference.to_string();
     // Whether a file has changed is only told by reading it.
-    let by_content = matches!(reference, Reference::Tar(_));
+    let by_content = matches!(reference, Reference::Tar(_) | Reference::Layout(_));
     if policy == PullPolicy::Missing
         && !by_content
         && let Some(ready) = from_store(&store, &name)?
@@ -53,7 +46,9 @@ pub(super) fn open(text: &str, policy: PullPolicy, here: &Here) -> Result<Ready>
         return Ok(ready);
     }
     if policy != PullPolicy::Never {
-        pull(&name, here)?;
+        // Of what is read from a file, only reading tells whether it is missing.
+        let policy = if asks { policy } else { PullPolicy::Always };
+        pull(&name, policy, here)?;
     }
     from_store(&store, &name)?.with_context(|| match policy {
         PullPolicy::Never => {
@@ -94,7 +89,7 @@ fn path_text(path: &std::path::Path) -> Result<String> {
 }
 
 /// In a process of its own: it needs another user namespace than the machine will.
-fn pull(name: &str, here: &Here) -> Result<()> {
+fn pull(name: &str, policy: PullPolicy, here: &Here) -> Result<()> {
     let mut command = Command::new("/proc/self/exe");
     for (option, value) in [("--store", &here.store), ("--runroot", &here.runroot)] {
         if let Some(value) = value {
@@ -102,7 +97,10 @@ fn pull(name: &str, here: &Here) -> Result<()> {
         }
     }
     // Standard output is the payload's: the puller's status goes where the progress goes.
-    command.args(["pull", "--quiet", "--", name]).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+        .args(["pull", "--quiet", "--policy", policy.word(), "--", name])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     let status = command.status().context("cannot start the pull")?;
     match status.code() {
         Some(0) => Ok(()),

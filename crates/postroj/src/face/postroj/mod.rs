@@ -17,9 +17,11 @@ mod boot;
 mod completion;
 mod doctor;
 mod exec;
+mod history;
 mod image;
 mod images;
 mod inspect;
+mod login;
 mod logs;
 mod man;
 mod mounts;
@@ -27,10 +29,12 @@ mod options;
 mod progress;
 mod ps;
 mod pull;
+mod push;
 mod quantity;
 mod reference;
 mod rmi;
 mod run;
+mod save;
 mod start;
 mod stop;
 mod system;
@@ -75,6 +79,13 @@ enum Verb {
     Rmi(rmi::Args),
     Tag(tag::Args),
     Inspect(inspect::Args),
+    History(history::Args),
+    Push(push::Args),
+    Save(save::Args),
+    Load(save::LoadArgs),
+    Import(save::ImportArgs),
+    Login(login::Args),
+    Logout(login::LogoutArgs),
     #[command(subcommand)]
     System(system::Verb),
     Doctor(doctor::Args),
@@ -134,6 +145,13 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Rmi(args) => rmi::run(args, &here),
         Verb::Tag(args) => tag::run(args, &here),
         Verb::Inspect(args) => inspect::run(args, &here),
+        Verb::History(args) => history::run(args, &here),
+        Verb::Push(args) => push::run(args, &here),
+        Verb::Save(args) => save::run(args, &here),
+        Verb::Load(args) => save::load(args, &here),
+        Verb::Import(args) => save::import(args, &here),
+        Verb::Login(args) => login::run(args),
+        Verb::Logout(args) => login::logout(args),
         Verb::System(verb) => system::run(verb, &here),
         Verb::Doctor(args) => doctor::run(args, &here),
         Verb::Completion(args) => completion::run(args),

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use spec::request::{MountRequest, NetworkRequest, Request, SeccompRequest, Ulimit, UsernsRequest};
 
-use super::image::PullPolicy;
+use super::pull::PullPolicy;
 use super::{mounts, quantity};
 
 #[derive(Debug, clap::Args)]

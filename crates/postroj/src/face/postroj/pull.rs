@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use bakery::source::Options;
+use clap::ValueEnum;
 use harness::{Pull, Status};
+use spec::event::{Event, Tell};
+use spec::image::{Image, Origin};
 use spec::reference::Reference;
 
 use super::progress::Progress;
@@ -13,7 +16,7 @@ use super::{Here, reference};
 /// Bring an image into the store, or bring it up to date
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Such as debian-12, ./rootfs.tar.xz or dir:/srv/root
+    /// Such as debian-12, debian:12, quay.io/a/b@sha256:…, ./rootfs.tar.xz or oci:DIR:TAG
     image: String,
     /// Archive to make a Debian-like system from [default: configuration, else the host's apt sources]
     #[arg(long, value_name = "URL")]
@@ -30,6 +33,10 @@ pub(super) struct Args {
     /// Make it anew even if nothing changed
     #[arg(long)]
     force: bool,
+    /// always asks whether there is a newer one, newer too but does with what is there if nobody
+    /// answers, missing and never do not ask
+    #[arg(long, value_enum, default_value = "always")]
+    policy: PullPolicy,
     /// Print nothing on standard output
     #[arg(short, long)]
     quiet: bool,
@@ -50,24 +57,62 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
         platform: args.platform.clone(),
         force: args.force,
     };
-    let progress = Progress::new();
-    let pull = Pull {
-        reference: &reference,
-        store: &store,
-        run: &run,
-        options: &options,
-        tell: &progress,
+    let there = store.find(&reference.to_string())?;
+    let (image, status) = match (args.policy, there) {
+        (PullPolicy::Missing | PullPolicy::Never, Some(image)) => (image, Status::UpToDate),
+        (PullPolicy::Never, None) => bail!("the image {reference} is not here"),
+        (policy, there) => {
+            let progress = Progress::new();
+            let tell = &progress;
+            let pull =
+                Pull { reference: &reference, store: &store, run: &run, options: &options, tell };
+            match (harness::pull(&pull), there) {
+                (Err(error), Some(image)) if policy == PullPolicy::Newer => {
+                    let text = format!("{error:#}; what is here already will do");
+                    progress.tell(Event::Warning { text });
+                    (image, Status::UpToDate)
+                }
+                (result, _) => result?,
+            }
+        }
     };
-    let (image, status) = harness::pull(&pull)?;
-    drop(progress);
     if !args.quiet {
         let what = match status {
             Status::UpToDate => "Image is up to date",
             Status::Downloaded => "Downloaded image",
             Status::DownloadedNewer => "Downloaded newer image",
         };
-        println!("Digest: sha256:{}", image.id);
+        println!("Digest: {}", digest(&image));
         println!("Status: {what} for {reference}");
     }
     Ok(0)
+}
+
+/// What names an image wherever it is: its manifest's digest, or the index's, or our own id.
+fn digest(image: &Image) -> String {
+    match &image.origin {
+        Origin::Oci(oci) => oci.resolved.clone(),
+        _ => format!("sha256:{}", image.id),
+    }
+}
+
+/// When to ask where an image comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum PullPolicy {
+    Always,
+    Missing,
+    Newer,
+    Never,
+}
+
+impl PullPolicy {
+    /// As it is spelled.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::Missing => "missing",
+            Self::Newer => "newer",
+            Self::Never => "never",
+        }
+    }
 }

@@ -1,20 +1,33 @@
 //! Image references of the command line.
 
 use anyhow::{Context, Result};
-use spec::reference::Reference;
+use bakery::source;
+use bakery::source::registry::settings::Settings;
+use spec::reference::{LayoutReference, Reference};
 
 /// Reads a reference; paths in it become absolute, so that they name the same image from everywhere.
 pub(super) fn parse(text: &str) -> Result<Reference> {
     let absolute = |path| std::path::absolute(path).context("no path");
-    Ok(match Reference::parse(text, distro::catalog::is_label)? {
+    let is_label = distro::catalog::is_label;
+    let parsed = match Reference::parse(text, is_label)? {
+        // It is not known yet what a short name stands for here.
+        Reference::Registry(_) if !text.contains("://") => {
+            Reference::parse(&Settings::read()?.expand(text), is_label)?
+        }
+        other => other,
+    };
+    Ok(match parsed {
         Reference::Path(path) => {
             let path = absolute(path)?;
-            let kind = std::fs::metadata(&path)
-                .with_context(|| format!("cannot open the image {}", path.display()))?;
-            if kind.is_dir() { Reference::Directory(path) } else { Reference::Tar(path) }
+            source::layout::sniff(&path)
+                .with_context(|| format!("cannot open the image {}", path.display()))?
         }
         Reference::Tar(path) => Reference::Tar(absolute(path)?),
         Reference::Directory(path) => Reference::Directory(absolute(path)?),
+        Reference::Layout(layout) => {
+            let path = absolute(layout.path)?;
+            Reference::Layout(LayoutReference { path, ..layout })
+        }
         other => other,
     })
 }

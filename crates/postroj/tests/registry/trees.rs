@@ -1,0 +1,132 @@
+//! The unpacked tree is what umoci makes of the same image.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::fixture::{is_root, said};
+use crate::images::{image, pack_files, push};
+use crate::listing;
+use crate::place::{Place, tool};
+use crate::server::Registry;
+
+/// Packs a directory that a script filled.
+fn made_by(place: &Place, name: &str, script: &str) -> String {
+    let root = place.path(&format!("{name}.d"));
+    std::fs::create_dir_all(&root).unwrap();
+    tool(Command::new("sh").args(["-ec", script]).current_dir(&root));
+    let tar = place.text(name);
+    let mut command = Command::new("tar");
+    // Owners by the hand of tar: an ordinary user has no other files than its own.
+    command.args([
+        "--sort=name",
+        "--format=pax",
+        "--sparse",
+        "--xattrs",
+        "--xattrs-include=user.*",
+    ]);
+    command.args(["--owner=7", "--group=8", "--mtime=@1234567890", "-C"]).arg(&root);
+    tool(command.args(["-cf", &tar, "."]));
+    tar
+}
+
+/// Every feature that a layer can have, below `data`.
+const NASTY: &str = "
+    mkdir -p data/dir/sub data/sticky data/closed data/'with space' data/deep
+    echo content >data/file; echo other >data/dir/sub/file
+    chmod 4755 data/file; chmod 2711 data/dir; chmod 1777 data/sticky; chmod 500 data/closed
+    ln data/file data/dir/hard; ln data/file data/hard2; ln -s ../file data/dir/link; ln -s /nowhere/at/all data/dangling
+    ln data/dangling data/hardsymlink
+    mkfifo data/fifo; chmod 600 data/fifo
+    truncate -s 3M data/sparse; printf middle | dd of=data/sparse bs=1 seek=1500000 conv=notrunc status=none
+    setfattr -n user.remark -v 'a value' data/dir/sub/file
+    setfattr -n user.dir -v x data/dir
+    p=data/deep; for i in 1 2 3 4 5; do p=$p/$(printf 'long-name-%060d' $i); mkdir -p $p; done; echo deep >$p/file
+    ln $p/file data/deep/hard-to-deep
+    printf x >\"data/with space/a
+b\"; echo y >data/'naïve ü'; : >data/empty
+    ln -s \"$(printf '%0300d' 0)\" data/long-link
+    chmod u+w data/closed";
+
+/// Things to be hidden, replaced, and added to.
+const ABOVE: &str = "
+    mkdir -p data/dir data/new data/closed
+    : >data/.wh.hard2; : >data/dir/.wh.link; : >data/.wh.sticky
+    echo replaced >data/dangling; mkdir data/empty; echo in >data/empty/now
+    echo new >data/new/file; ln data/new/file data/new/link; chmod 750 data/dir";
+
+fn compare(place: &Place, registry: &Registry, tag: &str, layers: &[&str]) {
+    let name = image(place, tag, layers);
+    push(&name, &registry.image(&format!("tree:{tag}")));
+    let bundle = place.path(&format!("bundle-{tag}"));
+    let mut unpack = Command::new("umoci");
+    unpack.args(["unpack", "--image", &name]);
+    if !is_root() {
+        unpack.arg("--rootless");
+    }
+    tool(unpack.arg(&bundle));
+    let theirs = listing::of(&bundle.join("rootfs/data"), is_root());
+    // umoci leaves directories that it may not enter.
+    tool(Command::new("chmod").arg("-R").arg("u+rwX").arg(&bundle));
+    let pulled = said(&mut place.postroj(&["pull", &registry.image(&format!("tree:{tag}"))]));
+    assert_eq!(pulled.code, 0, "{pulled:?}");
+    let mut ours = listing::in_machine(place, &registry.image(&format!("tree:{tag}")), "/data");
+    if !is_root() {
+        // umoci's ordinary user owns everything.
+        for line in &mut ours {
+            *line = line.replace(" 7:8", "").replace(" 0:0", "");
+        }
+    }
+    assert!(ours.len() > 2, "{tag}: {ours:#?}");
+    let differ = |a: &[String], b: &[String]| -> Vec<String> {
+        a.iter().filter(|line| !b.contains(line)).cloned().collect()
+    };
+    let (ours, theirs) = (differ(&ours, &theirs), differ(&theirs, &ours));
+    assert_eq!(ours, theirs, "{tag}: only ours and only theirs");
+}
+
+#[test]
+fn they_are_umocis() {
+    let place = Place::new();
+    let registry = Registry::start(&place);
+    let nasty = made_by(&place, "nasty.tar", NASTY);
+    let above = made_by(&place, "above.tar", ABOVE);
+    let few = pack_files(
+        &place,
+        "few.tar",
+        &[("data/dir/sub/added", "1"), ("data/closed/x", "2"), ("data/brand/new", "3")],
+    );
+    let opaque = pack_files(
+        &place,
+        "opaque.tar",
+        &[("data/dir/.wh..wh..opq", ""), ("data/dir/only", "this")],
+    );
+    let back = pack_files(&place, "back.tar", &[("data/hard2", "back"), ("data/.wh.new", "")]);
+    compare(&place, &registry, "nasty", &[&nasty]);
+    compare(&place, &registry, "above", &[&nasty, &above]);
+    compare(&place, &registry, "implied", &[&nasty, &few]);
+    compare(&place, &registry, "opaque", &[&nasty, &few, &opaque]);
+    compare(&place, &registry, "back", &[&nasty, &above, &opaque, &back]);
+    compare(&place, &registry, "again", &[&nasty, &above, &nasty, &few]);
+}
+
+#[test]
+fn devices_owners_and_capabilities_for_root_alone() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new();
+    let registry = Registry::start(&place);
+    let root = place.path("devices");
+    let script =
+        "mkdir -p data; cd data; mknod null c 1 3; mknod disk b 7 300; cp /bin/busybox capable
+        setcap cap_net_bind_service+ep capable; echo x >someone; chown 12345:54321 someone
+        setfacl -m u:1234:r someone; chown -h 3:4 . ; ln -s x link; chown -h 5:6 link";
+    std::fs::create_dir_all(&root).unwrap();
+    tool(Command::new("sh").args(["-ec", script]).current_dir(&root));
+    let tar = place.text("devices.tar");
+    let mut command = Command::new("tar");
+    command.args(["--format=pax", "--numeric-owner", "--xattrs", "--xattrs-include=*", "-C"]);
+    tool(command.arg(&root).args(["-cf", &tar, "."]));
+    compare(&place, &registry, "devices", &[&tar]);
+    assert!(Path::new("/bin/busybox").exists());
+}
