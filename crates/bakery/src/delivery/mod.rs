@@ -105,8 +105,17 @@ pub fn known_config(store: &Store, image: &Image) -> Result<Value> {
     }))
 }
 
-/// The manifest with which an image was pulled, if it came with one and all of it is known.
-fn original(store: &Store, image: &Image) -> Result<Option<(Manifest, Vec<u8>, Vec<u8>)>> {
+/// An image's documents as they came.
+struct Pulled {
+    manifest: Manifest,
+    /// The manifest's own bytes.
+    bytes: Vec<u8>,
+    /// The configuration's.
+    config: Vec<u8>,
+}
+
+/// The documents with which an image was pulled, if it came with one and all of it is known.
+fn original(store: &Store, image: &Image) -> Result<Option<Pulled>> {
     let Origin::Oci(oci) = &image.origin else { return Ok(None) };
     let hex = sha256(&oci.manifest).map_err(Error::msg)?;
     let (Some(bytes), Some(config)) = (store.blob(hex)?, store.blob(&image.id)?) else {
@@ -114,5 +123,5 @@ fn original(store: &Store, image: &Image) -> Result<Option<(Manifest, Vec<u8>, V
     };
     let Ok(Document::Manifest(manifest)) = spec::oci::parse(&bytes) else { return Ok(None) };
     ensure!(manifest.config.digest == format!("sha256:{}", image.id), "its manifest is another's");
-    Ok(Some((manifest, bytes, config)))
+    Ok(Some(Pulled { manifest, bytes, config }))
 }

@@ -9,7 +9,7 @@ use store::Store;
 use ureq::SendBody;
 
 use super::layer::Compress;
-use super::{Parcel, describe, original};
+use super::{Parcel, Pulled, describe, original};
 use crate::source::registry::client::{Ask, Client, Failure, Repository, text_of};
 use crate::source::registry::settings::Settings;
 
@@ -46,7 +46,7 @@ struct Push<'a> {
 impl Push<'_> {
     fn image(&self, store: &Store, image: &Image, tag: &str, compress: Compress) -> Result<String> {
         self.client.tell.tell(Event::Phase { name: "asking the registry".into() });
-        if let Some((manifest, bytes, config)) = original(store, image)?
+        if let Some(Pulled { manifest, bytes, config }) = original(store, image)?
             && self.has_all(&manifest.layers)?
         {
             self.bytes(&manifest.config, &config)?;

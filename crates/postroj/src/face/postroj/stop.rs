@@ -153,10 +153,10 @@ fn kill_and_wait(run: &RunDirectory, record: &Record) -> Result<()> {
 fn each(names: &[String], mut act: impl FnMut(&str) -> Result<()>) -> Result<u8> {
     let mut failed = None;
     for name in names {
-        if let Err(error) = act(name) {
-            if let Some(earlier) = failed.replace(error) {
-                eprintln!("postroj: {earlier:#}");
-            }
+        if let Err(error) = act(name)
+            && let Some(earlier) = failed.replace(error)
+        {
+            eprintln!("postroj: {earlier:#}");
         }
     }
     failed.map_or(Ok(0), Err)
