@@ -95,7 +95,7 @@ impl Bench {
         let text = self.postroj(&["inspect", IMAGE])?;
         let found: serde_json::Value = serde_json::from_str(&text)?;
         let id = found[0]["RootFS"]["Layers"][0].as_str();
-        let id = id.context("`postroj inspect` shows no layer")?;
+        let id = id.context("`postroj inspect` shows no layer")?.trim_start_matches("sha256:");
         let root = Path::new("/var/lib/postroj/layers").join(id).join("root");
         ensure!(root.exists(), "{} is missing", root.display());
         Ok(root)

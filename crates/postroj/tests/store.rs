@@ -200,7 +200,7 @@ fn completions_are_scripts_of_their_shells() {
             let file = own.path("completion.bash");
             std::fs::write(&file, &script).unwrap();
             let complete = format!(
-                ". {}; COMP_WORDS=(postroj im); COMP_CWORD=1; _postroj postroj im postroj; \
+                ". {}; COMP_WORDS=(postroj imag); COMP_CWORD=1; _postroj postroj imag postroj; \
                  echo \"${{COMPREPLY[@]}}\"",
                 file.display()
             );

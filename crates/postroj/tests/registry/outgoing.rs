@@ -223,7 +223,7 @@ fn roots_histories_and_docker_words() {
     // The root alone, on standard output.
     let mut save = place.postroj(&["save", "--as", "tar", &name]);
     let archive = place.write("root.tar", save.output().unwrap().stdout);
-    let mark = tool(Command::new("tar").arg("-xOf").arg(&archive).arg("etc/mark"));
+    let mark = tool(Command::new("tar").arg("-xOf").arg(&archive).arg("./etc/mark"));
     assert_eq!(mark, "told");
     assert_eq!(
         out(&mut place.postroj(&["run", archive.to_str().unwrap(), "cat", "/etc/mark"])),

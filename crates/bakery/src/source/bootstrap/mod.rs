@@ -161,10 +161,10 @@ impl Making<'_> {
         let root = layer.root();
         let links = furniture::usr_links(release, self.architecture);
         furniture::make_usr_links(root, release, &links)?;
-        let packages = unpacking::unpack_all(self.fetcher, root, plan, context.tell)?;
+        let mut packages = unpacking::unpack_all(self.fetcher, root, plan, context.tell)?;
         let overlaps = overlap::find(&packages, &links)?;
         for &index in &overlaps.again {
-            unpacking::unpack_again(self.fetcher, root, &plan[index])?;
+            packages[index] = unpacking::unpack_again(self.fetcher, root, &plan[index])?;
         }
         database::write(root, self.architecture, &packages, &overlaps.lost)?;
         let archives: Vec<&Archive> = self.suites.iter().map(|suite| &suite.archive).collect();

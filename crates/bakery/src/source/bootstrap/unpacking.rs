@@ -102,9 +102,13 @@ pub(crate) fn unpack_all(
 ///
 /// # Errors
 /// As [`unpack_all`].
-pub(crate) fn unpack_again(fetcher: &Fetcher<'_>, root: &Root, planned: &Planned) -> Result<()> {
+pub(crate) fn unpack_again(
+    fetcher: &Fetcher<'_>,
+    root: &Root,
+    planned: &Planned,
+) -> Result<Unpacked> {
     let file = fetcher.file(&planned.wanted)?;
-    unpack_one(root, planned, file).map(drop)
+    unpack_one(root, planned, file)
 }
 
 struct Work<'a> {
@@ -208,12 +212,23 @@ fn digests(root: &Root, control: &Control, items: &[Item]) -> Result<HashMap<Vec
         |item: &&Item| conffiles.contains(&&item.path[..]) || (!has_list && is_file(item.kind));
     let mut digests = HashMap::new();
     for item in items.iter().filter(wanted) {
-        let digest = digest(root, &item.path).with_context(|| {
-            format!("computing the digest of {}", String::from_utf8_lossy(&item.path))
-        })?;
-        digests.insert(item.path.clone(), digest);
+        match digest(root, &item.path) {
+            Ok(digest) => drop(digests.insert(item.path.clone(), digest)),
+            // Another package has it as well, and is putting its own there at this moment:
+            // whichever shall stay is unpacked again, with nobody beside it.
+            Err(error) if is_missing(&error) => {}
+            Err(error) => {
+                let name = String::from_utf8_lossy(&item.path);
+                return Err(error).with_context(|| format!("computing the digest of {name}"));
+            }
+        }
     }
     Ok(digests)
+}
+
+fn is_missing(error: &Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 fn is_file(kind: Kind) -> bool {
