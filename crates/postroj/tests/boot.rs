@@ -4,7 +4,7 @@
 mod fixture;
 
 use std::io::Write;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use fixture::{Machine, debian, fails, is_root, out, postroj, run, said};
 
@@ -132,6 +132,88 @@ fn a_foreground_boot_powers_off_when_asked_to() {
     assert!(output.contains("Welcome to"), "{output}");
     // Nothing of a machine in the foreground remains.
     fails(&mut postroj(&["logs", &name]), 125, &["there is no machine"]);
+}
+
+/// A control group that an ordinary user has been given, and may start machines in.
+struct Delegated {
+    group: std::path::PathBuf,
+    home: std::path::PathBuf,
+    program: std::path::PathBuf,
+    user: (u32, u32),
+}
+
+impl Delegated {
+    /// Only root can give one away.
+    fn new() -> Option<Self> {
+        let user = fixture::another_user().filter(|_| is_root())?;
+        let unified = sys::cgroups::Layout::read().unwrap().unified?.mount;
+        let group = unified.join(format!("postroj-test-{}", std::process::id()));
+        std::fs::create_dir(&group).unwrap();
+        let own = |path: &std::path::Path| {
+            std::os::unix::fs::chown(path, Some(user.0), Some(user.1)).unwrap();
+        };
+        own(&group);
+        for file in ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
+            own(&group.join(file));
+        }
+        let home = fixture::home().join(format!("delegated-{}", std::process::id()));
+        std::fs::create_dir(&home).unwrap();
+        own(&home);
+        let program = home.join("program");
+        std::fs::copy(fixture::program(), &program).unwrap();
+        Some(Self { group, home, program, user })
+    }
+
+    fn postroj(&self, args: &[&str]) -> Command {
+        let inner = fixture::as_user(self.user, &self.program, &self.home, args);
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo $$ > \"$0\"/cgroup.procs; exec \"$@\""]).arg(&self.group);
+        command.arg(inner.get_program()).args(inner.get_args()).env_clear();
+        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        let _ = self.postroj(&["rm", "-f", "box"]).output();
+        let _ = self.postroj(&["system", "prune", "--all"]).output();
+        let procs = self.group.join("cgroup.procs");
+        fixture::wait_until("nobody is in the group", || {
+            std::fs::read_to_string(&procs).is_ok_and(|text| text.is_empty())
+        });
+        let _ = std::fs::remove_dir(self.group.join("postroj"));
+        std::fs::remove_dir(&self.group).unwrap();
+        std::fs::remove_dir_all(&self.home).unwrap();
+    }
+}
+
+#[test]
+fn an_ordinary_user_with_a_control_group_of_its_own() {
+    let Some(delegated) = Delegated::new() else { return };
+    for label in ["debian-11", "debian-12", "debian-13", "debian-sid"] {
+        let said = delegated.home.join("said");
+        let file = std::fs::File::create(&said).unwrap();
+        let mut boot = delegated.postroj(&["boot", "-d", "--name", "box", label]);
+        let status = boot.stdout(file.try_clone().unwrap()).stderr(file).status().unwrap();
+        let text = std::fs::read_to_string(&said).unwrap();
+        assert!(status.success(), "{label}: {text}");
+        assert!(!text.contains("emulated"), "{label}: {text}");
+        let inside =
+            |command: &[&str]| out(&mut delegated.postroj(&[&["exec", "box"], command].concat()));
+        assert_eq!(inside(&["systemctl", "is-system-running"]), "running", "{label}");
+        let failed = ["systemctl", "--failed", "--no-legend", "--no-pager"];
+        assert_eq!(inside(&failed), "", "{label}");
+        // A scope needs a real hierarchy: the kernel tells which processes are in it.
+        let scope = ["systemd-run", "--scope", "-q", "cat", "/proc/self/cgroup"];
+        let scope = inside(&scope);
+        assert!(scope.contains("0::/system.slice/run-"), "{label}: {scope}");
+        inside(&["systemctl", "restart", "systemd-logind"]);
+        out(&mut delegated.postroj(&["stop", "box"]));
+        assert_eq!(out(&mut delegated.postroj(&["wait", "box"])), "0", "{label}");
+        out(&mut delegated.postroj(&["rm", "box"]));
+    }
 }
 
 /// Boots another init, finds `program` running, and powers off.

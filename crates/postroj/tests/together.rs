@@ -3,7 +3,6 @@
 mod fixture;
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use fixture::{Own, busybox, is_root, out, tar};
@@ -28,27 +27,6 @@ fn downloads(outputs: &[Output]) -> usize {
     outputs.iter().filter(|o| text(&o.stdout).contains("Status: Downloaded image")).count()
 }
 
-/// An ordinary user with ids of its own, besides this one: its numbers.
-fn another_user() -> Option<(u32, u32)> {
-    let ranges = std::fs::read_to_string("/etc/subuid").ok()?;
-    let accounts = std::fs::read_to_string("/etc/passwd").ok()?;
-    accounts.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split(':').collect();
-        let (uid, gid) = (fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?);
-        let has_ids = ranges.lines().any(|r| r.split(':').next() == Some(fields[0]));
-        (uid != 0 && has_ids).then_some((uid, gid))
-    })
-}
-
-/// The program as that user, with a store in `home`.
-fn as_user((uid, gid): (u32, u32), program: &Path, home: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args([&format!("--reuid={uid}"), &format!("--regid={gid}"), "--clear-groups"]);
-    command.arg(program).args(args).env_clear().env("PATH", "/usr/bin:/bin");
-    command.env("HOME", home).env("XDG_RUNTIME_DIR", home);
-    command
-}
-
 #[test]
 fn four_pulls_and_sixteen_runs_of_two_users() {
     let own = Own::new("together");
@@ -60,7 +38,7 @@ fn four_pulls_and_sixteen_runs_of_two_users() {
     std::fs::copy(fixture::program(), &program).unwrap();
     let home = own.path("home");
     std::fs::create_dir(&home).unwrap();
-    let other = another_user().filter(|_| is_root());
+    let other = fixture::another_user().filter(|_| is_root());
     if let Some((uid, gid)) = other {
         std::os::unix::fs::chown(&home, Some(uid), Some(gid)).unwrap();
         for path in [home.parent().unwrap(), home.parent().unwrap().parent().unwrap()] {
@@ -75,8 +53,8 @@ fn four_pulls_and_sixteen_runs_of_two_users() {
     let others: Vec<Child> = other
         .iter()
         .flat_map(|user| {
-            let pulls = (0..4).map(|_| start(as_user(*user, &program, &home, &pull)));
-            let runs = (0..16).map(|_| start(as_user(*user, &program, &home, &run)));
+            let pulls = (0..4).map(|_| start(fixture::as_user(*user, &program, &home, &pull)));
+            let runs = (0..16).map(|_| start(fixture::as_user(*user, &program, &home, &run)));
             pulls.chain(runs).collect::<Vec<_>>()
         })
         .collect();
@@ -98,9 +76,9 @@ fn four_pulls_and_sixteen_runs_of_two_users() {
     assert_eq!(layers, 1, "it was unpacked once");
     own.is_sound();
     if let Some(user) = other {
-        let check = &mut as_user(user, &program, &home, &["system", "check"]);
+        let check = &mut fixture::as_user(user, &program, &home, &["system", "check"]);
         assert_eq!(out(check), "The store is sound");
-        out(&mut as_user(user, &program, &home, &["system", "prune", "--all"]));
+        out(&mut fixture::as_user(user, &program, &home, &["system", "prune", "--all"]));
     }
 }
 
