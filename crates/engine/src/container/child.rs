@@ -3,16 +3,15 @@
 //! Everything up to [`Step::Pivot`] sees the host's files; nothing in here resolves a
 //! path of the image but through [`sys::rooted`], which cannot leave the image's root.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
 use sys::mount::{self, Attributes};
-use sys::process::{self, Strings};
+use sys::process;
 use sys::rooted::Root;
 use sys::seccomp::Filter;
 use sys::socket::Channel;
@@ -20,6 +19,12 @@ use sys::socket::Channel;
 use super::init;
 use super::step::{EtcFile, Protected, Runtime, Step, Tree};
 use crate::Streams;
+
+mod command;
+mod etc;
+
+use command::{become_user, execute, working_directory};
+use etc::{etc_files, write_files};
 
 /// First byte of the launcher's only message.
 pub(super) const GO: u8 = b'G';
@@ -484,58 +489,6 @@ fn scratch(path: &CStr) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes to the upper layer before it is used: no mount and no copy-up is needed, and
-/// nothing of the image is in the way. The layer's own `/etc` keeps its owner and mode.
-fn etc_files(files: &[EtcFile]) -> io::Result<()> {
-    match uppermost_etc()? {
-        Some(etc) if rustix::fs::FileType::from_raw_mode(etc.st_mode).is_dir() => {
-            directory(c"u/etc", etc.st_mode & 0o7777)?;
-            if (etc.st_uid, etc.st_gid) != (0, 0) {
-                let (uid, gid) =
-                    (rustix::fs::Uid::from_raw(etc.st_uid), rustix::fs::Gid::from_raw(etc.st_gid));
-                // An id that this namespace does not map cannot be given; root's stays.
-                let _ = rustix::fs::chown(c"u/etc", Some(uid), Some(gid));
-            }
-        }
-        // A link there is the image's own business: nothing is supplied.
-        Some(_) => return Ok(()),
-        None => directory(c"u/etc", 0o755)?,
-    }
-    write_files(c"u/etc", files)
-}
-
-fn write_files(directory: &CStr, files: &[EtcFile]) -> io::Result<()> {
-    if files.is_empty() {
-        return Ok(());
-    }
-    let etc = open_directory(directory)?;
-    for file in files {
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let mode = Mode::from_raw_mode(file.mode);
-        let fd = rustix::fs::openat(&etc, &file.name, flags, mode)?;
-        let mut left = file.content.as_slice();
-        while !left.is_empty() {
-            left = &left[rustix::io::write(&fd, left)?..];
-        }
-    }
-    Ok(())
-}
-
-fn uppermost_etc() -> io::Result<Option<rustix::fs::Stat>> {
-    for index in 0.. {
-        match rustix::fs::lstat(cstring(format!("l{index}/etc"))?) {
-            Ok(stat) => return Ok(Some(stat)),
-            Err(rustix::io::Errno::NOENT) => {
-                if rustix::fs::lstat(cstring(format!("l{}", index + 1))?).is_err() {
-                    return Ok(None);
-                }
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(None)
-}
-
 /// Links that every program may expect (runtime-spec 1.2, runtime-linux.md, "Dev symbolic links"),
 /// and places of mounts that always follow: far cheaper here than where each is found missing.
 fn device_links() -> io::Result<()> {
@@ -552,56 +505,6 @@ fn device_links() -> io::Result<()> {
         rustix::fs::symlink(target, name)?;
     }
     Ok(())
-}
-
-/// Not through a magic link, and not outside of the root: a working directory such as
-/// `/proc/self/fd/7` would otherwise lead to whatever that is (CVE-2024-21626).
-fn working_directory(path: &CStr) -> io::Result<()> {
-    // No magic link is followed there.
-    let root = Root::open(std::path::Path::new("/"))?;
-    let path = std::path::Path::new(OsStr::from_bytes(path.to_bytes()));
-    let opened = match root.open_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            root.create_dir_all(path, DIRECTORY_MODE)?;
-            root.open_dir(path)
-        }
-        other => other,
-    };
-    rustix::process::fchdir(opened?)?;
-    let here = rustix::process::getcwd(Vec::new())?;
-    if here.to_bytes().starts_with(b"/") { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
-}
-
-fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
-    use rustix::process::{Gid, Uid};
-    let groups: Vec<Gid> = groups.iter().map(|g| Gid::from_raw(*g)).collect();
-    match rustix::thread::set_thread_groups(&groups) {
-        // A namespace of one id forbids it (user_namespaces(7)), and then there are none to set.
-        Err(rustix::io::Errno::PERM) if groups.is_empty() => {}
-        other => other?,
-    }
-    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
-    Ok(rustix::thread::set_thread_res_uid(uid, uid, uid)?)
-}
-
-/// execvpe(3), but for its shell: what has no format is not executed.
-fn execute(args: &Strings, env: &Strings, path: &[CString]) -> io::Error {
-    if let Some(signal) = sys::signals::pending_end() {
-        process::exit_now(128 + signal as u8);
-    }
-    sys::signals::reset();
-    rustix::process::umask(Mode::from_raw_mode(0o022));
-    let mut denied = None;
-    for candidate in path {
-        let error = process::execve(candidate, args, env);
-        match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {}
-            io::ErrorKind::PermissionDenied => denied = Some(error),
-            _ => return error,
-        }
-    }
-    denied.unwrap_or_else(|| io::Error::from_raw_os_error(rustix::io::Errno::NOENT.raw_os_error()))
 }
 
 fn directory(path: &CStr, mode: u32) -> io::Result<()> {
