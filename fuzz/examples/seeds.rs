@@ -22,6 +22,7 @@ fn main() -> std::io::Result<()> {
         ("signature", signatures()),
         ("tar", tars()?),
         ("deb", debs()?),
+        ("bus", buses()),
     ] {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
         fs::create_dir_all(&dir)?;
@@ -36,6 +37,19 @@ type Seeds = Vec<(String, Vec<u8>)>;
 
 fn texts(texts: &[&str]) -> Seeds {
     texts.iter().enumerate().map(|(n, text)| (format!("{n:02}"), text.as_bytes().into())).collect()
+}
+
+/// An answer with a state, a signal before it, and an empty list of units.
+fn buses() -> Seeds {
+    let message = |kind: u8, serial: u8, body: &[u8]| {
+        let length = body.len() as u8;
+        let head = [b'l', kind, 0, 1, length, 0, 0, 0, 9, 0, 0, 0, 8, 0, 0, 0];
+        [&head[..], &[5, 1, b'u', 0, serial, 0, 0, 0], body].concat()
+    };
+    let state = b"\x01s\0\0\x07\0\0\0running\0";
+    let all =
+        [b"OK 0123\r\n".to_vec(), message(4, 0, b""), message(2, 1, state), message(2, 2, &[0; 8])];
+    vec![("00".into(), all.concat())]
 }
 
 fn references() -> Seeds {

@@ -33,6 +33,11 @@ mod compression;
 #[path = "../../crates/bakery/src/source/registry/challenge.rs"]
 pub mod challenge;
 
+/// What a machine's systemd answers.
+#[allow(dead_code)]
+#[path = "../../crates/engine/src/bus.rs"]
+pub mod bus;
+
 /// A root to unpack into, in memory, whose surroundings must not change.
 pub struct Cage {
     dir: PathBuf,
