@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -277,7 +278,7 @@ fn locked_file(path: &Path) -> io::Result<Option<File>> {
 }
 
 /// Whether a living monitor has this record: asked without taking the lock for longer than a moment.
-pub(crate) fn is_locked(file: &File) -> bool {
+fn is_locked(file: &File) -> bool {
     match rustix::fs::flock(file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => {
             let _ = rustix::fs::flock(file, FlockOperation::Unlock);
@@ -371,6 +372,11 @@ pub fn now() -> u64 {
 
 /// Sends a signal to a process that still has this start time.
 fn send(pid: i32, start: u64, signal: i32) -> io::Result<()> {
+    sys::process::signal(std::os::fd::AsFd::as_fd(&open(pid, start)?), signal)
+}
+
+/// A process that still has this start time.
+fn open(pid: i32, start: u64) -> io::Result<OwnedFd> {
     let gone = || io::Error::from(rustix::io::Errno::SRCH);
     let pid = Pid::from_raw(pid).ok_or_else(gone)?;
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
@@ -378,7 +384,13 @@ fn send(pid: i32, start: u64, signal: i32) -> io::Result<()> {
     if sys::process::start_time(pid)? != start {
         return Err(gone());
     }
-    sys::process::signal(std::os::fd::AsFd::as_fd(&pidfd), signal)
+    Ok(pidfd)
+}
+
+/// A machine's monitor, readable once it has ended; `None` where it has.
+pub(crate) fn monitor(record: &Record) -> Option<OwnedFd> {
+    let (pid, start) = record.monitor?;
+    open(pid, start).ok()
 }
 
 /// Kills a process that still has this start time, and waits for its end.

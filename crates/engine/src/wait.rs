@@ -39,16 +39,17 @@ impl RunDirectory {
         // Held open: what is written last is read even if the file is removed right after it.
         let file = File::options().read(true).open(&path).with_context(what)?;
         let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        // A monitor that is killed closes it.
-        let events = WatchFlags::MODIFY | WatchFlags::CLOSE_WRITE | WatchFlags::ATTRIB;
-        inotify::add_watch(&watch, &path, events).with_context(what)?;
+        inotify::add_watch(&watch, &path, WatchFlags::MODIFY).with_context(what)?;
+        // A monitor that is killed writes nothing; its end is seen by itself.
+        let monitor = crate::state::monitor(&read(name, &file)?);
+        let mut gone = monitor.is_none();
         let deadline = patience.and_then(|patience| Instant::now().checked_add(patience));
         loop {
             let record = read(name, &file)?;
             if holds(&record) {
                 return Ok(Waited::Holds(record));
             }
-            if record.exited.is_some() || !crate::state::is_locked(&file) {
+            if record.exited.is_some() || gone {
                 // Written between the two looks, perhaps.
                 let record = read(name, &file)?;
                 let held = holds(&record);
@@ -62,11 +63,13 @@ impl RunDirectory {
                 tv_sec: left.as_secs() as i64,
                 tv_nsec: left.subsec_nanos().into(),
             });
-            let mut polled = [PollFd::new(&watch, PollFlags::IN)];
+            let mut polled = vec![PollFd::new(&watch, PollFlags::IN)];
+            polled.extend(monitor.iter().map(|monitor| PollFd::new(monitor, PollFlags::IN)));
             match rustix::event::poll(&mut polled, left.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => bail!("cannot wait for the machine {name}: {error}"),
             }
+            gone = polled.get(1).is_none_or(|monitor| !monitor.revents().is_empty());
             let mut buffer = [MaybeUninit::uninit(); 4096];
             let mut reader = inotify::Reader::new(&watch, &mut buffer);
             while reader.next().is_ok() {}

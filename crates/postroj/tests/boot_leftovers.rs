@@ -25,8 +25,9 @@ impl Own {
     }
 
     fn postroj(&self, args: &[&str]) -> Command {
-        let mut command = postroj(args);
-        command.env("POSTROJ_RUNROOT", &self.0).stdout(std::process::Stdio::piped());
+        // On the command line, by which its processes are found.
+        let mut command = postroj(&[&["--runroot", self.0.to_str().unwrap()], args].concat());
+        command.stdout(std::process::Stdio::piped());
         command
     }
 
@@ -115,7 +116,7 @@ fn whoever_is_killed() {
             }
         }
         let _ = starter.wait();
-        // Without its starter a machine stays: it is not the starter's any more.
+        // A machine that has not been reported goes with its starter; another stays.
         out(&mut own.postroj(&["rm", "-f", &name]));
     }
     own.nothing_is_left(&[], "kills");

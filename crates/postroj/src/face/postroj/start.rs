@@ -16,6 +16,7 @@ use engine::record::About;
 use engine::state::{self, RunDirectory};
 use harness::host::Host;
 use harness::{Launch, launch};
+use rustix::process::Signal;
 use spec::boot::Condition;
 use spec::plan::Plan;
 use spec::request::Request;
@@ -119,6 +120,8 @@ impl Background {
     /// still said on the starter's standard error.
     fn new(run: &RunDirectory, plan: &Plan) -> Result<Self> {
         let _ = rustix::process::setsid();
+        // Until it has been told, a starter that is killed takes the machine along.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         let path = run.log_path(&plan.id);
         let directory = path.parent().context("the log has no directory")?;
         std::fs::create_dir_all(directory)
@@ -141,7 +144,8 @@ impl Background {
     /// Tells the starter, once, and then lets go of it.
     fn report(&mut self, text: &str) -> Result<()> {
         let Some(mut starter) = self.starter.take() else { return Ok(()) };
-        // It may be gone; the machine stays.
+        rustix::process::set_parent_process_death_signal(None)?;
+        // It may be gone at this very moment; the machine stays.
         let _ = starter.write_all(format!("{text}\n").as_bytes());
         Ok(rustix::stdio::dup2_stderr(&self.log)?)
     }
