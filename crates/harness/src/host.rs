@@ -7,7 +7,6 @@ use anyhow::{Context, Result, bail};
 use plan::{HostTree, Launcher};
 use rustix::fs::FlockOperation;
 use spec::ids::{IdMapping, IdRange};
-use spec::plan::Plan;
 use sys::userns::{self, Range};
 
 /// Facts, and the lock that keeps the id block in them ours.
@@ -160,8 +159,8 @@ pub fn enter_user_namespace() -> Result<()> {
 }
 
 /// Whether a file of this owner could be written by some id of the machine: see [`sys::exe`].
-pub fn within_reach(plan: &Plan, owner: u32) -> bool {
-    match &plan.ids {
+pub fn within_reach(ids: &IdMapping, owner: u32) -> bool {
+    match ids {
         IdMapping::Inherit => true,
         IdMapping::Private { uids, .. } => {
             uids.iter().any(|r| (r.outside..=r.outside + (r.count - 1)).contains(&owner))

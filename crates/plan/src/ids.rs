@@ -8,8 +8,11 @@ use crate::{Launcher, PlanError, range, without_userns};
 /// How many ids a private range has: what images use, `nobody` (65534) included.
 const PRIVATE: u32 = 65_536;
 
-/// The map for a request.
-pub(crate) fn map(request: &Request, launcher: &Launcher) -> Result<IdMapping, PlanError> {
+/// The map for a request: all of a plan that can be known without an image.
+///
+/// # Errors
+/// Where this user cannot have it.
+pub fn map(request: &Request, launcher: &Launcher) -> Result<IdMapping, PlanError> {
     let root = launcher.uid == 0;
     if without_userns(request, launcher) {
         return if root {

@@ -11,7 +11,7 @@ mod user;
 use std::fmt;
 
 pub use exec::{ExecRequest, exec};
-pub use ids::subordinate_map;
+pub use ids::{map as id_mapping, subordinate_map};
 
 use spec::ids::IdRange;
 use spec::image::{Config, Facts};

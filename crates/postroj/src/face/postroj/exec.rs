@@ -95,7 +95,7 @@ pub(super) fn enter(here: &Here, name: &str, request: &ExecRequest) -> Result<u8
     let record = here.run_directory()?.find(name)?;
     // Inside it could be reached as /proc/PID/exe of the process that is about to execute.
     sys::exe::protect(|owner| {
-        record.plan.as_ref().is_some_and(|plan| harness::host::within_reach(plan, owner))
+        record.plan.as_ref().is_some_and(|plan| harness::host::within_reach(&plan.ids, owner))
     })
     .context("cannot keep postroj's own file out of the machine's reach")?;
     Ok(harness::exec(&record, request)?.code())

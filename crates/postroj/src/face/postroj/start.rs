@@ -48,12 +48,14 @@ pub(super) fn start(
         return detach();
     }
     let run = RunDirectory::open(&here.places()?.run)?;
+    let host = Host::new(run.path())?;
+    // Before anything is done twice: this may start the program once more.
+    let ids = plan::id_mapping(&options.request()?, &host.launcher)?;
+    sys::exe::protect(|owner| harness::host::within_reach(&ids, owner))
+        .context("cannot keep postroj's own file out of the machine's reach")?;
     let ready = image::open(name, options.pull, here)?;
     let Start { request, interactive, waits } = decide(&ready)?;
-    let host = Host::new(run.path())?;
     let plan = plan::plan(&request, &ready.config, &ready.facts, &ready.root, &host.launcher)?;
-    sys::exe::protect(|owner| harness::host::within_reach(&plan, owner))
-        .context("cannot keep postroj's own file out of the machine's reach")?;
     let mut background = is_monitor.then(|| Background::new(&run, &plan)).transpose()?;
     let about = About { image: name.to_owned(), created: state::now(), detached: is_monitor };
     let streams = background.as_ref().map(Background::streams).transpose()?.unwrap_or_default();
