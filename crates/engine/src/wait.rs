@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -37,9 +39,15 @@ impl RunDirectory {
         let path = self.path().join("machines").join(name);
         let what = || format!("cannot watch the machine {name}");
         // Held open: what is written last is read even if the file is removed right after it.
-        let file = File::options().read(true).open(&path).with_context(what)?;
-        let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        inotify::add_watch(&watch, &path, WatchFlags::MODIFY).with_context(what)?;
+        let file = match File::options().read(true).open(&path) {
+            Ok(file) => file,
+            // It forgot itself at its end.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Waited::Ended(Record::parse(name, "")));
+            }
+            Err(error) => return Err(error).with_context(what),
+        };
+        let watch = watch(&path);
         // A monitor that is killed writes nothing; its end is seen by itself.
         let monitor = crate::state::monitor(&read(name, &file)?);
         let mut gone = monitor.is_none();
@@ -59,22 +67,39 @@ impl RunDirectory {
             if left == Some(Duration::ZERO) {
                 return Ok(Waited::Late);
             }
+            // Without a watch the file must be looked at.
+            let look = watch.is_none().then_some(LOOK);
+            let left = left.into_iter().chain(look).min();
             let left = left.map(|left| Timespec {
                 tv_sec: left.as_secs() as i64,
                 tv_nsec: left.subsec_nanos().into(),
             });
-            let mut polled = vec![PollFd::new(&watch, PollFlags::IN)];
-            polled.extend(monitor.iter().map(|monitor| PollFd::new(monitor, PollFlags::IN)));
+            let watched = monitor.iter().chain(&watch);
+            let mut polled: Vec<PollFd<'_>> =
+                watched.map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
             match rustix::event::poll(&mut polled, left.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => bail!("cannot wait for the machine {name}: {error}"),
             }
-            gone = polled.get(1).is_none_or(|monitor| !monitor.revents().is_empty());
-            let mut buffer = [MaybeUninit::uninit(); 4096];
-            let mut reader = inotify::Reader::new(&watch, &mut buffer);
-            while reader.next().is_ok() {}
+            gone = monitor.is_none() || !polled[0].revents().is_empty();
+            if let Some(watch) = &watch {
+                let mut buffer = [MaybeUninit::uninit(); 4096];
+                let mut reader = inotify::Reader::new(watch, &mut buffer);
+                while reader.next().is_ok() {}
+            }
         }
     }
+}
+
+/// Between two looks at a file that cannot be watched.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// `None` where this user has used up its instances (inotify(7), `max_user_instances`): every
+/// systemd in a machine of an ordinary user counts among them.
+fn watch(path: &Path) -> Option<OwnedFd> {
+    let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
+    inotify::add_watch(&watch, path, WatchFlags::MODIFY).ok()?;
+    Some(watch)
 }
 
 fn read(name: &str, file: &File) -> Result<Record> {

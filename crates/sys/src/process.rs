@@ -353,14 +353,21 @@ fn code(line: &str) -> Option<(usize, usize)> {
 
 /// Start time of a process in clock ticks since boot: field 22 of `/proc/PID/stat`
 /// (proc(5)). With the id it names a process for ever.
+///
+/// # Errors
+/// `ENOENT` or `ESRCH` where there is no such process, or it has ended and only waits for
+/// its parent to hear of that.
 pub fn start_time(pid: Pid) -> io::Result<u64> {
-    // At once: such a file has no size by which a buffer could be made, and this is in every launch.
-    let file = std::fs::File::open(format!("/proc/{}/stat", pid.as_raw_nonzero()))?;
-    let mut buffer = [0; 1024];
-    let length = std::io::Read::read(&mut &file, &mut buffer)?;
-    let stat = String::from_utf8_lossy(&buffer[..length]);
-    stat.rsplit_once(')')
-        .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19))
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))?;
+    let mut fields = stat
+        .rsplit_once(')')
+        .map(|(_, rest)| rest.split_ascii_whitespace())
+        .ok_or(io::ErrorKind::InvalidData)?;
+    if matches!(fields.next(), Some("Z" | "X")) {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    fields
+        .nth(18)
         .and_then(|field| field.parse().ok())
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }

@@ -33,7 +33,7 @@ pub(super) struct Start {
     pub(super) waits: bool,
 }
 
-/// Tells the program that it is a monitor in the background.
+/// Tells the program that it is a monitor in the background, and by whom it was started.
 const MONITOR: &str = "POSTROJ_MONITOR";
 
 /// Starts a machine of the image that is called `name`; `decide` says which, once that is there.
@@ -92,7 +92,7 @@ pub(super) fn start(
 /// Starts the monitor, and passes on what it reports.
 fn detach() -> Result<u8> {
     let mut command = Command::new("/proc/self/exe");
-    command.args(std::env::args_os().skip(1)).env(MONITOR, "1");
+    command.args(std::env::args_os().skip(1)).env(MONITOR, std::process::id().to_string());
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut monitor = command.spawn().context("cannot start a monitor in the background")?;
     let report = monitor.stdout.take().context("the monitor has no output")?;
@@ -124,6 +124,10 @@ impl Background {
         let _ = rustix::process::setsid();
         // Until it has been told, a starter that is killed takes the machine along.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        let parent = rustix::process::getppid().map(|parent| parent.as_raw_nonzero().to_string());
+        if parent != std::env::var(MONITOR).ok() {
+            bail!("whoever started this machine was killed");
+        }
         let path = run.log_path(&plan.id);
         let directory = path.parent().context("the log has no directory")?;
         std::fs::create_dir_all(directory)

@@ -80,7 +80,8 @@ pub(super) fn rm(args: &Rm, here: &Here) -> Result<u8> {
         if args.force && record.exited.is_none() {
             kill_and_wait(&run, &record)?;
         }
-        // It may have been of the kind that removes itself.
+        // It may have been of the kind that removes itself, or is about to.
+        run.reap();
         if let Ok(record) = run.find(record.id()) {
             run.remove(&record)?;
         }
