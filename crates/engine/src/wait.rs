@@ -91,6 +91,18 @@ impl RunDirectory {
     }
 }
 
+impl RunDirectory {
+    /// Waits until a machine's monitor has ended, and with it whatever it still had to clean
+    /// up: its name is free then, if it is one that forgets itself.
+    pub fn wait_for_monitor(&self, record: &Record, patience: Duration) {
+        let Some(monitor) = crate::state::monitor(record) else { return };
+        let limit =
+            Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };
+        // Where it takes longer, or cannot be waited for, its name stays taken: that is all.
+        let _ = rustix::event::poll(&mut [PollFd::new(&monitor, PollFlags::IN)], Some(&limit));
+    }
+}
+
 /// Between two looks at a file that cannot be watched.
 const LOOK: Duration = Duration::from_millis(20);
 

@@ -32,6 +32,7 @@ pub(super) fn stop(args: &Stop, here: &Here) -> Result<u8> {
             if run.wait(&record.name, Some(patience), has_ended)? == Waited::Late {
                 kill_and_wait(&run, &record)?;
             }
+            run.wait_for_monitor(&record, CLEANUP);
         }
         println!("{name}");
         Ok(())
@@ -147,8 +148,13 @@ fn has_ended(record: &Record) -> bool {
 fn kill_and_wait(run: &RunDirectory, record: &Record) -> Result<()> {
     // It may end by itself at this moment.
     let _ = run.signal(record, sys::signals::SIGKILL);
-    run.wait(&record.name, Some(Duration::from_secs(10)), has_ended).map(drop)
+    run.wait(&record.name, Some(CLEANUP), has_ended)?;
+    run.wait_for_monitor(record, CLEANUP);
+    Ok(())
 }
+
+/// How long a monitor may take after its machine's end.
+const CLEANUP: Duration = Duration::from_secs(10);
 
 /// Goes on with the others where one fails, and fails in the end.
 fn each(names: &[String], mut act: impl FnMut(&str) -> Result<()>) -> Result<u8> {
