@@ -3,9 +3,9 @@
 use anyhow::{Context, Result, bail};
 use spec::request::Request;
 
+use super::Here;
 use super::options::{Network, Options};
 use super::start::{self, Start};
-use super::{Here, image};
 
 /// Run a command in an image
 ///
@@ -70,7 +70,7 @@ impl Rest {
 pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
     let (name, command) = args.rest.split().context("no image is given")?;
     check_terminal(args)?;
-    start::start(here, &args.options, name, |image: &image::Ready| {
+    start::start(here, &args.options, name, |_| {
         let request = Request {
             command: command.to_vec(),
             entrypoint: args.entrypoint.clone(),
@@ -82,7 +82,6 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
             network: args.network.into(),
             ..args.options.request()?
         };
-        let _ = image;
         Ok(Start { request, interactive: args.interactive, waits: false })
     })
 }
