@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, anyhow};
+use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use spec::boot::Ready;
@@ -321,6 +322,15 @@ impl ContainerMachine {
         Ok(())
     }
 
+    /// Whether the command is not executed yet, which closes the other end. Until then a signal
+    /// waits, blocked, and a process 1 that unblocks it would lose it.
+    fn is_starting(&self) -> bool {
+        let mut polled = [rustix::event::PollFd::new(&self.channel, PollFlags::empty())];
+        let now = rustix::event::Timespec::default();
+        let seen = rustix::event::poll(&mut polled, Some(&now));
+        seen.is_ok() && !polled[0].revents().contains(PollFlags::HUP)
+    }
+
     /// What the child reported, if it did.
     fn failure(&self) -> Option<anyhow::Error> {
         let mut message = [0; 9];
@@ -388,7 +398,8 @@ impl Machine for ContainerMachine {
         // `do_sigtimedwait`), and takes them all.
         let spared = !self.takes_signals
             && signals::ends_by_default(signal)
-            && signals::left_to_default(child.pid(), signal).unwrap_or(false);
+            && (self.is_starting()
+                || signals::left_to_default(child.pid(), signal).unwrap_or(false));
         if spared {
             self.child.killed_by.set(Some(signal));
         }
