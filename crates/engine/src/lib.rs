@@ -21,9 +21,11 @@ pub mod record;
 mod rest;
 mod session;
 pub mod state;
+mod visit;
 mod wait;
 
 pub use ready::Question;
+pub use visit::Visit;
 pub use wait::Waited;
 
 /// A way to run plans.
@@ -59,7 +61,17 @@ pub trait Engine: Sync {
     /// # Errors
     /// Where the machine has ended.
     fn root(&self, record: &record::Record) -> Result<Root>;
+
+    /// Does something with a running machine's files as its root user, in a process of its own:
+    /// none of the machine's can reach that, and it uses none of the machine's programs.
+    ///
+    /// # Errors
+    /// Where the machine cannot be entered.
+    fn visit(&self, record: &record::Record, visitor: &mut Visitor<'_>) -> Result<Visit>;
 }
+
+/// What [`Engine::visit`] does with the machine's root; the text is its answer.
+pub type Visitor<'a> = dyn FnMut(&Root) -> Result<String> + 'a;
 
 /// Where a machine's standard streams lead, where it has no terminal: the launcher's own
 /// streams unless something else is given. `Plan` says whether there is an input at all.

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::Pid;
+use rustix::process::{DumpableBehavior, Pid, Signal};
 use spec::plan::{Plan, Process};
 use sys::cgroups::Groups;
 use sys::process::{self, Namespaces};
@@ -15,7 +15,8 @@ use super::child::{self, Inherited};
 use super::door::Door;
 use super::{ContainerMachine, MainProcess, prepare};
 use crate::record::Record;
-use crate::{Machine, Streams};
+use crate::visit::{self, Visit};
+use crate::{Machine, Streams, Visitor};
 
 /// The group below a managed one that takes what is run inside; groups with others below them
 /// may hold no process themselves (cgroups(7), "no internal processes").
@@ -67,6 +68,31 @@ pub(super) fn exec(
 pub(super) fn root(record: &Record) -> Result<Root> {
     let what = || format!("cannot look into the machine {}", record.name);
     door(record)?.0.root().with_context(what)
+}
+
+/// In the machine's user and mount namespaces only: it is no process of the machine's, so that
+/// none of those sees it. Whoever enters a user namespace is not dumpable afterwards (Linux,
+/// kernel/cred.c, `commit_creds`), so that its root may not look into it either.
+pub(super) fn visit(record: &Record, visitor: &mut Visitor<'_>) -> Result<Visit> {
+    let (door, _) = door(record)?;
+    let (answer, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let helper = process::spawn(Namespaces::NONE, None, || {
+        process::close_copy(answer.as_fd());
+        let said = enter_files(&door).and_then(|root| visitor(&root));
+        visit::tell(writer, said);
+        process::exit_now(0)
+    })
+    .context("cannot enter the machine")?;
+    Ok(Visit::new(helper, answer))
+}
+
+fn enter_files(door: &Door) -> Result<Root> {
+    let what = "cannot enter the machine's files";
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context(what)?;
+    door.enter_only(Namespaces::USER | Namespaces::MOUNT).context(what)?;
+    sys::userns::become_root().context(what)?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context(what)?;
+    Root::open(Path::new("/")).context(what)
 }
 
 fn door(record: &Record) -> Result<(Door, &Plan)> {

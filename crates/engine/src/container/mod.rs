@@ -21,7 +21,9 @@ use sys::userns::{self, MapError, Range};
 
 use crate::record::Record;
 use crate::state::{Claim, RunDirectory};
-use crate::{Created, Engine, Machine, NotStarted, NotStartedKind, Question, Streams};
+use crate::{
+    Created, Engine, Machine, NotStarted, NotStartedKind, Question, Streams, Visit, Visitor,
+};
 
 mod ask;
 mod cgroupfs;
@@ -119,6 +121,10 @@ impl Engine for Container {
 
     fn root(&self, record: &Record) -> Result<Root> {
         exec::root(record)
+    }
+
+    fn visit(&self, record: &Record, visitor: &mut Visitor<'_>) -> Result<Visit> {
+        exec::visit(record, visitor)
     }
 }
 

@@ -15,6 +15,7 @@ use super::Face;
 
 mod boot;
 mod completion;
+mod cp;
 mod doctor;
 mod exec;
 mod history;
@@ -68,6 +69,7 @@ enum Verb {
     Boot(Box<boot::Args>),
     Exec(exec::Args),
     Shell(exec::Shell),
+    Cp(cp::Args),
     Ps(ps::Args),
     Logs(logs::Args),
     Stop(stop::Stop),
@@ -134,6 +136,7 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Boot(args) => boot::run(args, &here),
         Verb::Exec(args) => exec::run(args, &here),
         Verb::Shell(args) => exec::shell(args, &here),
+        Verb::Cp(args) => cp::run(args, &here),
         Verb::Ps(args) => ps::run(args, &here),
         Verb::Logs(args) => logs::run(args, &here),
         Verb::Stop(args) => stop::stop(args, &here),
