@@ -12,6 +12,14 @@ use spec::image::Facts;
 /// # Errors
 /// [`engine::NotStarted`] where the command was never executed; where the machine has ended.
 pub fn exec(record: &Record, request: &ExecRequest) -> Result<Ended> {
+    exec_with(record, request, Streams::default())
+}
+
+/// As [`exec`], with other streams than one's own.
+///
+/// # Errors
+/// As [`exec`].
+pub fn exec_with(record: &Record, request: &ExecRequest, streams: Streams) -> Result<Ended> {
     let Some(plan) = &record.plan else { bail!("the machine {} is not up yet", record.name) };
     if record.exited.is_some() {
         bail!("the machine {} has ended", record.name);
@@ -23,7 +31,7 @@ pub fn exec(record: &Record, request: &ExecRequest) -> Result<Ended> {
     };
     let process = plan::exec(plan, &facts, request)?;
     let signals = attend::signals(process.terminal)?;
-    let machine = ENGINES[0].exec(record, &process, Streams::default())?;
+    let machine = ENGINES[0].exec(record, &process, streams)?;
     let attendance = attend::Attendance {
         signals: &signals,
         interactive: request.interactive,

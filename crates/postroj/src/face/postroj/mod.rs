@@ -36,6 +36,7 @@ mod reference;
 mod rmi;
 mod run;
 mod save;
+mod service;
 mod start;
 mod stop;
 mod system;
@@ -70,6 +71,7 @@ enum Verb {
     Exec(exec::Args),
     Shell(exec::Shell),
     Cp(cp::Args),
+    Service(service::Args),
     Ps(ps::Args),
     Logs(logs::Args),
     Stop(stop::Stop),
@@ -137,6 +139,7 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Exec(args) => exec::run(args, &here),
         Verb::Shell(args) => exec::shell(args, &here),
         Verb::Cp(args) => cp::run(args, &here),
+        Verb::Service(args) => service::run(args, &here),
         Verb::Ps(args) => ps::run(args, &here),
         Verb::Logs(args) => logs::run(args, &here),
         Verb::Stop(args) => stop::stop(args, &here),
