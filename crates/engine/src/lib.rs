@@ -26,7 +26,7 @@ mod wait;
 
 pub use ready::Question;
 pub use visit::Visit;
-pub use wait::Waited;
+pub use wait::{Sources, Waited};
 
 /// A way to run plans.
 pub trait Engine: Sync {
@@ -68,7 +68,16 @@ pub trait Engine: Sync {
     /// # Errors
     /// Where the machine cannot be entered.
     fn visit(&self, record: &record::Record, visitor: &mut Visitor<'_>) -> Result<Visit>;
+
+    /// Speaks with a running machine's systemd at this socket inside, in a process of its own.
+    ///
+    /// # Errors
+    /// Where the machine cannot be entered.
+    fn talk(&self, record: &record::Record, socket: &str, talk: &mut Talk<'_>) -> Result<Visit>;
 }
+
+/// What [`Engine::talk`] says; the text is its answer.
+pub type Talk<'a> = dyn FnMut(&mut bus::Bus<std::os::unix::net::UnixStream>) -> Result<String> + 'a;
 
 /// What [`Engine::visit`] does with the machine's root; the text is its answer.
 pub type Visitor<'a> = dyn FnMut(&Root) -> Result<String> + 'a;

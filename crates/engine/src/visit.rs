@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
 use sys::process::Child;
@@ -42,6 +42,13 @@ impl Visit {
             Some((&FAILED, error)) => bail!("{}", text(error)),
             _ => bail!("what works in the machine was killed"),
         }
+    }
+}
+
+/// Readable when it has answered.
+impl AsFd for Visit {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.answer.as_fd()
     }
 }
 

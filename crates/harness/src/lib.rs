@@ -11,6 +11,6 @@ mod pull;
 
 pub use boot::startup;
 pub use copy::{End, Manner, copy};
-pub use exec::{exec, exec_with};
+pub use exec::{Running, exec, exec_beside, exec_with};
 pub use launch::{Launch, launch};
 pub use pull::{Pull, Status, pull};

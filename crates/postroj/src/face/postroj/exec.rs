@@ -100,10 +100,15 @@ pub(super) fn enter(here: &Here, name: &str, request: &ExecRequest) -> Result<u8
 
 /// As [`enter`], with other streams than one's own. This process is good for nothing afterwards.
 pub(super) fn enter_with(record: &Record, request: &ExecRequest, streams: Streams) -> Result<u8> {
-    // Inside it could be reached as /proc/PID/exe of the process that is about to execute.
+    protect(record)?;
+    Ok(harness::exec_with(record, request, streams)?.code())
+}
+
+/// Before anything is done: inside, this program's file could be reached as /proc/PID/exe of the
+/// process that is about to execute. This may start the program once more.
+pub(super) fn protect(record: &Record) -> Result<()> {
     sys::exe::protect(|owner| {
         record.plan.as_ref().is_some_and(|plan| harness::host::within_reach(&plan.ids, owner))
     })
-    .context("cannot keep postroj's own file out of the machine's reach")?;
-    Ok(harness::exec_with(record, request, streams)?.code())
+    .context("cannot keep postroj's own file out of the machine's reach")
 }

@@ -43,6 +43,7 @@ mod system;
 mod table;
 mod tag;
 mod version;
+mod wait;
 
 /// The default face.
 pub(crate) struct Postroj;
@@ -76,7 +77,7 @@ enum Verb {
     Logs(logs::Args),
     Stop(stop::Stop),
     Kill(stop::Kill),
-    Wait(stop::Wait),
+    Wait(wait::Args),
     Rm(stop::Rm),
     Pull(pull::Args),
     Images(images::Args),
@@ -144,7 +145,7 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Logs(args) => logs::run(args, &here),
         Verb::Stop(args) => stop::stop(args, &here),
         Verb::Kill(args) => stop::kill(args, &here),
-        Verb::Wait(args) => stop::wait(args, &here),
+        Verb::Wait(args) => wait::run(args, &here),
         Verb::Rm(args) => stop::rm(args, &here),
         Verb::Pull(args) => pull::run(args, &here),
         Verb::Images(args) => images::run(args, &here),
@@ -206,6 +207,17 @@ impl Here {
             (None, Some(run)) => Places { run: absolute(run)?, ..defaults()? },
             (None, None) => defaults()?,
         })
+    }
+
+    /// This program once more, for the same places.
+    fn again(&self) -> std::process::Command {
+        let mut command = std::process::Command::new("/proc/self/exe");
+        for (option, value) in [("--store", &self.store), ("--runroot", &self.runroot)] {
+            if let Some(value) = value {
+                command.arg(option).arg(value);
+            }
+        }
+        command
     }
 
     fn run_directory(&self) -> Result<RunDirectory> {
