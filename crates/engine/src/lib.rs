@@ -16,6 +16,7 @@ use sys::rooted::Root;
 pub mod attend;
 pub mod bus;
 mod container;
+pub mod pause;
 mod ready;
 pub mod record;
 mod rest;
@@ -69,12 +70,21 @@ pub trait Engine: Sync {
     /// Where the machine cannot be entered.
     fn visit(&self, record: &record::Record, visitor: &mut Visitor<'_>) -> Result<Visit>;
 
+    /// Does something among a running machine's processes as its root user, as one of them.
+    ///
+    /// # Errors
+    /// Where the machine cannot be entered.
+    fn inside(&self, record: &record::Record, visitor: &mut Inside<'_>) -> Result<Visit>;
+
     /// Speaks with a running machine's systemd at this socket inside, in a process of its own.
     ///
     /// # Errors
     /// Where the machine cannot be entered.
     fn talk(&self, record: &record::Record, socket: &str, talk: &mut Talk<'_>) -> Result<Visit>;
 }
+
+/// What [`Engine::inside`] does; the text is its answer.
+pub type Inside<'a> = dyn FnMut() -> Result<String> + 'a;
 
 /// What [`Engine::talk`] says; the text is its answer.
 pub type Talk<'a> = dyn FnMut(&mut bus::Bus<std::os::unix::net::UnixStream>) -> Result<String> + 'a;

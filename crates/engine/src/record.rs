@@ -24,6 +24,8 @@ pub struct Record {
     pub plan: Option<Plan>,
     /// How the system in it is.
     pub condition: Option<Condition>,
+    /// Its processes are stopped.
+    pub paused: bool,
     /// How it ended, where that is kept.
     pub exited: Option<Exited>,
     /// Whether its monitor is alive.
@@ -57,6 +59,8 @@ pub enum Note<'a> {
     About(&'a About),
     /// See [`Record::condition`].
     Condition(&'a Condition),
+    /// See [`Record::paused`].
+    Paused(bool),
     /// See [`Record::exited`].
     Exited(Exited),
 }
@@ -67,6 +71,7 @@ impl Note<'_> {
         let (key, value) = match self {
             Self::About(about) => ("about", serde_json::to_string(about)),
             Self::Condition(condition) => ("condition", serde_json::to_string(condition)),
+            Self::Paused(paused) => ("paused", serde_json::to_string(paused)),
             Self::Exited(exited) => ("exited", serde_json::to_string(exited)),
         };
         Ok(format!("{key} {}\n", value?))
@@ -86,6 +91,7 @@ impl Record {
                 "about" => record.about = serde_json::from_str(value).ok(),
                 "plan" => record.plan = serde_json::from_str(value).ok(),
                 "condition" => record.condition = serde_json::from_str(value).ok(),
+                "paused" => record.paused = value == "true",
                 "exited" => record.exited = serde_json::from_str(value).ok(),
                 _ => {}
             }

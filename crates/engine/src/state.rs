@@ -192,6 +192,24 @@ impl RunDirectory {
         remove(self.path.join("machines").join(&record.name))
     }
 
+    /// Gives a machine another name.
+    ///
+    /// # Errors
+    /// Where another machine has it.
+    pub fn rename(&self, record: &Record, name: &str) -> Result<()> {
+        check_name(name)?;
+        let machines = self.path.join("machines");
+        let (cwd, flags) = (rustix::fs::CWD, RenameFlags::NOREPLACE);
+        let (old, new) = (machines.join(&record.name), machines.join(name));
+        reap_file(&new);
+        match rustix::fs::renameat_with(cwd, &old, cwd, &new, flags) {
+            Err(rustix::io::Errno::EXIST) => {
+                bail!("the name {name:?} is in use: choose another, or remove that machine")
+            }
+            other => other.with_context(|| format!("cannot rename the machine {}", record.name)),
+        }
+    }
+
     /// Sends a machine's first process a signal.
     ///
     /// # Errors
@@ -262,8 +280,12 @@ impl Drop for Claim {
             return;
         }
         let _ = std::fs::remove_file(&self.log);
-        // A file that stays is unlocked, and is taken for a killed monitor's.
-        let _ = std::fs::remove_file(&self.path);
+        // It may have another name by now. A file that stays is unlocked, and is taken for a
+        // killed monitor's.
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&self.file);
+        let path = std::fs::read_link(format!("/proc/self/fd/{fd}"));
+        let path = path.unwrap_or_else(|_| self.path.clone());
+        let _ = std::fs::remove_file(if path.exists() { &path } else { &self.path });
     }
 }
 

@@ -50,19 +50,21 @@ pub fn launch(launch: Launch<'_>) -> Result<Ended> {
         machine.executed()?;
         started()?;
     }
+    // It may have been given another one.
+    let name = || run.find(&plan.id).map_or_else(|_| plan.name.clone(), |record| record.name);
     let attendance = attend::Attendance {
         signals: &signals,
         interactive,
         timeout: plan.timeout.map(Duration::from_secs),
         boot: plan.boot.as_ref(),
         up: &mut |condition| {
-            run.note(&plan.name, &Note::Condition(&condition))?;
+            run.note(&name(), &Note::Condition(&condition))?;
             up(&condition)
         },
         over: &mut |ended| {
             let exited = Exited { code: ended.code(), at: state::now() };
             // Whoever waits for it reads it there. Somebody may have removed it by force.
-            let _ = run.note(&plan.name, &Note::Exited(exited));
+            let _ = run.note(&name(), &Note::Exited(exited));
         },
     };
     attend::attend(machine, attendance)

@@ -7,10 +7,12 @@ mod exec;
 pub mod host;
 mod launch;
 pub mod places;
+mod processes;
 mod pull;
 
 pub use boot::startup;
 pub use copy::{End, Manner, copy};
 pub use exec::{Running, exec, exec_beside, exec_with};
 pub use launch::{Launch, launch};
+pub use processes::{ProcessStatus, processes};
 pub use pull::{Pull, Status, pull};

@@ -22,7 +22,8 @@ use sys::userns::{self, MapError, Range};
 use crate::record::Record;
 use crate::state::{Claim, RunDirectory};
 use crate::{
-    Created, Engine, Machine, NotStarted, NotStartedKind, Question, Streams, Talk, Visit, Visitor,
+    Created, Engine, Inside, Machine, NotStarted, NotStartedKind, Question, Streams, Talk, Visit,
+    Visitor,
 };
 
 mod ask;
@@ -121,6 +122,10 @@ impl Engine for Container {
 
     fn root(&self, record: &Record) -> Result<Root> {
         exec::root(record)
+    }
+
+    fn inside(&self, record: &Record, visitor: &mut Inside<'_>) -> Result<Visit> {
+        exec::inside(record, visitor)
     }
 
     fn talk(&self, record: &Record, socket: &str, talk: &mut Talk<'_>) -> Result<Visit> {

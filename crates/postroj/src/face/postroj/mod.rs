@@ -27,6 +27,7 @@ mod logs;
 mod man;
 mod mounts;
 mod options;
+mod pause;
 mod progress;
 mod ps;
 mod pull;
@@ -38,10 +39,12 @@ mod run;
 mod save;
 mod service;
 mod start;
+mod stats;
 mod stop;
 mod system;
 mod table;
 mod tag;
+mod top;
 mod version;
 mod wait;
 
@@ -77,6 +80,11 @@ enum Verb {
     Logs(logs::Args),
     Stop(stop::Stop),
     Kill(stop::Kill),
+    Pause(pause::Pause),
+    Unpause(pause::Unpause),
+    Rename(pause::Rename),
+    Top(top::Args),
+    Stats(stats::Args),
     Wait(wait::Args),
     Rm(stop::Rm),
     Pull(pull::Args),
@@ -145,6 +153,11 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Logs(args) => logs::run(args, &here),
         Verb::Stop(args) => stop::stop(args, &here),
         Verb::Kill(args) => stop::kill(args, &here),
+        Verb::Pause(args) => pause::pause(args, &here),
+        Verb::Unpause(args) => pause::unpause(args, &here),
+        Verb::Rename(args) => pause::rename(args, &here),
+        Verb::Top(args) => top::run(args, &here),
+        Verb::Stats(args) => stats::run(args, &here),
         Verb::Wait(args) => wait::run(args, &here),
         Verb::Rm(args) => stop::rm(args, &here),
         Verb::Pull(args) => pull::run(args, &here),

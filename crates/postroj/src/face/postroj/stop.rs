@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use engine::Waited;
 use engine::record::Record;
 use engine::state::RunDirectory;
+use engine::{Waited, pause};
 
 use super::Here;
 
@@ -27,6 +27,9 @@ pub(super) fn stop(args: &Stop, here: &Here) -> Result<u8> {
         let boots = record.plan.as_ref().is_some_and(|plan| plan.boot.is_some());
         let patience = Duration::from_secs(args.time.unwrap_or(if boots { 90 } else { 10 }));
         if record.exited.is_none() {
+            if record.paused {
+                pause::unpause(&run, &record)?;
+            }
             run.signal_monitor(&record, sys::signals::SIGTERM)?;
             if run.wait(&record.name, Some(patience), has_ended)? == Waited::Late {
                 kill_and_wait(&run, &record)?;
