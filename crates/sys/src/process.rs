@@ -1,7 +1,8 @@
 //! Making processes with clone3(2), executing, and waiting for them by pidfd.
 
 use std::ffi::{CStr, CString};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::process::{Pid, WaitId, WaitIdOptions};
@@ -358,11 +359,13 @@ fn code(line: &str) -> Option<(usize, usize)> {
 /// `ENOENT` or `ESRCH` where there is no such process, or it has ended and only waits for
 /// its parent to hear of that.
 pub fn start_time(pid: Pid) -> io::Result<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))?;
-    let mut fields = stat
-        .rsplit_once(')')
-        .map(|(_, rest)| rest.split_ascii_whitespace())
-        .ok_or(io::ErrorKind::InvalidData)?;
+    // The kernel makes the whole line for the first read. The name before it, of any bytes, has at
+    // most 64 (proc_pid_stat(5)), so that the 22nd field is in here.
+    let mut buffer = [0; 1024];
+    let length = File::open(format!("/proc/{}/stat", pid.as_raw_nonzero()))?.read(&mut buffer)?;
+    let after_name = buffer[..length].rsplit(|byte| *byte == b')').next().unwrap_or_default();
+    let numbers = str::from_utf8(after_name).map_err(|_| io::ErrorKind::InvalidData)?;
+    let mut fields = numbers.split_ascii_whitespace();
     if matches!(fields.next(), Some("Z" | "X")) {
         return Err(io::Error::from_raw_os_error(libc::ESRCH));
     }
