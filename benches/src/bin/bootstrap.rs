@@ -106,8 +106,7 @@ impl Drop for Stores {
 const SCRIPT: &str = r#"set -e
 mkdir -p "$1/stores"
 new=$(mktemp -d "$1/stores/XXXXXX")
-if [ "$2" = warm ] && [ -e "$1/store" ]; then
-    cp -a "$1/store/version" "$new"
+if [ "$2" = warm ] && [ -e "$1/store/cache" ]; then
     cp -al "$1/store/cache" "$new"
 fi
 ln -sfn "$new" "$1/store"
