@@ -59,9 +59,43 @@ impl<S: Read + Write> Bus<S> {
     pub fn failed_units(&mut self) -> io::Result<Vec<String>> {
         let mut body = Body::default();
         body.strings(&["failed"]);
-        let manager = "org.freedesktop.systemd1.Manager";
-        let reply = self.call(manager, "ListUnitsFiltered", "as", &body.0)?;
+        let reply = self.call(MANAGER, "ListUnitsFiltered", "as", &body.0)?;
         failed_units(&reply)
+    }
+
+    /// Waits until a unit is active, or has failed: woken by the manager's signals.
+    ///
+    /// # Errors
+    /// As [`Bus::system_state`].
+    pub fn wait_for_unit(&mut self, name: &str) -> io::Result<UnitEnd> {
+        self.call(MANAGER, "Subscribe", "", &[])?;
+        loop {
+            match &self.unit_state(name)?[..] {
+                "active" => return Ok(UnitEnd::Active),
+                "failed" => return Ok(UnitEnd::Failed),
+                _ => {}
+            }
+            // Signals that came before an answer are older than it.
+            while self.receive()?.0 != SIGNAL {}
+        }
+    }
+
+    /// A unit's `ActiveState`; that of one which is not there is `inactive`.
+    fn unit_state(&mut self, name: &str) -> io::Result<String> {
+        let mut body = Body::default();
+        body.string(name);
+        let reply = self.call(MANAGER, "LoadUnit", "s", &body.0)?;
+        let path = Reader::new(&reply).string()?;
+        let mut body = Body::default();
+        body.string("org.freedesktop.systemd1.Unit");
+        body.string("ActiveState");
+        let properties = "org.freedesktop.DBus.Properties";
+        let reply = self.call_on(&path, properties, "Get", "ss", &body.0)?;
+        let mut reader = Reader::new(&reply);
+        if reader.signature()? != "s" {
+            return Err(nonsense("the unit's state is no text"));
+        }
+        reader.string()
     }
 
     fn call(
@@ -71,13 +105,27 @@ impl<S: Read + Write> Bus<S> {
         signature: &str,
         body: &[u8],
     ) -> io::Result<Vec<u8>> {
+        self.call_on("/org/freedesktop/systemd1", interface, member, signature, body)
+    }
+
+    fn call_on(
+        &mut self,
+        path: &str,
+        interface: &str,
+        member: &str,
+        signature: &str,
+        body: &[u8],
+    ) -> io::Result<Vec<u8>> {
         self.serial += 1;
-        self.stream.write_all(&message(self.serial, interface, member, signature, body))?;
+        self.stream.write_all(&message(self.serial, path, interface, member, signature, body))?;
         loop {
             let (kind, reply_to, body) = self.receive()?;
             match (kind, reply_to == self.serial) {
                 (METHOD_RETURN, true) => return Ok(body),
-                (ERROR, true) => return Err(nonsense("it answers with an error")),
+                (ERROR, true) => {
+                    let said = Reader::new(&body).string().unwrap_or_default();
+                    return Err(io::Error::other(format!("it answers with an error: {said}")));
+                }
                 // Signals that nobody asked for.
                 _ => {}
             }
@@ -106,6 +154,18 @@ impl<S: Read + Write> Bus<S> {
 
 const METHOD_RETURN: u8 = 2;
 const ERROR: u8 = 3;
+const SIGNAL: u8 = 4;
+
+const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+
+/// How waiting for a unit ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnitEnd {
+    /// It is active.
+    Active,
+    /// It has failed.
+    Failed,
+}
 
 /// The body of an answer to `ListUnitsFiltered`: `a(ssssssouso)`, of which the first
 /// text of each is the unit's name.
@@ -133,11 +193,18 @@ pub fn failed_units(body: &[u8]) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// A method call on systemd's one object.
-fn message(serial: u32, interface: &str, member: &str, signature: &str, body: &[u8]) -> Vec<u8> {
+/// A method call.
+fn message(
+    serial: u32,
+    path: &str,
+    interface: &str,
+    member: &str,
+    signature: &str,
+    body: &[u8],
+) -> Vec<u8> {
     let mut fields = Body::default();
     for (code, kind, value) in [
-        (1, "o", "/org/freedesktop/systemd1"),
+        (1, "o", path),
         (2, "s", interface),
         (3, "s", member),
         (6, "s", "org.freedesktop.systemd1"),
@@ -147,10 +214,12 @@ fn message(serial: u32, interface: &str, member: &str, signature: &str, body: &[
         fields.signature(kind);
         fields.string(value);
     }
-    fields.align(8);
-    fields.0.push(8);
-    fields.signature("g");
-    fields.signature(signature);
+    if !signature.is_empty() {
+        fields.align(8);
+        fields.0.push(8);
+        fields.signature("g");
+        fields.signature(signature);
+    }
     let mut message = Body(vec![b'l', 1, 0, 1]);
     message.number(body.len() as u32);
     message.number(serial);
@@ -352,7 +421,7 @@ mod tests {
 
     #[test]
     fn a_call_is_aligned() {
-        let call = message(1, "a.b", "C", "ss", b"12345678");
+        let call = message(1, "/x", "a.b", "C", "ss", b"12345678");
         assert_eq!((call.len() - 8) % 8, 0);
         assert!(call.ends_with(b"12345678"));
     }

@@ -2,6 +2,7 @@
 
 mod bake;
 mod boot;
+mod copy;
 mod exec;
 pub mod host;
 mod launch;
@@ -9,6 +10,7 @@ pub mod places;
 mod pull;
 
 pub use boot::startup;
-pub use exec::exec;
+pub use copy::{End, Manner, copy};
+pub use exec::{Running, exec, exec_beside, exec_with};
 pub use launch::{Launch, launch};
 pub use pull::{Pull, Status, pull};

@@ -21,7 +21,9 @@ use sys::userns::{self, MapError, Range};
 
 use crate::record::Record;
 use crate::state::{Claim, RunDirectory};
-use crate::{Created, Engine, Machine, NotStarted, NotStartedKind, Question, Streams};
+use crate::{
+    Created, Engine, Machine, NotStarted, NotStartedKind, Question, Streams, Talk, Visit, Visitor,
+};
 
 mod ask;
 mod cgroupfs;
@@ -119,6 +121,14 @@ impl Engine for Container {
 
     fn root(&self, record: &Record) -> Result<Root> {
         exec::root(record)
+    }
+
+    fn talk(&self, record: &Record, socket: &str, talk: &mut Talk<'_>) -> Result<Visit> {
+        exec::talk(record, socket, talk)
+    }
+
+    fn visit(&self, record: &Record, visitor: &mut Visitor<'_>) -> Result<Visit> {
+        exec::visit(record, visitor)
     }
 }
 

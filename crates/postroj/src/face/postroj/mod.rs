@@ -15,6 +15,7 @@ use super::Face;
 
 mod boot;
 mod completion;
+mod cp;
 mod doctor;
 mod exec;
 mod history;
@@ -35,12 +36,14 @@ mod reference;
 mod rmi;
 mod run;
 mod save;
+mod service;
 mod start;
 mod stop;
 mod system;
 mod table;
 mod tag;
 mod version;
+mod wait;
 
 /// The default face.
 pub(crate) struct Postroj;
@@ -68,11 +71,13 @@ enum Verb {
     Boot(Box<boot::Args>),
     Exec(exec::Args),
     Shell(exec::Shell),
+    Cp(cp::Args),
+    Service(service::Args),
     Ps(ps::Args),
     Logs(logs::Args),
     Stop(stop::Stop),
     Kill(stop::Kill),
-    Wait(stop::Wait),
+    Wait(wait::Args),
     Rm(stop::Rm),
     Pull(pull::Args),
     Images(images::Args),
@@ -134,11 +139,13 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Boot(args) => boot::run(args, &here),
         Verb::Exec(args) => exec::run(args, &here),
         Verb::Shell(args) => exec::shell(args, &here),
+        Verb::Cp(args) => cp::run(args, &here),
+        Verb::Service(args) => service::run(args, &here),
         Verb::Ps(args) => ps::run(args, &here),
         Verb::Logs(args) => logs::run(args, &here),
         Verb::Stop(args) => stop::stop(args, &here),
         Verb::Kill(args) => stop::kill(args, &here),
-        Verb::Wait(args) => stop::wait(args, &here),
+        Verb::Wait(args) => wait::run(args, &here),
         Verb::Rm(args) => stop::rm(args, &here),
         Verb::Pull(args) => pull::run(args, &here),
         Verb::Images(args) => images::run(args, &here),
@@ -200,6 +207,17 @@ impl Here {
             (None, Some(run)) => Places { run: absolute(run)?, ..defaults()? },
             (None, None) => defaults()?,
         })
+    }
+
+    /// This program once more, for the same places.
+    fn again(&self) -> std::process::Command {
+        let mut command = std::process::Command::new("/proc/self/exe");
+        for (option, value) in [("--store", &self.store), ("--runroot", &self.runroot)] {
+            if let Some(value) = value {
+                command.arg(option).arg(value);
+            }
+        }
+        command
     }
 
     fn run_directory(&self) -> Result<RunDirectory> {
