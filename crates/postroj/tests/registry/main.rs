@@ -12,6 +12,7 @@ mod images;
 mod killed;
 mod listing;
 mod outgoing;
+mod peers;
 mod place;
 mod pulling;
 mod server;
