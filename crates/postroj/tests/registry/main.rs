@@ -6,6 +6,7 @@ mod fixture;
 
 mod access;
 mod archives;
+mod exchange;
 mod hostile;
 mod http;
 mod images;

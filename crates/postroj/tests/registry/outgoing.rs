@@ -165,30 +165,6 @@ fn others_take_what_we_push_and_save() {
         125,
         &["is not empty"],
     );
-    // podman and buildah, each with storage of its own; an ordinary user's would need more of the host.
-    if is_root() {
-        for program in ["podman", "buildah"] {
-            let root = place.text(program);
-            let run = format!("{root}/run");
-            let common = ["--root", &root, "--runroot", &run, "--storage-driver=vfs"];
-            tool(Command::new(program).args(common).args([
-                "pull",
-                "-q",
-                "--tls-verify=false",
-                &to,
-            ]));
-            tool(Command::new(program).args(common).args(["rmi", "-af"]));
-        }
-        let root = place.text("podman");
-        let run = format!("{root}/run");
-        for (form, path) in paths.iter().filter(|(form, _)| form.ends_with("archive")) {
-            let common = ["--root", &root, "--runroot", &run, "--storage-driver=vfs"];
-            let loaded =
-                tool(Command::new("podman").args(common).args(["load", "-q", "-i"]).arg(path));
-            assert!(loaded.contains("Loaded image"), "{form}: {loaded}");
-        }
-        tool(Command::new("rm").args(["-rf", &root]));
-    }
     // And back.
     out(&mut place.postroj(&["rmi", "mine:1"]));
     for (form, path) in &paths {

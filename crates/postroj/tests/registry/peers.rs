@@ -114,7 +114,9 @@ impl<'a> Peers<'a> {
 impl Drop for Peers<'_> {
     fn drop(&mut self) {
         let storage = self.path("storage");
-        let remove = ["rm", "-rf", &storage];
+        // buildah has something there as well, whatever its configuration says.
+        let other = self.path("home/.local");
+        let remove = ["rm", "-rf", &storage, &other];
         let mut command = if is_root() {
             // A driver may have left its own mount there.
             let overlay = format!("{storage}/overlay");
