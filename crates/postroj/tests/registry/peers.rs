@@ -18,7 +18,7 @@ pub(crate) struct Peers<'a> {
 /// crun 1.8 refuses hybrid control groups.
 const CONTAINERS: &str = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n\
     cgroups = \"no-conmon\"\nnetns = \"host\"\n\
-    [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"none\"\n";
+    [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n";
 
 impl<'a> Peers<'a> {
     /// With a driver that unpacks each layer onto a copy of what is below: on overlayfs, podman gives directories
@@ -31,7 +31,8 @@ impl<'a> Peers<'a> {
     pub(crate) fn with_driver(place: &'a Place, driver: &str) -> Self {
         let name = format!("peers-{driver}");
         let at = |file: &str| format!("{name}/{file}");
-        place.write(&at("containers.conf"), CONTAINERS);
+        let engine = format!("{CONTAINERS}tmp_dir = \"{}\"\n", place.text(&at("session/libpod")));
+        place.write(&at("containers.conf"), engine);
         let text = format!(
             "[storage]\ndriver = \"{driver}\"\ngraphroot = \"{}\"\nrunroot = \"{}\"\n",
             place.text(&at("storage")),
