@@ -262,6 +262,23 @@ pub fn enter(pidfd: BorrowedFd<'_>, namespaces: Namespaces) -> io::Result<()> {
     }
 }
 
+/// Makes what the command starts be killed when this process dies (prctl(2), PR_SET_PDEATHSIG).
+pub fn die_with_parent(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let parent = rustix::process::getpid();
+    let tie = move || {
+        let kill = Some(rustix::process::Signal::KILL);
+        rustix::process::set_parent_process_death_signal(kill)?;
+        // It may have died before.
+        match rustix::process::getppid() == Some(parent) {
+            true => Ok(()),
+            false => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+        }
+    };
+    // SAFETY: in the forked child it makes two system calls, and allocates nothing.
+    unsafe { command.pre_exec(tie) };
+}
+
 /// Ends this process without running any exit handler.
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: _exit(2) has no preconditions.
