@@ -39,6 +39,7 @@ pub struct Launch<'a> {
 pub fn launch(launch: Launch<'_>) -> Result<Ended> {
     let Launch { plan, run, about, streams, interactive, remark, created, started, up } = launch;
     let signals = attend::signals(plan.process.terminal)?;
+    net::reap(run.path());
     let mut amended = None;
     let prepared = match &plan.network {
         Network::Attached(attachment) => {

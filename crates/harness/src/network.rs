@@ -55,8 +55,7 @@ pub fn settle(
 fn by_default(default: Default, wishes: Wishes) -> Settled {
     let of = |mode, user| NetworkRequest { mode, user, wishes: wishes.clone(), path: None };
     let missing = if rustix::process::geteuid().is_root() {
-        // Until bridges are there.
-        match Err::<(), _>("bridges are not built yet".to_owned()).and_then(|()| survey::bridge()) {
+        match survey::bridge() {
             Ok(()) => return (of(Mode::Bridge(DEFAULT.into()), None), None),
             Err(missing) => missing,
         }

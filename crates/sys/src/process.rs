@@ -335,6 +335,28 @@ pub fn close_all_but(keep: crate::socket::Channel) -> io::Result<crate::socket::
     }
 }
 
+/// Closes every descriptor but the standard streams and these. For a forked child that will
+/// not return to what its parent did.
+///
+/// # Errors
+/// close_range(2)'s (Linux 5.9).
+pub fn close_all_except(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut numbers: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).collect();
+    numbers.sort_unstable();
+    let mut first = 3;
+    for last in numbers.into_iter().chain([u32::MAX]) {
+        if first < last {
+            let end = if last == u32::MAX { last } else { last - 1 };
+            // SAFETY: this process uses none of these descriptors again, whoever owned them.
+            if unsafe { libc::syscall(libc::SYS_close_range, first, end, 0) } == -1 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        first = first.max(last.saturating_add(1));
+    }
+    Ok(())
+}
+
 /// Gives the memory of this program's code back to the page cache. What is executed from here
 /// on comes back as it is needed: for a process that has little left to do.
 ///

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use spec::network::{Attachment, HostAddress, Link};
 use spec::plan::{File, Plan};
 
+pub(crate) mod bridge;
 mod user;
 
 /// A kind of network.
@@ -24,7 +25,7 @@ pub trait Network: Sync {
 }
 
 /// Every network there is.
-const NETWORKS: &[&dyn Network] = &[&user::User];
+const NETWORKS: &[&dyn Network] = &[&bridge::Bridge, &user::User];
 
 /// For whom a network is prepared.
 #[derive(Debug, Clone, Copy)]
