@@ -216,6 +216,14 @@ impl Catalog {
         })
     }
 
+    /// The family of a system, by what it says of itself (os-release(5)): the one that it is, else the
+    /// first that it is like.
+    pub fn family_of(&self, os_release: &BTreeMap<String, String>) -> Option<&Family> {
+        let words = ["ID", "ID_LIKE"].iter().filter_map(|name| os_release.get(*name));
+        let mut words = words.flat_map(|value| value.split_ascii_whitespace());
+        words.find_map(|word| self.families.iter().find(|family| family.name == word))
+    }
+
     /// Every release with its family; those that another one's label hides are left out.
     pub fn releases(&self) -> impl Iterator<Item = (&Family, &Release)> {
         let all = self.families.iter().flat_map(|f| f.releases.iter().map(move |r| (f, r)));
