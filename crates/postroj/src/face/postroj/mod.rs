@@ -14,6 +14,7 @@ use store::Store;
 use super::Face;
 
 mod boot;
+mod catalog;
 mod completion;
 mod cp;
 mod doctor;
@@ -93,6 +94,8 @@ enum Verb {
     Login(login::Args),
     Logout(login::LogoutArgs),
     #[command(subcommand)]
+    Catalog(catalog::Verb),
+    #[command(subcommand)]
     System(system::Verb),
     Doctor(doctor::Args),
     Completion(completion::Args),
@@ -160,6 +163,7 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Import(args) => save::import(args, &here),
         Verb::Login(args) => login::run(args),
         Verb::Logout(args) => login::logout(args),
+        Verb::Catalog(verb) => catalog::run(verb),
         Verb::System(verb) => system::run(verb, &here),
         Verb::Doctor(args) => doctor::run(args, &here),
         Verb::Completion(args) => completion::run(args),
