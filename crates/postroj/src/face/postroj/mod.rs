@@ -20,7 +20,9 @@ mod exec;
 mod history;
 mod image;
 mod images;
+mod init;
 mod inspect;
+mod install_faces;
 mod login;
 mod logs;
 mod man;
@@ -40,6 +42,7 @@ mod stop;
 mod system;
 mod table;
 mod tag;
+mod unshare;
 mod version;
 
 /// The default face.
@@ -92,6 +95,9 @@ enum Verb {
     Completion(completion::Args),
     #[command(hide = true)]
     Man(man::Args),
+    Unshare(unshare::Args),
+    Init(init::Args),
+    InstallFaces(install_faces::Args),
     Version(version::Args),
 }
 
@@ -101,7 +107,8 @@ impl Face for Postroj {
     }
 
     fn run(&self, args: Vec<OsString>) -> u8 {
-        let runs = args.iter().any(|a| a == "run" || a == "boot" || a == "exec");
+        const RUNS: [&str; 4] = ["run", "boot", "exec", "unshare"];
+        let runs = args.iter().any(|arg| RUNS.iter().any(|verb| arg == verb));
         let cli = match command().try_get_matches_from(args).and_then(|m| Cli::from_arg_matches(&m))
         {
             Ok(cli) => cli,
@@ -156,6 +163,9 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Doctor(args) => doctor::run(args, &here),
         Verb::Completion(args) => completion::run(args),
         Verb::Man(args) => man::run(args),
+        Verb::Unshare(args) => unshare::run(args, &here),
+        Verb::Init(args) => Ok(init::run(args)),
+        Verb::InstallFaces(args) => install_faces::run(args),
         Verb::Version(args) => version::run(args),
     }
 }
