@@ -16,6 +16,7 @@ use sys::rooted::Root;
 pub mod attend;
 pub mod bus;
 mod container;
+pub mod init;
 mod ready;
 pub mod record;
 mod rest;

@@ -1,6 +1,6 @@
 //! Making processes with clone3(2), executing, and waiting for them by pidfd.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -238,6 +238,20 @@ pub fn fexecve(program: BorrowedFd<'_>, args: &Strings, env: &Strings) -> io::Er
     io::Error::last_os_error()
 }
 
+/// Replaces this process by a program that is looked for along `PATH`, with the environment as it
+/// is (execvp(3)). Returns only on failure.
+pub fn execvp(args: &[OsString]) -> io::Error {
+    use std::os::unix::ffi::OsStrExt;
+    let owned: Result<Vec<CString>, _> = args.iter().map(|a| CString::new(a.as_bytes())).collect();
+    let Ok(owned) = owned else { return io::ErrorKind::InvalidInput.into() };
+    let Some(program) = owned.first() else { return io::ErrorKind::InvalidInput.into() };
+    let pointers: Vec<_> =
+        owned.iter().map(|a| a.as_ptr()).chain(std::iter::once(std::ptr::null())).collect();
+    // SAFETY: the array ends with a null pointer and points to strings that live until here.
+    unsafe { libc::execvp(program.as_ptr(), pointers.as_ptr()) };
+    io::Error::last_os_error()
+}
+
 /// Moves this process into new namespaces.
 ///
 /// # Errors
@@ -355,6 +369,30 @@ pub fn close_all_except(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
         }
         first = first.max(last.saturating_add(1));
     }
+    Ok(())
+}
+
+/// Closes every descriptor from `first` on (close_range(2), Linux 5.9). For a process that uses no
+/// such descriptor again.
+///
+/// # Errors
+/// The system call's.
+pub fn close_from(first: RawFd) -> io::Result<()> {
+    // SAFETY: by its contract this process has no use for them, so no owner is misled.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Changes a variable of this process's environment, and of what it executes.
+///
+/// # Errors
+/// `EDEADLK` where another thread is alive, which could be reading it.
+pub fn set_environment(name: &str, value: &str) -> io::Result<()> {
+    alone()?;
+    // SAFETY: there is no other thread.
+    unsafe { std::env::set_var(name, value) };
     Ok(())
 }
 

@@ -22,7 +22,9 @@ mod exec;
 mod history;
 mod image;
 mod images;
+mod init;
 mod inspect;
+mod install_faces;
 mod login;
 mod logs;
 mod man;
@@ -44,6 +46,7 @@ mod stop;
 mod system;
 mod table;
 mod tag;
+mod unshare;
 mod version;
 mod wait;
 
@@ -101,6 +104,9 @@ enum Verb {
     Completion(completion::Args),
     #[command(hide = true)]
     Man(man::Args),
+    Unshare(unshare::Args),
+    Init(init::Args),
+    InstallFaces(install_faces::Args),
     Version(version::Args),
 }
 
@@ -110,7 +116,8 @@ impl Face for Postroj {
     }
 
     fn run(&self, args: Vec<OsString>) -> u8 {
-        let runs = args.iter().any(|a| a == "run" || a == "boot" || a == "exec");
+        const RUNS: [&str; 4] = ["run", "boot", "exec", "unshare"];
+        let runs = args.iter().any(|arg| RUNS.iter().any(|verb| arg == verb));
         let cli = match command().try_get_matches_from(args).and_then(|m| Cli::from_arg_matches(&m))
         {
             Ok(cli) => cli,
@@ -168,6 +175,9 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Doctor(args) => doctor::run(args, &here),
         Verb::Completion(args) => completion::run(args),
         Verb::Man(args) => man::run(args),
+        Verb::Unshare(args) => unshare::run(args, &here),
+        Verb::Init(args) => Ok(init::run(args)),
+        Verb::InstallFaces(args) => install_faces::run(args),
         Verb::Version(args) => version::run(args),
     }
 }
