@@ -16,6 +16,7 @@ use sys::rooted::Root;
 pub mod attend;
 pub mod bus;
 mod container;
+pub mod init;
 pub mod pause;
 mod ready;
 pub mod record;
@@ -108,6 +109,12 @@ pub struct Streams {
 pub trait Created {
     /// What the user should know of how the plan is carried out here, on one line.
     fn remark(&self) -> Option<&'static str>;
+
+    /// Its first process, in the launcher's process ids: what waits, in the machine's namespaces.
+    fn process_id(&self) -> i32;
+
+    /// The same as a descriptor (pidfd_open(2)), with which its namespaces can be entered.
+    fn process(&self) -> BorrowedFd<'_>;
 
     /// Lets the process start.
     ///

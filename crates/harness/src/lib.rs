@@ -6,6 +6,7 @@ mod copy;
 mod exec;
 pub mod host;
 mod launch;
+pub mod network;
 pub mod places;
 mod processes;
 mod pull;

@@ -14,6 +14,7 @@ use store::Store;
 use super::Face;
 
 mod boot;
+mod catalog;
 mod completion;
 mod cp;
 mod doctor;
@@ -21,11 +22,14 @@ mod exec;
 mod history;
 mod image;
 mod images;
+mod init;
 mod inspect;
+mod install_faces;
 mod login;
 mod logs;
 mod man;
 mod mounts;
+mod network;
 mod options;
 mod pause;
 mod progress;
@@ -45,6 +49,7 @@ mod system;
 mod table;
 mod tag;
 mod top;
+mod unshare;
 mod version;
 mod wait;
 
@@ -100,11 +105,16 @@ enum Verb {
     Login(login::Args),
     Logout(login::LogoutArgs),
     #[command(subcommand)]
+    Catalog(catalog::Verb),
+    #[command(subcommand)]
     System(system::Verb),
     Doctor(doctor::Args),
     Completion(completion::Args),
     #[command(hide = true)]
     Man(man::Args),
+    Unshare(unshare::Args),
+    Init(init::Args),
+    InstallFaces(install_faces::Args),
     Version(version::Args),
 }
 
@@ -114,7 +124,8 @@ impl Face for Postroj {
     }
 
     fn run(&self, args: Vec<OsString>) -> u8 {
-        let runs = args.iter().any(|a| a == "run" || a == "boot" || a == "exec");
+        const RUNS: [&str; 4] = ["run", "boot", "exec", "unshare"];
+        let runs = args.iter().any(|arg| RUNS.iter().any(|verb| arg == verb));
         let cli = match command().try_get_matches_from(args).and_then(|m| Cli::from_arg_matches(&m))
         {
             Ok(cli) => cli,
@@ -172,10 +183,14 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Import(args) => save::import(args, &here),
         Verb::Login(args) => login::run(args),
         Verb::Logout(args) => login::logout(args),
+        Verb::Catalog(verb) => catalog::run(verb),
         Verb::System(verb) => system::run(verb, &here),
         Verb::Doctor(args) => doctor::run(args, &here),
         Verb::Completion(args) => completion::run(args),
         Verb::Man(args) => man::run(args),
+        Verb::Unshare(args) => unshare::run(args, &here),
+        Verb::Init(args) => Ok(init::run(args)),
+        Verb::InstallFaces(args) => install_faces::run(args),
         Verb::Version(args) => version::run(args),
     }
 }
