@@ -37,6 +37,8 @@ pub trait Engine: Sync {
 
     /// Makes everything that the plan asks for, up to the point where its process would start.
     ///
+    /// With what `remains` of the machine's last run, that is what is written in it.
+    ///
     /// # Errors
     /// Names the step that failed and its path. Nothing that was made remains.
     fn create(
@@ -44,6 +46,7 @@ pub trait Engine: Sync {
         plan: &Plan,
         run: &state::RunDirectory,
         streams: Streams,
+        remains: Option<Remains>,
     ) -> Result<Box<dyn Created>>;
 
     /// Starts a further process in a machine that runs. This process itself may be moved
@@ -171,12 +174,30 @@ pub trait Machine {
     /// The system call's.
     fn signal(&self, signal: i32) -> Result<()>;
 
+    /// As [`Machine::wait`], and leaves what was written, where it is the machine's own.
+    ///
+    /// # Errors
+    /// As there.
+    fn wait_and_keep(
+        self: Box<Self>,
+        over: &mut dyn FnMut(Ended) -> Ended,
+    ) -> Result<(Ended, Option<Remains>)>;
+
     /// Waits for its end, of which `over` hears while the machine is still recorded, and
     /// which it may see otherwise.
     ///
     /// # Errors
     /// [`NotStarted`] where its command was never executed.
-    fn wait(self: Box<Self>, over: &mut dyn FnMut(Ended) -> Ended) -> Result<Ended>;
+    fn wait(self: Box<Self>, over: &mut dyn FnMut(Ended) -> Ended) -> Result<Ended> {
+        self.wait_and_keep(over).map(|(ended, _)| ended)
+    }
+}
+
+/// What a machine leaves to its next run: its name, which stays taken, and what was written in it. The
+/// memory that this takes is free when it is dropped.
+pub struct Remains {
+    scratch: std::os::fd::OwnedFd,
+    claim: state::Claim,
 }
 
 /// Why a machine's command was not executed.

@@ -28,6 +28,8 @@ pub struct Record {
     pub condition: Option<Condition>,
     /// Its processes are stopped.
     pub paused: bool,
+    /// It is to run again when it ends.
+    pub again: bool,
     /// How it ended, where that is kept.
     pub exited: Option<Exited>,
     /// Whether its monitor is alive.
@@ -65,6 +67,8 @@ pub enum Note<'a> {
     Condition(&'a Condition),
     /// See [`Record::paused`].
     Paused(bool),
+    /// See [`Record::again`].
+    Again(bool),
     /// See [`Record::exited`].
     Exited(Exited),
 }
@@ -82,6 +86,7 @@ impl Note<'_> {
             }
             Self::About(about) => ("about", serde_json::to_string(about)),
             Self::Condition(condition) => ("condition", serde_json::to_string(condition)),
+            Self::Again(again) => ("again", serde_json::to_string(again)),
             Self::Paused(paused) => ("paused", serde_json::to_string(paused)),
             Self::Exited(exited) => ("exited", serde_json::to_string(exited)),
         };
@@ -103,6 +108,7 @@ impl Record {
                 "about" => record.about = serde_json::from_str(value).ok(),
                 "plan" => record.plan = serde_json::from_str(value).ok(),
                 "condition" => record.condition = serde_json::from_str(value).ok(),
+                "again" => record.again = value == "true",
                 "paused" => record.paused = value == "true",
                 "exited" => record.exited = serde_json::from_str(value).ok(),
                 _ => {}

@@ -110,7 +110,11 @@ fn enter(
         timeout: None,
         boot: None,
         up: &mut |_| Ok(()),
+        again: &mut |_| false,
         over: &mut |_| {},
     };
-    attend::attend(machine, attendance)
+    match attend::attend(machine, attendance)? {
+        attend::Over::Ended(ended) => Ok(ended),
+        attend::Over::Again(_) => bail!("a command does not run again"),
+    }
 }

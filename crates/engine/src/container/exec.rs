@@ -59,6 +59,8 @@ pub(super) fn exec(
         emulates: false,
         emulation: None,
         groups: Groups::default(),
+        scratch: None,
+        keeps: false,
         claim: None,
     };
     if process.terminal {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use engine::record::Record;
-use spec::plan::Network;
 
 use super::images::short;
 use super::quantity::show_bytes;
@@ -112,7 +111,7 @@ fn usage(record: &Record) -> Result<Usage> {
     for group in &record.cgroups {
         account(group, &mut usage);
     }
-    let own = record.plan.as_ref().is_some_and(|plan| plan.network != Network::Host);
+    let own = record.plan.as_ref().is_some_and(|plan| plan.network.is_own());
     if let Some((pid, _)) = record.pid.filter(|_| own) {
         let table = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
         usage.network = Some(traffic(&table));
