@@ -143,6 +143,9 @@ pub trait Machine {
     /// Its first process, in the launcher's process ids.
     fn process_id(&self) -> i32;
 
+    /// The directory that holds what is written in it, where that is its own.
+    fn scratch(&self) -> Option<BorrowedFd<'_>>;
+
     /// Readable when a booted system tells something of itself (sd_notify(3)).
     fn notifications(&self) -> Option<BorrowedFd<'_>>;
 

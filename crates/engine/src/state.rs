@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use spec::plan::Plan;
+use sys::rooted::Root;
 
 use crate::record::{Exited, Note, Record};
 
@@ -190,6 +191,28 @@ impl RunDirectory {
         };
         remove(self.log_path(record.id()))?;
         remove(self.path.join("machines").join(&record.name))
+    }
+
+    /// The upper layer of a running machine's root: what is written in it. It is not to be trusted.
+    ///
+    /// # Errors
+    /// Where the machine has ended, or writes to somebody else's files.
+    pub fn upper(&self, record: &Record, name: &str) -> Result<Root> {
+        let what = || format!("cannot look at what is written in the machine {}", record.name);
+        if record.exited.is_some() {
+            bail!("the machine {} has ended, and what was written in it with it", record.name);
+        }
+        let (Some((pid, start)), Some(fd)) = (record.monitor, record.scratch) else {
+            bail!("{}: it has no layer of its own", what());
+        };
+        let _held = open(pid, start).with_context(what)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // A descriptor of a process that is known to be ours, so that it leads where it leads.
+        let scratch = rustix::fs::open(format!("/proc/{pid}/fd/{fd}"), flags, Mode::empty())
+            .with_context(what)?;
+        let flags = flags | OFlags::NOFOLLOW;
+        let upper = rustix::fs::openat(scratch, name, flags, Mode::empty()).with_context(what)?;
+        Ok(Root::from_fd(upper))
     }
 
     /// Gives a machine another name.

@@ -1,6 +1,6 @@
 //! Runs a plan on an engine.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -85,6 +85,9 @@ fn once(launch: &mut Launch<'_>, signals: &Signals, remains: Option<Remains>) ->
         (launch.created)()?;
     }
     let machine = waiting.start()?;
+    if let Some(scratch) = machine.scratch() {
+        run.note(&name(), &Note::Scratch(scratch.as_raw_fd()))?;
+    }
     if about.detached && is_first {
         machine.executed()?;
         (launch.started)()?;

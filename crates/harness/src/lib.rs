@@ -10,6 +10,7 @@ pub mod network;
 pub mod places;
 mod processes;
 mod pull;
+mod written;
 
 pub use boot::startup;
 pub use copy::{End, Manner, copy};
@@ -17,3 +18,4 @@ pub use exec::{Running, exec, exec_beside, exec_with};
 pub use launch::{Launch, launch};
 pub use processes::{ProcessStatus, processes};
 pub use pull::{Pull, Status, pull};
+pub use written::{Written, changes, export, take};

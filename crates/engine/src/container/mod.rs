@@ -432,6 +432,10 @@ impl Machine for ContainerMachine {
         self.child.child.pid().as_raw_nonzero().get()
     }
 
+    fn scratch(&self) -> Option<BorrowedFd<'_>> {
+        self.scratch.as_ref().map(AsFd::as_fd)
+    }
+
     fn notifications(&self) -> Option<BorrowedFd<'_>> {
         self.notify.as_ref().map(AsFd::as_fd)
     }

@@ -15,6 +15,7 @@ use super::Face;
 
 mod boot;
 mod catalog;
+mod commit;
 mod completion;
 mod cp;
 mod doctor;
@@ -80,6 +81,9 @@ enum Verb {
     Exec(exec::Args),
     Shell(exec::Shell),
     Cp(cp::Args),
+    Diff(commit::Diff),
+    Commit(commit::Commit),
+    Export(commit::Export),
     Service(service::Args),
     Ps(ps::Args),
     Logs(logs::Args),
@@ -160,6 +164,9 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Exec(args) => exec::run(args, &here),
         Verb::Shell(args) => exec::shell(args, &here),
         Verb::Cp(args) => cp::run(args, &here),
+        Verb::Diff(args) => commit::diff(args, &here),
+        Verb::Commit(args) => commit::commit(args, &here),
+        Verb::Export(args) => commit::export(args, &here),
         Verb::Service(args) => service::run(args, &here),
         Verb::Ps(args) => ps::run(args, &here),
         Verb::Logs(args) => logs::run(args, &here),

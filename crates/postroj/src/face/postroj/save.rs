@@ -124,7 +124,7 @@ pub(super) fn load(args: &LoadArgs, here: &Here) -> Result<u8> {
     Ok(0)
 }
 
-fn full_name(name: &str) -> Result<String> {
+pub(super) fn full_name(name: &str) -> Result<String> {
     match Reference::parse(&format!("docker://{name}"), |_| false)? {
         Reference::Registry(name) => Ok(name.to_string()),
         other => bail!("{other} is no name of an image"),
