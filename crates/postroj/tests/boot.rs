@@ -330,6 +330,31 @@ fn exec_is_exact() {
 }
 
 #[test]
+fn exec_as_a_unit() {
+    let machine = Machine::boot(&["--fast"], &debian("debian-12"));
+    let unit = |options: &[&str], script: &str| {
+        let options = [&["--unit"], options].concat();
+        said(&mut machine.exec(&options, &["sh", "-c", script]))
+    };
+    let both = unit(&[], "echo out; echo err >&2; exit 7");
+    assert_eq!((both.code, &both.out[..], &both.err[..]), (7, "out\n", "err\n"));
+    let seen =
+        unit(&["-u", "daemon:tty", "-w", "/srv", "-e", "A=b c"], "id -un; id -gn; pwd; echo $A");
+    assert_eq!(seen.out, "daemon\ntty\n/srv\nb c\n", "{seen:?}");
+    // It is a unit of systemd's, whose environment is that of a service.
+    let seen =
+        unit(&[], "echo ${INVOCATION_ID:+has one}; cut -d: -f3 /proc/self/cgroup | tail -n1");
+    assert!(seen.out.starts_with("has one\n"), "{seen:?}");
+    let mut child = machine.exec(&["--unit", "-i"], &["cat"]);
+    let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"x\n").unwrap();
+    assert_eq!(child.wait_with_output().unwrap().stdout, b"x\n");
+    drop(machine);
+    let machine = Machine::start(&["run", "-d", fixture::IMAGE, "sleep", "1000"]);
+    fails(&mut machine.exec(&["--unit"], &["true"]), 125, &["no systemd runs"]);
+}
+
+#[test]
 fn much_goes_through_and_many_at_once() {
     fixture::image();
     let machine = Machine::start(&["run", "-d", fixture::IMAGE, "sleep", "1000"]);

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use engine::Streams;
 use engine::record::Record;
 use plan::ExecRequest;
+use spec::boot::Ready;
 
 use super::run::Rest;
 use super::{Here, options};
@@ -41,6 +42,9 @@ pub(super) struct Args {
     /// User inside, by name or number
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
+    /// As a transient unit of the machine's systemd: with a service's environment, in the journal
+    #[arg(long)]
+    unit: bool,
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -63,7 +67,32 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
         terminal: args.tty,
         term: std::env::var("TERM").ok(),
     };
+    if args.unit {
+        return as_unit(here, name, request);
+    }
     enter(here, name, &request)
+}
+
+/// By systemd-run(1), which has the streams passed on, and ends with the unit's exit status.
+fn as_unit(here: &Here, name: &str, request: ExecRequest) -> Result<u8> {
+    let record = here.run_directory()?.find(name)?;
+    let boot = record.plan.as_ref().and_then(|plan| plan.boot.as_ref());
+    if !boot.is_some_and(|boot| matches!(boot.ready, Ready::Notify { .. })) {
+        bail!("no systemd runs in the machine {}: leave --unit out", record.name);
+    }
+    let mut command = ["systemd-run", "--wait", "--collect", "--quiet"].map(str::to_owned).to_vec();
+    command.push(if request.terminal { "--pty" } else { "--pipe" }.to_owned());
+    let user = request.user.as_deref().map(|user| user.split_once(':').unwrap_or((user, "")));
+    if let Some((user, group)) = user {
+        command.push(format!("--uid={user}"));
+        command.extend((!group.is_empty()).then(|| format!("--gid={group}")));
+    }
+    command.extend(request.workdir.iter().map(|path| format!("--working-directory={path}")));
+    command.extend(request.env.iter().map(|(name, value)| format!("--setenv={name}={value}")));
+    command.push("--".to_owned());
+    command.extend(request.command);
+    let (user, workdir, env) = (Some("0:0".to_owned()), Some("/".to_owned()), Vec::new());
+    enter_with(&record, &ExecRequest { command, user, workdir, env, ..request }, Streams::default())
 }
 
 /// Open a shell in a machine that runs
