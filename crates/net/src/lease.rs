@@ -131,6 +131,14 @@ impl Directory {
         Ok(file)
     }
 
+    /// The right to take the network down later; nothing where somebody has it.
+    pub(crate) fn sweep(&self) -> Option<File> {
+        let path = self.path.join("sweeper");
+        let file = File::options().create(true).truncate(false).write(true).open(path).ok()?;
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
+        Some(file)
+    }
+
     /// What somebody said of it.
     #[must_use]
     pub fn config(&self) -> Option<Config> {

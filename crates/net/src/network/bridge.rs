@@ -1,6 +1,7 @@
 //! Mode `bridge`: machines share a bridge, and the host routes for them. Needs CAP_NET_ADMIN.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -184,7 +185,8 @@ fn publish(up: &Up, member: &Member, ports: Vec<Held>, target: &Target<'_>) -> R
         }
     }
     table.send(&rules).context("cannot write the port rules")?;
-    let forwarder = forward::start(ports, target, IpAddr::V4(member.ip), forward::From::Host)?;
+    let forwarder =
+        forward::start(ports, target, IpAddr::V4(member.ip), forward::From::Host, &member.machine)?;
     Ok(Published { forwarder, _rules: rules })
 }
 
@@ -209,7 +211,33 @@ struct Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         self.lease = None;
-        let _ = leave(&self.directory);
+        if self.directory.living().is_empty() {
+            linger(&self.directory);
+        }
+    }
+}
+
+/// How long a network stays that nobody uses: the kernel takes tens of milliseconds to remove one
+/// (RCU grace periods), for which neither this command's end nor the next one's start should wait.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Takes the network down in a while, in a process of its own; where that is killed, the
+/// next command does.
+fn linger(directory: &Directory) {
+    let Some(sweeper) = directory.sweep() else { return };
+    match sys::process::fork() {
+        Ok(Some(_)) => {}
+        Err(_) => drop(leave(directory)),
+        Ok(None) => {
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                if forward::leave_everything(&[sweeper.as_fd()], "pj-sweep").is_ok() {
+                    let _ = rustix::process::setsid();
+                    std::thread::sleep(LINGER);
+                    let _ = leave(directory);
+                }
+            }));
+            sys::process::exit_now(0)
+        }
     }
 }
 

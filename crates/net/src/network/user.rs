@@ -31,7 +31,7 @@ impl Network for User {
         let (carrier, known): (Box<dyn carrier::Program>, Known) = match tap {
             Tap::Pasta => (Box::new(pasta::Pasta::new(attachment, place)?), pasta::known()),
             Tap::Slirp4netns => {
-                (Box::new(slirp4netns::Slirp4netns::new(attachment)?), slirp4netns::known())
+                (Box::new(slirp4netns::Slirp4netns::new(attachment, place)?), slirp4netns::known())
             }
         };
         Ok(Box::new(Waiting { carrier, known }))
