@@ -11,7 +11,7 @@ use sys::netns::Visit;
 use super::{Attached, Known, Network, Place, Prepared, Target};
 use crate::forward::{self, Forwarder};
 use crate::lease::{Directory, Lease, Member, Up};
-use crate::link::{Inside, Links, hardware_address, has_ipv6, known_routes, mtu, nth};
+use crate::link::{Inside, Links, has_ipv6, known_routes, nth};
 use crate::ports::{self, Held};
 use crate::rules::{Hook, Part, Rules, Table};
 
@@ -261,8 +261,9 @@ pub(crate) fn take_down(directory: &Directory) -> Result<()> {
         rules.remove_of_bridge(&up.table()).context("cannot remove the network's rules")?;
     }
     // Another's may have its name, where ours was never made.
-    if hardware_address(&up.bridge) == Some(up.mac) {
-        Links::new()?.remove(&up.bridge).context("cannot remove the network's bridge")?;
+    let links = Links::new()?;
+    if links.hardware_address(&up.bridge) == Some(up.mac) {
+        links.remove(&up.bridge).context("cannot remove the network's bridge")?;
     }
     directory.clear_up();
     Ok(())
@@ -272,16 +273,16 @@ pub(crate) fn take_down(directory: &Directory) -> Result<()> {
 pub(crate) fn bring_up(directory: &Directory) -> Result<Up> {
     let links = Links::new().context("cannot set up links")?;
     if let Some(up) = directory.up() {
-        if links.index(&up.bridge).is_ok() && hardware_address(&up.bridge) == Some(up.mac) {
+        if links.hardware_address(&up.bridge) == Some(up.mac) {
             return Ok(up);
         }
         take_down(directory)?;
     }
     let config = directory.config().unwrap_or_default();
     let routes = known_routes();
-    let random = random()?;
+    let (random, mtu) = (random()?, links.mtu());
     for number in 0..=u8::MAX {
-        let up = candidate(number, config.subnet, &random);
+        let up = candidate(number, config.subnet, &random, mtu);
         if links.index(&up.bridge).is_ok() || overlaps(&up, &routes) {
             if config.subnet.is_some() && overlaps(&up, &routes) {
                 let (first, prefix) = up.subnet;
@@ -315,7 +316,7 @@ pub(crate) fn bring_up(directory: &Directory) -> Result<Up> {
 }
 
 /// What the nth bridge would be.
-fn candidate(number: u8, subnet: Option<(Ipv4Addr, u8)>, random: &[u8; 11]) -> Up {
+fn candidate(number: u8, subnet: Option<(Ipv4Addr, u8)>, random: &[u8; 11], mtu: u32) -> Up {
     let [a, b, c, d, e, f, g, h, i, j, _] = *random;
     let pair = |high, low| u16::from_be_bytes([high, low]);
     // RFC 4193, section 3.2: a random global id.
@@ -326,7 +327,7 @@ fn candidate(number: u8, subnet: Option<(Ipv4Addr, u8)>, random: &[u8; 11]) -> U
         mac: Mac([0x02, a, b, c, d, e]),
         subnet: subnet.unwrap_or((Ipv4Addr::new(10, 87, number, 0), 24)),
         prefix: has_ipv6().then_some(prefix),
-        mtu: mtu(),
+        mtu,
     }
 }
 
@@ -418,7 +419,7 @@ mod tests {
 
     #[test]
     fn networks_that_are_there_are_kept_clear_of() {
-        let up = candidate(3, None, &[0; 11]);
+        let up = candidate(3, None, &[0; 11], 1500);
         assert_eq!((up.bridge.as_str(), up.subnet), ("pj3", (Ipv4Addr::new(10, 87, 3, 0), 24)));
         let route = |a: [u8; 4], m: [u8; 4]| (Ipv4Addr::from(a), Ipv4Addr::from(m));
         assert!(overlaps(&up, &[route([10, 0, 0, 0], [255, 0, 0, 0])]));
