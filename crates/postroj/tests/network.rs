@@ -47,7 +47,7 @@ impl Ordinary {
         std::fs::create_dir_all(home.join("bin")).unwrap();
         std::os::unix::fs::chown(&home, Some(ids.0), Some(ids.1)).unwrap();
         std::fs::set_permissions(&home, std::fs::Permissions::from_mode(0o700)).unwrap();
-        std::fs::copy(fixture::program(), home.join("postroj")).unwrap();
+        std::fs::copy(fixture::program(), home.join("program")).unwrap();
         let path = match programs {
             None => "/usr/bin:/bin".to_owned(),
             Some(programs) => {
@@ -71,7 +71,7 @@ impl User for Ordinary {
         command.args(["--mount", "/bin/sh", "-ec", OPEN_TUN, "sh", "/usr/bin/setpriv"]);
         command.args([&format!("--reuid={}", self.ids.0), &format!("--regid={}", self.ids.1)]);
         command.args(["--clear-groups", "/usr/bin/env"]);
-        command.arg(format!("PATH={}", self.path)).arg(self.home.join("postroj")).args(args);
+        command.arg(format!("PATH={}", self.path)).arg(self.home.join("program")).args(args);
         command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin");
         command.env("HOME", &self.home).env("XDG_RUNTIME_DIR", &self.home);
         command.stdin(Stdio::null());
@@ -89,6 +89,9 @@ impl Drop for Ordinary {
 struct Expected {
     /// The machine speaks IPv6 with outside.
     ipv6: bool,
+    /// Neither what comes after the machine's end of a connection is lost, nor what the host itself
+    /// sends by UDP to a port, nor IPv6 to one. All of it is with pasta 2023-03-09, Debian 12's.
+    sound: bool,
     /// A server sees who really comes from outside.
     keeps_source: bool,
     /// Bytes; outside has 1400.
@@ -121,8 +124,12 @@ fn battery(place: &Place, user: &dyn User, network: &str, expected: &Expected) {
     // Out: much, with a half that closes first; the answer is what came, and from where.
     for (outside, host) in OUTSIDE.iter().zip(HOST).take(1 + usize::from(expected.ipv6)) {
         let mapped = if outside.contains(':') { "" } else { "::ffff:" };
-        let answer = out(&mut user.peer(&mode, &["tcp", outside, PORT, "3000000"]));
-        assert_eq!(answer, format!("3000000 from {mapped}{host}"), "{network}");
+        let answer = out(&mut user.peer(&mode, &["tcp", outside, PORT, "3000000", "line"]));
+        assert_eq!(answer, format!("3000001 from {mapped}{host}"), "{network}");
+        if expected.sound {
+            let answer = out(&mut user.peer(&mode, &["tcp", outside, PORT, "3000000"]));
+            assert_eq!(answer, format!("3000000 from {mapped}{host}"), "{network}");
+        }
         let answer = out(&mut user.peer(&mode, &["udp", outside, PORT]));
         assert_eq!(answer, format!("5 from {mapped}{host}"), "{network}");
     }
@@ -140,10 +147,13 @@ fn into(place: &Place, user: &dyn User, mode: &[&str], expected: &Expected) {
     let options =
         [mode, &["-p", "8080:80", "-p", "8080:80/udp", "-p", "127.0.0.1:8081:80"]].concat();
     let serving = Serving::start(user, &options, &["serve", "80", "1"]);
+    let end: &[&str] = if expected.sound { &[] } else { &["line"] };
+    let much = |address| [&["tcp", address, "8080", "100000"], end].concat();
+    let all = format!("{} from ", 100_000 + end.len());
     let source = |text: &str| text.rsplit(' ').next().unwrap_or_default().to_owned();
-    for address in [HOST[0], HOST[1]].into_iter().take(1 + usize::from(expected.ipv6)) {
-        let answer = out(&mut place.outside(&["tcp", address, "8080", "100000"]));
-        assert!(answer.starts_with("100000 from "), "{mode:?} {address}: {answer}");
+    for address in HOST.into_iter().take(1 + usize::from(expected.ipv6 && expected.sound)) {
+        let answer = out(&mut place.outside(&much(address)));
+        assert!(answer.starts_with(&all), "{mode:?} {address}: {answer}");
         let real = if address.contains(':') { OUTSIDE[1] } else { OUTSIDE[0] };
         let kept = source(&answer).trim_start_matches("::ffff:") == real;
         assert_eq!(kept, expected.keeps_source, "{mode:?} {address}: {answer}");
@@ -151,14 +161,18 @@ fn into(place: &Place, user: &dyn User, mode: &[&str], expected: &Expected) {
         assert!(answer.starts_with("5 from "), "{mode:?} {address}: {answer}");
     }
     for address in ["127.0.0.1", "::1", HOST[0]] {
-        let answer = out(&mut place.host(&["tcp", address, "8080", "100000"]));
-        assert!(answer.starts_with("100000 from "), "{mode:?} {address}: {answer}");
+        let answer = out(&mut place.host(&much(address)));
+        assert!(answer.starts_with(&all), "{mode:?} {address}: {answer}");
     }
-    assert!(out(&mut place.host(&["udp", "127.0.0.1", "8080"])).starts_with("5 from "));
+    if expected.sound {
+        assert!(out(&mut place.host(&["udp", "127.0.0.1", "8080"])).starts_with("5 from "));
+    }
     assert_eq!(out(&mut place.host(&["many", "127.0.0.1", "8080", "300"])), "300");
     assert_eq!(out(&mut place.outside(&["many", HOST[0], "8080", "300"])), "300");
     // What is published on one address is on no other.
-    assert!(out(&mut place.host(&["tcp", "127.0.0.1", "8081", "1"])).starts_with("1 from "));
+    assert!(
+        out(&mut place.host(&["tcp", "127.0.0.1", "8081", "1", "line"])).starts_with("2 from ")
+    );
     let refused = said(&mut place.outside(&["tcp", HOST[0], "8081", "1"]));
     assert_ne!(refused.code, 0, "{refused:?}");
     let taken = [&["run"], mode, &["-p", "8080:1", "host", "true"]].concat();
@@ -177,7 +191,7 @@ fn bridge_does_all_that_a_network_does() {
     }
     let place = Place::new();
     let root = Root(Own::new("net-bridge"));
-    let expected = Expected { ipv6: true, keeps_source: true, mtu: "1400" };
+    let expected = Expected { ipv6: true, sound: true, keeps_source: true, mtu: "1400" };
     battery(&place, &root, "bridge", &expected);
     place.is_clean(|| root.postroj(&["ps"]));
 }
@@ -189,7 +203,13 @@ fn pasta_does_all_that_a_network_does() {
     }
     let place = Place::new();
     let user = Ordinary::new("pasta", None);
-    let expected = Expected { ipv6: true, keeps_source: true, mtu: "65520" };
+    let expected = Expected {
+        ipv6: true,
+        ipv6_into: false,
+        half_close: false,
+        keeps_source: true,
+        mtu: "65520",
+    };
     battery(&place, &user, "user,accel=off", &expected);
 }
 
@@ -201,7 +221,13 @@ fn slirp4netns_does_all_that_a_network_does() {
     let place = Place::new();
     let programs = ["slirp4netns", "newuidmap", "newgidmap"];
     let user = Ordinary::new("slirp", Some(&programs));
-    let expected = Expected { ipv6: false, keeps_source: false, mtu: "65520" };
+    let expected = Expected {
+        ipv6: false,
+        ipv6_into: true,
+        half_close: true,
+        keeps_source: false,
+        mtu: "65520",
+    };
     battery(&place, &user, "user,accel=off", &expected);
 }
 

@@ -3,10 +3,10 @@ use strict; use warnings; use IO::Socket::IP; use IO::Select; $| = 1; $SIG{PIPE}
 my ($do, @args) = @ARGV;
 sub connected { IO::Socket::IP->new(PeerHost => $_[0], PeerPort => $_[1], Timeout => 20) }
 sub slurp { my $s = shift; local $/; my $all = <$s>; defined $all ? $all : '' }
-# Sends much, closes its half, and only then reads all of the answer.
+# Sends much; what says that this is all is the end of its half, or a line's end.
 if ($do eq 'tcp') {
-    my ($host, $port, $size) = @args; my $s = connected($host, $port) or die "connect: $@\n";
-    my $block = 'x' x $size; print $s $block; $s->shutdown(1); print slurp($s);
+    my ($host, $port, $size, $line) = @args; my $s = connected($host, $port) or die "connect: $@\n";
+    my $block = 'x' x $size; print $s $block; $line ? print $s "\n" : $s->shutdown(1); $s->flush; print slurp($s);
 }
 elsif ($do eq 'udp') {
     my ($host, $port) = @args;
@@ -22,7 +22,7 @@ elsif ($do eq 'udp') {
 elsif ($do eq 'many') {
     my ($host, $port, $count) = @args; my @all;
     for (1 .. $count) { my $s = connected($host, $port) or die "connection $_: $@\n"; push @all, $s }
-    for (@all) { print $_ "y"; $_->flush; $_->shutdown(1) }
+    for (@all) { print $_ "\n"; $_->flush }
     my $good = 0; for (@all) { $good++ if slurp($_) =~ /^1 from / } print "$good\n";
 }
 # Answers how much came, and from where; `after` seconds late.
@@ -37,7 +37,7 @@ elsif ($do eq 'serve') {
             elsif ($s == $u) { my $from = $u->recv(my $text, 2000) // next; $u->send(length($text) . " from " . $u->peerhost . "\n", 0, $from) }
             else {
                 my $n = sysread($s, my $text, 65536);
-                if ($n) { $got{$s} += $n; next }
+                if ($n) { $got{$s} += $n; next if $text !~ /\n\z/ }
                 syswrite($s, "$got{$s} from " . ($s->peerhost // '?') . "\n"); $select->remove($s); delete $got{$s}; close $s;
             }
         }
