@@ -59,6 +59,14 @@ pub trait Engine: Sync {
     /// # Errors
     /// Where the machine has ended.
     fn root(&self, record: &record::Record) -> Result<Root>;
+
+    /// Moves this process into a machine, as root with every right that there is inside: for
+    /// looking at it with code of our own. Of its process ids only children made from now on
+    /// are, and they are not confined: nothing of the image may be executed by them.
+    ///
+    /// # Errors
+    /// Where the machine has ended.
+    fn enter(&self, record: &record::Record) -> Result<()>;
 }
 
 /// Where a machine's standard streams lead, where it has no terminal: the launcher's own

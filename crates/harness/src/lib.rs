@@ -5,8 +5,11 @@ mod boot;
 mod exec;
 pub mod host;
 mod launch;
+pub mod matrix;
 pub mod places;
+pub mod probe;
 mod pull;
+pub mod report;
 
 pub use boot::startup;
 pub use exec::exec;

@@ -120,6 +120,10 @@ impl Engine for Container {
     fn root(&self, record: &Record) -> Result<Root> {
         exec::root(record)
     }
+
+    fn enter(&self, record: &Record) -> Result<()> {
+        exec::enter(record)
+    }
 }
 
 fn limit(plan: &Plan, claim: &Claim) -> Result<Groups> {

@@ -27,6 +27,7 @@ mod man;
 mod mounts;
 mod options;
 mod progress;
+mod probe;
 mod ps;
 mod pull;
 mod push;
@@ -35,6 +36,7 @@ mod reference;
 mod rmi;
 mod run;
 mod save;
+mod show;
 mod start;
 mod stop;
 mod system;
@@ -68,6 +70,8 @@ enum Verb {
     Boot(Box<boot::Args>),
     Exec(exec::Args),
     Shell(exec::Shell),
+    Probe(Box<probe::Args>),
+    Matrix(Box<probe::MatrixArgs>),
     Ps(ps::Args),
     Logs(logs::Args),
     Stop(stop::Stop),
@@ -92,6 +96,12 @@ enum Verb {
     Completion(completion::Args),
     #[command(hide = true)]
     Man(man::Args),
+    /// Look at a machine from inside, for a probe
+    #[command(hide = true)]
+    Inside(probe::Inside),
+    /// One cell of a probe
+    #[command(hide = true)]
+    ProbeCell,
     Version(version::Args),
 }
 
@@ -134,6 +144,10 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Boot(args) => boot::run(args, &here),
         Verb::Exec(args) => exec::run(args, &here),
         Verb::Shell(args) => exec::shell(args, &here),
+        Verb::Probe(args) => probe::run(args, &here),
+        Verb::Matrix(args) => probe::matrix(args, &here),
+        Verb::Inside(args) => probe::inside(args, &here),
+        Verb::ProbeCell => probe::cell(&here),
         Verb::Ps(args) => ps::run(args, &here),
         Verb::Logs(args) => logs::run(args, &here),
         Verb::Stop(args) => stop::stop(args, &here),

@@ -1,0 +1,79 @@
+//! Packages of a cell: found and fetched outside, installed inside by the system's own package
+//! manager, which sees nothing but files.
+
+use anyhow::{Context, Result, bail};
+use bakery::source::Options;
+use bakery::source::bootstrap::addition::{self, Added, Asked, System};
+use distro::package::{self, Operations};
+use spec::event::Silent;
+use spec::image::Origin;
+use store::Store;
+
+use super::inside::Ask;
+use super::machine::Machine;
+
+/// Where the store's downloads are inside, and where they are given names.
+pub(super) const CACHE: &str = "/run/host/packages";
+const NAMED: &str = "/run/postroj/packages";
+
+/// How packages come into a machine.
+pub(super) struct Supply<'a> {
+    store: &'a Store,
+    operations: &'static dyn Operations,
+    label: Option<String>,
+}
+
+impl<'a> Supply<'a> {
+    pub(super) fn new(store: &'a Store, image: &str, machine: &Machine) -> Result<Self> {
+        let root = machine.root()?;
+        let manager = package::find(&root).context("the image has no package manager")?;
+        let Some(operations) = manager.operations() else {
+            bail!("packages of {} cannot be probed yet: only apt's can", manager.name());
+        };
+        let known = store.find(image)?.and_then(|image| match image.origin {
+            Origin::Bootstrap(bootstrap) => Some(bootstrap.label),
+            _ => None,
+        });
+        let label = known.or_else(|| {
+            let facts = distro::facts::read(&root).ok()?;
+            let field = |name: &str| facts.os_release.get(name).cloned();
+            let label = format!("{}-{}", field("ID")?, field("VERSION_ID")?);
+            distro::catalog::is_label(&label).then_some(label)
+        });
+        Ok(Self { store, operations, label })
+    }
+
+    pub(super) fn operations(&self) -> &'static dyn Operations {
+        self.operations
+    }
+
+    /// Brings packages into the cache, with what they need that the machine lacks.
+    pub(super) fn fetch(&self, machine: &mut Machine, asked: &[String]) -> Result<Vec<Added>> {
+        let status: String = machine.ask(&Ask::Read { path: "/var/lib/dpkg/status".into() })?;
+        let asked: Vec<Asked> = asked.iter().map(|text| Asked::parse(text)).collect();
+        let architecture = architecture(&status).context("dpkg's status names no architecture")?;
+        let system =
+            System { label: self.label.as_deref(), architecture, status: &status };
+        addition::add(self.store, &Options::default(), &Silent, &system, &asked)
+    }
+
+    /// Gives packages names inside; gives their paths.
+    pub(super) fn name(&self, machine: &mut Machine, added: &[Added]) -> Result<Vec<String>> {
+        let name = |added: &Added| {
+            // An epoch's colon would be a directory's name to some, and a URL's scheme to others.
+            let version = added.version.replace(':', "%3a");
+            format!("{}_{version}_{}.deb", added.name, added.architecture)
+        };
+        let links: Vec<(String, String)> =
+            added.iter().map(|a| (name(a), format!("{CACHE}/{}", a.sha256))).collect();
+        let paths = links.iter().map(|(name, _)| format!("{NAMED}/{name}")).collect();
+        machine.ask::<()>(&Ask::Links { directory: NAMED.into(), links })?;
+        Ok(paths)
+    }
+}
+
+/// That of dpkg itself.
+fn architecture(status: &str) -> Option<&str> {
+    let stanza = status.split("\n\n").find(|stanza| stanza.lines().any(|l| l == "Package: dpkg"))?;
+    stanza.lines().find_map(|line| line.strip_prefix("Architecture: "))
+}
