@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use bakery::source::bootstrap::addition::{Added, Unsatisfiable};
+use bakery::source::bootstrap::addition::{Added, Asked, Unsatisfiable};
 use engine::state::RunDirectory;
 use store::Store;
 
@@ -12,7 +12,7 @@ use super::check::{self, Finding, Probe, Scene};
 use super::inside::{Ask, Look};
 pub use super::machine::Program;
 use super::machine::{Machine, Ran};
-use super::packages::{CACHE, Supply};
+use super::packages::{self, CACHE, Supply};
 use super::{Cell, News, Phase, Step, Verdict, Wish};
 
 /// Where things are.
@@ -71,6 +71,8 @@ impl Probing<'_> {
             return Ok(());
         }
         let supply = Supply::new(self.place.store, &wish.image, self.machine()?)?;
+        let installed = packages::list(&Supply::status(self.machine()?)?);
+        self.write("packages-before.txt", &installed);
         let mut packages = Packages { supply, added: Vec::new() };
         for &phase in &wish.phases {
             let since = now();
@@ -152,7 +154,7 @@ impl Probing<'_> {
         let began = self.begin(phase.word(), phase.word());
         let added = packages.added.clone();
         let asked: Vec<&Added> = added.iter().filter(|a| a.asked).collect();
-        let names: Vec<String> = asked.iter().map(|a| a.name.clone()).collect();
+        let names = names(&asked, &wish.packages);
         let automatic: Vec<String> =
             added.iter().filter(|a| !a.asked).map(|a| a.name.clone()).collect();
         let commands = match phase {
@@ -171,8 +173,16 @@ impl Probing<'_> {
                 let paths = packages.supply.name(self.machine()?, &again)?;
                 vec![operations.reinstall(&paths)]
             }
-            Phase::Remove | Phase::Purge => vec![operations.remove(&names, phase == Phase::Purge)],
+            Phase::Remove => vec![operations.remove(&names, false)],
+            Phase::Purge => {
+                let status = Supply::status(self.machine()?)?;
+                match packages::purgeable(&status, &names, &added) {
+                    left if left.is_empty() => Vec::new(),
+                    left => vec![operations.remove(&left, true)],
+                }
+            }
         };
+        let nothing = commands.is_empty();
         for command in commands {
             let words: Vec<&str> = command.iter().map(String::as_str).collect();
             let timeout = Duration::from_secs(wish.phase_timeout);
@@ -185,7 +195,7 @@ impl Probing<'_> {
                 return Ok(good);
             }
         }
-        self.end(began, passed("done"));
+        self.end(began, passed(if nothing { "there is nothing to be done" } else { "done" }));
         Ok(true)
     }
 
@@ -323,6 +333,19 @@ impl Probing<'_> {
         (self.tell)(News::Done(Box::new(cell.clone())));
         cell
     }
+}
+
+/// Names of the packages that were asked for, those too that the image has already.
+fn names(added: &[&Added], asked: &[String]) -> Vec<String> {
+    let mut names: Vec<String> = added.iter().map(|a| a.name.clone()).collect();
+    for text in asked {
+        if let Asked::Name(name) = Asked::parse(text)
+            && !names.contains(&name)
+        {
+            names.push(name);
+        }
+    }
+    names
 }
 
 struct Packages<'a> {

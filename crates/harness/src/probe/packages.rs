@@ -47,9 +47,14 @@ impl<'a> Supply<'a> {
         self.operations
     }
 
+    /// dpkg's status.
+    pub(super) fn status(machine: &mut Machine) -> Result<String> {
+        machine.ask(&Ask::Read { path: "/var/lib/dpkg/status".into() })
+    }
+
     /// Brings packages into the cache, with what they need that the machine lacks.
     pub(super) fn fetch(&self, machine: &mut Machine, asked: &[String]) -> Result<Vec<Added>> {
-        let status: String = machine.ask(&Ask::Read { path: "/var/lib/dpkg/status".into() })?;
+        let status = Self::status(machine)?;
         let asked: Vec<Asked> = asked.iter().map(|text| Asked::parse(text)).collect();
         let architecture = architecture(&status).context("dpkg's status names no architecture")?;
         let system =
@@ -72,8 +77,61 @@ impl<'a> Supply<'a> {
     }
 }
 
+/// Names and versions of what dpkg's status says is installed, as `dpkg-query -W` has them.
+pub(super) fn list(status: &str) -> String {
+    let installed = known(status).filter(|(_, state, _)| state.ends_with(" installed"));
+    installed.map(|(name, _, version)| format!("{name}\t{version}\n")).collect()
+}
+
+/// Those of these packages of which something is there: all where they are installed, else what
+/// is left of their configuration.
+pub(super) fn purgeable(status: &str, asked: &[String], all: &[Added]) -> Vec<String> {
+    let of_asked = |name: &str, state: &str| {
+        state.ends_with(" installed") && asked.iter().any(|known| known == name)
+    };
+    let left = |name: &str, state: &str| {
+        state.ends_with(" config-files") && all.iter().any(|known| known.name == name)
+    };
+    known(status)
+        .filter(|(name, state, _)| of_asked(name, state) || left(name, state))
+        .map(|(name, ..)| name.to_owned())
+        .collect()
+}
+
+/// Names, states and versions in dpkg's status.
+fn known(status: &str) -> impl Iterator<Item = (&str, &str, &str)> {
+    status.split("\n\n").filter_map(|stanza| {
+        let field = |name: &str| stanza.lines().find_map(|line| line.strip_prefix(name));
+        let version = field("Version: ").unwrap_or_default();
+        Some((field("Package: ")?, field("Status: ")?, version))
+    })
+}
+
 /// That of dpkg itself.
 fn architecture(status: &str) -> Option<&str> {
     let stanza = status.split("\n\n").find(|stanza| stanza.lines().any(|l| l == "Package: dpkg"))?;
     stanza.lines().find_map(|line| line.strip_prefix("Architecture: "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_purged_is_known() {
+        let status = "Package: web\nStatus: install ok installed\nVersion: 1\n\n\
+            Package: common\nStatus: deinstall ok config-files\nVersion: 2\n\n\
+            Package: other\nStatus: deinstall ok config-files\nVersion: 3\n\n\
+            Package: gone\nStatus: purge ok not-installed\n";
+        assert_eq!(list(status), "web\t1\n");
+        let added = |name: &str| Added {
+            name: name.into(),
+            version: "1".into(),
+            architecture: "all".into(),
+            sha256: String::new(),
+            asked: name == "web",
+        };
+        let all = ["web", "common", "gone"].map(added);
+        assert_eq!(purgeable(status, &["web".into(), "gone".into()], &all), ["web", "common"]);
+    }
 }

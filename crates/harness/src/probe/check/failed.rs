@@ -21,7 +21,8 @@ impl Probe for Failed {
         if scene.now.units.is_empty() {
             return Ok(Finding::pass("there is no systemd"));
         }
-        let settled: Waited = scene.machine.ask(&Ask::Settle { timeout: scene.timeout() })?;
+        let ask = Ask::Settle { timeout: scene.timeout(), quiet: scene.quiet() };
+        let settled: Waited = scene.machine.ask(&ask)?;
         let now: Look = scene.machine.ask(&Ask::Look { files: false })?;
         let before = |unit: &Unit, state: &str| {
             scene.before.units.iter().any(|b| b.name == unit.name && b.active == state)

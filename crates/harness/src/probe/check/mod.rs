@@ -76,6 +76,9 @@ pub struct Finding {
     pub(super) cause: Option<String>,
 }
 
+/// Milliseconds.
+const QUIET: u64 = 150;
+
 impl Finding {
     fn pass(seen: impl Into<String>) -> Self {
         Self { verdict: Verdict::Pass, expected: String::new(), seen: seen.into(), cause: None }
@@ -89,6 +92,11 @@ impl Finding {
 impl Scene<'_> {
     fn timeout(&self) -> u64 {
         self.wish.timeout * 1000
+    }
+
+    /// Nothing may have changed for so long until what has just been installed counts as started.
+    fn quiet(&self) -> u64 {
+        if self.wish.packages.is_empty() { 0 } else { QUIET }
     }
 
     fn run(&self, command: &[&str]) -> Result<super::machine::Ran> {

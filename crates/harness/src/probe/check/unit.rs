@@ -28,7 +28,8 @@ impl Probe for Unit {
     }
 
     fn check(&self, scene: &mut Scene<'_>) -> Result<Finding> {
-        let ask = Ask::Unit { name: self.name.clone(), timeout: scene.timeout() };
+        let (timeout, quiet) = (scene.timeout(), scene.quiet());
+        let ask = Ask::Unit { name: self.name.clone(), timeout, quiet };
         let waited: Waited = scene.machine.ask(&ask)?;
         if waited.good {
             return Ok(Finding::pass(waited.seen));

@@ -32,6 +32,8 @@ pub enum Ask {
     Settle {
         /// Until it is given up.
         timeout: u64,
+        /// How long nothing may have changed.
+        quiet: u64,
     },
     /// Waits until a unit is active, or will not be.
     Unit {
@@ -39,6 +41,9 @@ pub enum Ask {
         name: String,
         /// Until it is given up.
         timeout: u64,
+        /// How long it has to stay active: a service of `Type=simple` is so before it is even
+        /// executed (systemd.service(5)).
+        quiet: u64,
     },
     /// Waits until a server answers as it should.
     Network {
@@ -130,8 +135,14 @@ fn answer(ask: &Ask) -> Result<serde_json::Value> {
     let after = |ms: &u64| Instant::now() + Duration::from_millis(*ms);
     Ok(match ask {
         Ask::Look { files } => serde_json::to_value(look(*files)?)?,
-        Ask::Settle { timeout } => serde_json::to_value(units::settle(after(timeout))?)?,
-        Ask::Unit { name, timeout } => serde_json::to_value(units::wait(name, after(timeout))?)?,
+        Ask::Settle { timeout, quiet } => {
+            let quiet = Duration::from_millis(*quiet);
+            serde_json::to_value(units::settle(after(timeout), quiet)?)?
+        }
+        Ask::Unit { name, timeout, quiet } => {
+            let quiet = Duration::from_millis(*quiet);
+            serde_json::to_value(units::wait(name, after(timeout), quiet)?)?
+        }
         Ask::Network { request, timeout } => {
             serde_json::to_value(network::wait(request, after(timeout))?)?
         }

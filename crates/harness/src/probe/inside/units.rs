@@ -15,10 +15,6 @@ const SOCKET: &str = "/run/systemd/private";
 /// A manager that is busy answers late; one that hangs never does.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Nothing may have changed for so long until what has just started counts as started: a
-/// service of `Type=simple` is active before it is even executed (systemd.service(5)).
-const QUIET: Duration = Duration::from_millis(150);
-
 fn connect() -> Result<Bus<UnixStream>> {
     let what = "cannot speak to the machine's systemd";
     let stream = UnixStream::connect(SOCKET).context(what)?;
@@ -44,7 +40,7 @@ fn hear(bus: &mut Bus<UnixStream>, until: Instant) -> Result<bool> {
 }
 
 /// Waits until no unit has a job, and nothing has changed for a moment.
-pub(super) fn settle(deadline: Instant) -> Result<Waited> {
+pub(super) fn settle(deadline: Instant, quiet: Duration) -> Result<Waited> {
     let mut bus = connect()?;
     bus.subscribe()?;
     loop {
@@ -55,7 +51,7 @@ pub(super) fn settle(deadline: Instant) -> Result<Waited> {
             .map(|unit| format!("{} ({})", unit.name, unit.sub))
             .collect();
         if busy.is_empty() {
-            let quiet = Instant::now() + QUIET;
+            let quiet = Instant::now() + quiet;
             if quiet >= deadline || !hear(&mut bus, quiet)? {
                 return Ok(Waited { good: true, seen: "nothing is under way".into(), late: false });
             }
@@ -69,7 +65,7 @@ pub(super) fn settle(deadline: Instant) -> Result<Waited> {
 }
 
 /// Waits until a unit is active and stays so for a moment.
-pub(super) fn wait(name: &str, deadline: Instant) -> Result<Waited> {
+pub(super) fn wait(name: &str, deadline: Instant, quiet: Duration) -> Result<Waited> {
     let mut bus = connect()?;
     bus.subscribe()?;
     loop {
@@ -79,7 +75,7 @@ pub(super) fn wait(name: &str, deadline: Instant) -> Result<Waited> {
         match &unit.active[..] {
             "active" | "reloading" if is_over => {
                 // What it said of itself may be the launch of a process that ends at once.
-                let quiet = Instant::now() + QUIET;
+                let quiet = Instant::now() + quiet;
                 while Instant::now() < quiet && bus.unit(name)?.active == unit.active {
                     hear(&mut bus, quiet)?;
                 }

@@ -178,6 +178,8 @@ fn go(what: &[What], how: &How, here: &Here) -> Result<u8> {
         .context("cannot keep postroj's own file out of the machines' reach")?;
     drop(host);
     run.reap();
+    // Made before anything is put into it.
+    here.store()?;
     let directory = match &how.evidence {
         Some(path) => std::path::absolute(path)?,
         None => here.places()?.store.join("probes").join(run_name()),
