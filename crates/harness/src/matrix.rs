@@ -127,7 +127,9 @@ pub fn run(
     let mut interrupted = None;
     let mut failed = false;
     while !waiting.is_empty() || !working.is_empty() {
-        while interrupted.is_none() && working.len() < settings.jobs {
+        // While a machine ends, which is mostly waiting for the kernel, the next one can start.
+        let busy = |working: &[Working]| working.iter().filter(|one| one.done.is_none()).count();
+        while interrupted.is_none() && busy(&working) < settings.jobs {
             let Some((at, attempt)) = waiting.pop_front() else { break };
             if failed && settings.fail_fast {
                 let reason = "another cell failed before it began";

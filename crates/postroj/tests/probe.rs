@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use debs::{Deb, RELOAD, START, STOP, server, unit};
-use fixture::{debian, home, postroj, said, wait_until};
+use fixture::{debian, home, postroj, said};
 use serde_json::Value;
 
 /// A directory for one test's packages and evidence.
@@ -92,7 +92,7 @@ fn cases(place: &Path) -> Vec<Case> {
             step: "install",
             says: &[
                 "exit status 100",
-                "no-install package post-installation script",
+                "no-install package post",
                 "exit status 3",
                 "there is no luck today",
             ],
@@ -179,7 +179,7 @@ fn cases(place: &Path) -> Vec<Case> {
             ),
             verdict: "fail",
             step: "upgrade",
-            says: &["pre-installation script", "exit status 5", "old data cannot be read"],
+            says: &["upgrades package pre", "exit status 5", "old data cannot be read"],
         },
         Case {
             what: "daemon survives removal",

@@ -36,7 +36,7 @@ const OPTIONS: [&str; 20] = [
     "-o",
     "Dir::Etc::SourceList=/dev/null",
     "-o",
-    "Dir::Etc::SourceParts=/nonexistent",
+    "Dir::Etc::SourceParts=/dev/null",
     "-o",
     "APT::Sandbox::User=root",
     "-o",
@@ -89,10 +89,14 @@ impl super::Operations for Operations {
         }) {
             return of_package(format!("dependency missing: {}", line.trim()));
         }
-        let at = output.find(" subprocess returned error exit status ")?;
+        // The second is what dpkg says from 1.23 on.
+        let said = ["subprocess returned error exit status", "subprocess failed with exit status"];
+        let at = said.iter().find_map(|said| output.find(said))?;
         let start = output[..at].rfind('\n').map_or(0, |end| end + 1);
         let script = output[start..].lines().next().unwrap_or_default().trim();
-        let script = script.trim_start_matches("installed ");
+        let script = ["installed ", "new ", "old "]
+            .iter()
+            .fold(script, |script, word| script.strip_prefix(word).unwrap_or(script));
         // dpkg says so after what the script has printed, and one line about the package in between.
         let printed: Vec<&str> = output[..start]
             .lines()
@@ -116,6 +120,9 @@ mod tests {
         let (text, of_package) = explained(script).unwrap();
         assert!(of_package && text.contains("bad package post-installation script"), "{text}");
         assert!(text.contains("status 3") && text.ends_with("no luck today"), "{text}");
+        let newer = "bye\ndpkg: error processing package bad (--configure):\n old bad package postinst maintainer script \
+                     subprocess failed with exit status 3\n";
+        assert!(explained(newer).unwrap().0.starts_with("bad package postinst maintainer script"));
         let conflict = " trying to overwrite '/bin/x', which is also in package other 1\n";
         assert!(explained(conflict).unwrap().0.starts_with("file conflict: trying to overwrite '/bin/x'"));
         let missing = " bad : Depends: nowhere but it is not installable\n";

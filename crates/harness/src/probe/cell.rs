@@ -300,17 +300,11 @@ impl Probing<'_> {
             (None, None, None) => (Verdict::Pass, String::new()),
         };
         let wish = self.wish;
-        let mut kept = None;
-        if let Some(mut machine) = self.machine.take() {
-            if !verdict.is_good() || wish.always_evidence {
-                machine.evidence(&wish.evidence);
-            }
-            if wish.keep && !verdict.is_good() {
-                kept = Some(machine.name.clone());
-                machine.keep();
-            } else {
-                machine.end();
-            }
+        let keeps = wish.keep && !verdict.is_good();
+        if let Some(machine) = &mut self.machine
+            && (!verdict.is_good() || wish.always_evidence)
+        {
+            machine.evidence(&wish.evidence);
         }
         let cell = Cell {
             wish: wish.clone(),
@@ -320,7 +314,7 @@ impl Probing<'_> {
             started: self.started,
             seconds: self.begun.elapsed().as_secs_f64(),
             attempts: 1,
-            machine: kept,
+            machine: self.machine.as_ref().filter(|_| keeps).map(|machine| machine.name.clone()),
         };
         if verdict.is_good() && !wish.always_evidence {
             let _ = std::fs::remove_dir_all(&wish.evidence);
@@ -330,7 +324,13 @@ impl Probing<'_> {
             let told = serde_json::to_string_pretty(&cell).unwrap_or_default();
             self.write("result.json", &told);
         }
+        // Nobody has to wait for the machine's end to know this.
         (self.tell)(News::Done(Box::new(cell.clone())));
+        match self.machine.take() {
+            Some(machine) if keeps => machine.keep(),
+            Some(machine) => machine.end(),
+            None => {}
+        }
         cell
     }
 }

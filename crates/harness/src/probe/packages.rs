@@ -12,9 +12,10 @@ use store::Store;
 use super::inside::Ask;
 use super::machine::Machine;
 
-/// Where the store's downloads are inside, and where they are given names.
+/// Where the store's downloads are inside, and where copies with names are: apt looks through links, and
+/// people shall see in its messages what it is about.
 pub(super) const CACHE: &str = "/run/host/packages";
-const NAMED: &str = "/run/postroj/packages";
+const NAMED: &str = "/var/cache/postroj";
 
 /// How packages come into a machine.
 pub(super) struct Supply<'a> {
@@ -62,17 +63,17 @@ impl<'a> Supply<'a> {
         addition::add(self.store, &Options::default(), &Silent, &system, &asked)
     }
 
-    /// Gives packages names inside; gives their paths.
+    /// Copies packages to where they have names inside; gives their paths.
     pub(super) fn name(&self, machine: &mut Machine, added: &[Added]) -> Result<Vec<String>> {
         let name = |added: &Added| {
             // An epoch's colon would be a directory's name to some, and a URL's scheme to others.
             let version = added.version.replace(':', "%3a");
             format!("{}_{version}_{}.deb", added.name, added.architecture)
         };
-        let links: Vec<(String, String)> =
+        let files: Vec<(String, String)> =
             added.iter().map(|a| (name(a), format!("{CACHE}/{}", a.sha256))).collect();
-        let paths = links.iter().map(|(name, _)| format!("{NAMED}/{name}")).collect();
-        machine.ask::<()>(&Ask::Links { directory: NAMED.into(), links })?;
+        let paths = files.iter().map(|(name, _)| format!("{NAMED}/{name}")).collect();
+        machine.ask::<()>(&Ask::Copy { directory: NAMED.into(), files })?;
         Ok(paths)
     }
 }
