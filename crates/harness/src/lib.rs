@@ -6,9 +6,12 @@ mod copy;
 mod exec;
 pub mod host;
 mod launch;
+pub mod matrix;
 pub mod network;
 pub mod places;
+pub mod probe;
 mod pull;
+pub mod report;
 
 pub use boot::startup;
 pub use copy::{End, Manner, copy};

@@ -31,6 +31,7 @@ mod man;
 mod mounts;
 mod network;
 mod options;
+mod probe;
 mod progress;
 mod ps;
 mod pull;
@@ -41,6 +42,7 @@ mod rmi;
 mod run;
 mod save;
 mod service;
+mod show;
 mod start;
 mod stop;
 mod system;
@@ -78,6 +80,8 @@ enum Verb {
     Shell(exec::Shell),
     Cp(cp::Args),
     Service(service::Args),
+    Probe(Box<probe::Args>),
+    Matrix(Box<probe::MatrixArgs>),
     Ps(ps::Args),
     Logs(logs::Args),
     Stop(stop::Stop),
@@ -107,6 +111,12 @@ enum Verb {
     Unshare(unshare::Args),
     Init(init::Args),
     InstallFaces(install_faces::Args),
+    /// Look at a machine from inside, for a probe
+    #[command(hide = true)]
+    Inside(probe::Inside),
+    /// One cell of a probe
+    #[command(hide = true)]
+    ProbeCell,
     Version(version::Args),
 }
 
@@ -152,6 +162,10 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Shell(args) => exec::shell(args, &here),
         Verb::Cp(args) => cp::run(args, &here),
         Verb::Service(args) => service::run(args, &here),
+        Verb::Probe(args) => probe::run(args, &here),
+        Verb::Matrix(args) => probe::matrix(args, &here),
+        Verb::Inside(args) => probe::inside(args, &here),
+        Verb::ProbeCell => probe::cell(&here),
         Verb::Ps(args) => ps::run(args, &here),
         Verb::Logs(args) => logs::run(args, &here),
         Verb::Stop(args) => stop::stop(args, &here),
