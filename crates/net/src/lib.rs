@@ -7,8 +7,10 @@
 mod forward;
 pub mod lease;
 mod link;
+mod names;
 mod netlink;
 mod network;
+pub mod networks;
 mod ports;
 mod rules;
 pub mod survey;

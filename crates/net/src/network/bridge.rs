@@ -5,13 +5,14 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use spec::network::{Attachment, DEFAULT, INTERNAL, Link, Mac};
+use spec::network::{Attachment, DEFAULT, INTERNAL, Link, Mac, Protocol};
 use sys::netns::Visit;
 
 use super::{Attached, Known, Network, Place, Prepared, Target};
 use crate::forward::{self, Forwarder};
 use crate::lease::{Directory, Lease, Member, Up};
 use crate::link::{Inside, Links, has_ipv6, known_routes, nth};
+use crate::names;
 use crate::ports::{self, Held};
 use crate::rules::{Hook, Part, Rules, Table};
 
@@ -49,12 +50,20 @@ impl Network for Bridge {
         drop(lock);
         let internal = is_internal(&directory);
         let (ip, ip6) = (IpAddr::V4(member.ip), member.ip6.map(IpAddr::V6));
+        let resolvers = match directory.config() {
+            Some(_) => vec![IpAddr::V4(up.gateway())],
+            None => Vec::new(),
+        };
+        let membership = Membership { lease: Some(lease), directory };
+        if !resolvers.is_empty() {
+            names::start(&membership.directory, up.gateway(), internal)?;
+        }
         let known = Known {
             addresses: [Some(ip), ip6].into_iter().flatten().collect(),
             gateway: Some(IpAddr::V4(up.gateway())),
-            resolvers: Vec::new(),
+            resolvers,
+            ports: ports.iter().map(|held| held.port).collect(),
         };
-        let membership = Membership { lease: Some(lease), directory };
         Ok(Box::new(Waiting { up, member, known, ports, internal, membership }))
     }
 }
@@ -257,8 +266,9 @@ pub(crate) fn leave(directory: &Directory) -> Result<()> {
 pub(crate) fn take_down(directory: &Directory) -> Result<()> {
     let Some(up) = directory.up() else { return Ok(()) };
     if let Ok(rules) = Rules::new() {
-        rules.remove(&up.table()).context("cannot remove the network's rules")?;
-        rules.remove_of_bridge(&up.table()).context("cannot remove the network's rules")?;
+        let what = "cannot remove the network's rules";
+        rules.remove(&up.table()).context(what)?;
+        rules.remove_of_bridge(&up.table()).context(what)?;
     }
     // Another's may have its name, where ours was never made.
     let links = Links::new()?;
@@ -383,6 +393,29 @@ fn keep_advertised_routes() {
     }
 }
 
+/// Lets nothing pass between these machines, and all between others.
+pub(crate) fn cut(directory: &Directory, cuts: &[(String, String)]) -> Result<()> {
+    let up = directory.up().context("the network has no machines")?;
+    directory.set_cuts(cuts)?;
+    let what = "cannot write the network's rules";
+    let rules = Rules::new().context(what)?;
+    rules.remove_of_bridge(&up.table()).context(what)?;
+    let members = directory.members();
+    let device = |name: &str| members.iter().find(|m| m.machine == name).map(|m| m.device.as_str());
+    let pairs: Vec<(&str, &str)> =
+        cuts.iter().filter_map(|(a, b)| Some((device(a)?, device(b)?))).collect();
+    if pairs.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::of_bridge(&up.table());
+    table.chain(Hook::Forward);
+    for (a, b) in pairs {
+        table.rule(Hook::Forward, &[Part::From(a), Part::To(b), Part::Drop]);
+        table.rule(Hook::Forward, &[Part::From(b), Part::To(a), Part::Drop]);
+    }
+    table.send(&rules).context(what)
+}
+
 /// The rules that all machines of a network share.
 fn write_rules(up: &Up, internal: bool) -> Result<()> {
     let mut table = Table::new(&up.table(), false);
@@ -392,6 +425,11 @@ fn write_rules(up: &Up, internal: bool) -> Result<()> {
         table.chain(Hook::Input);
         table.rule(Hook::Forward, &[Part::From(bridge), Part::NotTo(bridge), Part::Drop]);
         table.rule(Hook::Forward, &[Part::To(bridge), Part::NotFrom(bridge), Part::Drop]);
+        // Of this host they may ask for names only.
+        for protocol in [Protocol::Udp, Protocol::Tcp] {
+            let names = [Part::From(bridge), Part::Port(protocol, 53), Part::Accept];
+            table.rule(Hook::Input, &names);
+        }
         table.rule(Hook::Input, &[Part::From(bridge), Part::New, Part::Drop]);
     } else {
         // From elsewhere only what is published can be reached.

@@ -1,6 +1,8 @@
 //! A host of its own for a test: a network namespace with a way out to a second one, so that
 //! neither the real host's network nor other tests are touched.
 
+#![allow(dead_code)] // Each test file uses its own part of this.
+
 use std::process::{Child, Command, Stdio};
 
 use crate::fixture::{self, out};

@@ -22,9 +22,14 @@ pub(super) struct Slirp4netns {
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 100));
 
 /// What it gives by default (slirp4netns(1), "--cidr").
-pub(super) fn known() -> Known {
+pub(super) fn known(slirp: &Slirp4netns) -> Known {
     let address = |last| IpAddr::V4(Ipv4Addr::new(10, 0, 2, last));
-    Known { addresses: vec![ADDRESS], gateway: Some(address(2)), resolvers: vec![address(3)] }
+    Known {
+        addresses: vec![ADDRESS],
+        gateway: Some(address(2)),
+        resolvers: vec![address(3)],
+        ports: slirp.ports.iter().map(|held| held.port).collect(),
+    }
 }
 
 impl Slirp4netns {

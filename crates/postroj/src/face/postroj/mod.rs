@@ -30,6 +30,7 @@ mod logs;
 mod man;
 mod mounts;
 mod network;
+mod networks;
 mod options;
 mod probe;
 mod progress;
@@ -83,6 +84,9 @@ enum Verb {
     Probe(Box<probe::Args>),
     Matrix(Box<probe::MatrixArgs>),
     Ps(ps::Args),
+    #[command(subcommand)]
+    Network(networks::Verb),
+    Port(networks::PortArgs),
     Logs(logs::Args),
     Stop(stop::Stop),
     Kill(stop::Kill),
@@ -167,6 +171,8 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Inside(args) => probe::inside(args, &here),
         Verb::ProbeCell => probe::cell(&here),
         Verb::Ps(args) => ps::run(args, &here),
+        Verb::Network(verb) => networks::run(verb, &here),
+        Verb::Port(args) => networks::port(args, &here),
         Verb::Logs(args) => logs::run(args, &here),
         Verb::Stop(args) => stop::stop(args, &here),
         Verb::Kill(args) => stop::kill(args, &here),
