@@ -8,6 +8,8 @@
 //! | `tar:PATH`, `dir:PATH` | the same, said outright |
 //! | `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` | an image of an OCI layout, or of one in a tar archive |
 //! | `docker-archive:FILE[:NAME]` | an image of what `docker save` writes |
+//! | `dir:PATH` | what `skopeo copy … dir:PATH` wrote is an image too |
+//! | `containers-storage:[STORE]IMAGE` | an image in the store of podman and buildah |
 //! | `host` | the running system, under a throw-away layer |
 //!
 //! A bare name is a label where the catalog has it and a registry's short name
@@ -56,11 +58,16 @@ pub enum LayoutKind {
     OciArchive,
     /// A tar archive of `docker save`.
     DockerArchive,
+    /// A directory of skopeo's; only its content tells it from a root.
+    Directory,
+    /// The store of podman and its like: its path is what stands in brackets, empty for the user's own.
+    ContainersStorage,
 }
 
 impl LayoutKind {
-    /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Oci, Self::OciArchive, Self::DockerArchive];
+    /// Every kind that is told by its scheme.
+    pub const ALL: [Self; 4] =
+        [Self::Oci, Self::OciArchive, Self::DockerArchive, Self::ContainersStorage];
 
     /// As it is spelled before the colon.
     pub fn scheme(self) -> &'static str {
@@ -68,12 +75,19 @@ impl LayoutKind {
             Self::Oci => "oci",
             Self::OciArchive => "oci-archive",
             Self::DockerArchive => "docker-archive",
+            Self::Directory => "dir",
+            Self::ContainersStorage => "containers-storage",
         }
     }
 }
 
 impl fmt::Display for LayoutReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let (LayoutKind::ContainersStorage, Some(name)) = (self.kind, &self.name) {
+            let place = self.path.display().to_string();
+            let place = if place.is_empty() { place } else { format!("[{place}]") };
+            return write!(f, "{}:{place}{name}", self.kind.scheme());
+        }
         write!(f, "{}:{}", self.kind.scheme(), self.path.display())?;
         self.name.iter().try_for_each(|name| write!(f, ":{name}"))
     }
@@ -150,7 +164,7 @@ impl Reference {
                 RegistryReference::parse(&rest[2..]).map(Self::Registry).map_err(fail)
             }
             Some((scheme, rest)) if rest.starts_with("//") => Err(fail(format!(
-                "unknown transport {scheme:?}; known are docker://, oci:, oci-archive:, docker-archive:, tar:, dir: and os:"
+                "unknown transport {scheme:?}; known are docker://, oci:, oci-archive:, docker-archive:, containers-storage:, tar:, dir: and os:"
             ))),
             _ if is_label(text) => Ok(Self::Catalog(text.into())),
             _ => RegistryReference::parse(text).map(Self::Registry).map_err(fail),
@@ -180,6 +194,9 @@ fn layout(text: &str) -> Option<Result<LayoutReference, String>> {
     if rest.starts_with("//") {
         return None;
     }
+    if kind == LayoutKind::ContainersStorage {
+        return Some(stored(kind, rest));
+    }
     let (path, name) = match rest.split_once(':') {
         Some((path, name)) => (path, Some(name)),
         None => (rest, None),
@@ -192,6 +209,18 @@ fn layout(text: &str) -> Option<Result<LayoutReference, String>> {
     }
     let (path, name) = (path.into(), name.map(str::to_owned));
     Some(Ok(LayoutReference { kind, path, name }))
+}
+
+/// `[DRIVER@ROOT+RUN]IMAGE` (containers-transports(5)), of which the brackets may be left out.
+fn stored(kind: LayoutKind, rest: &str) -> Result<LayoutReference, String> {
+    let (path, name) = match rest.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').ok_or("the bracket of its store is not closed")?,
+        None => ("", rest),
+    };
+    if name.is_empty() {
+        return Err(format!("{}: needs an image", kind.scheme()));
+    }
+    Ok(LayoutReference { kind, path: path.into(), name: Some(name.to_owned()) })
 }
 
 fn looks_like_a_path(text: &str) -> bool {
