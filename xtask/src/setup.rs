@@ -40,7 +40,12 @@ const FOR_TESTS: &[Package] = &[
     package("apache2-utils", "htpasswd", "a registry with passwords"),
     package("openssl", "openssl", "certificates and tokens of registries"),
     package("curl", "curl", "manifests that no tool pushes"),
+    package("libxml2-utils", "xmllint", "reports against a schema"),
     package("libcap2-bin", "setcap", "file capabilities in layers"),
+    package("tini", "tini", "an init to compare ours with"),
+    package("catatonit", "catatonit", "an init to compare ours with"),
+    package("dumb-init", "dumb-init", "an init to compare ours with"),
+    package("bubblewrap", "bwrap", "a sandbox to compare ours with"),
 ];
 
 const PEERS: &[Package] = &[
