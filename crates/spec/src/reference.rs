@@ -7,6 +7,7 @@
 //! | `./x.tar.xz`, `/srv/root`, `../x` | a path, sniffed by content |
 //! | `tar:PATH`, `dir:PATH` | the same, said outright |
 //! | `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` | an image of an OCI layout, or of one in a tar archive |
+//! | `https://HOST/rootfs.tar.xz` | an archive of a root at an address |
 //! | `docker-archive:FILE[:NAME]` | an image of what `docker save` writes |
 //! | `dir:PATH` | what `skopeo copy … dir:PATH` wrote is an image too |
 //! | `containers-storage:[STORE]IMAGE` | an image in the store of podman and buildah |
@@ -30,6 +31,8 @@ pub enum Reference {
     Path(PathBuf),
     /// A tar archive, compressed or not.
     Tar(PathBuf),
+    /// The address of one: `https://…` or `http://…`.
+    Web(String),
     /// A directory that holds a root file system.
     Directory(PathBuf),
     /// An image of an OCI layout or an archive.
@@ -163,8 +166,12 @@ impl Reference {
             Some(("docker", rest)) if rest.starts_with("//") => {
                 RegistryReference::parse(&rest[2..]).map(Self::Registry).map_err(fail)
             }
+            Some(("https" | "http", rest)) if rest.starts_with("//") => match web(&rest[2..]) {
+                Some(why) => Err(fail(why.into())),
+                None => Ok(Self::Web(text.into())),
+            },
             Some((scheme, rest)) if rest.starts_with("//") => Err(fail(format!(
-                "unknown transport {scheme:?}; known are docker://, oci:, oci-archive:, docker-archive:, containers-storage:, tar:, dir: and os:"
+                "unknown transport {scheme:?}; known are docker://, https://, oci:, oci-archive:, docker-archive:, containers-storage:, tar:, dir: and os:"
             ))),
             _ if is_label(text) => Ok(Self::Catalog(text.into())),
             _ => RegistryReference::parse(text).map(Self::Registry).map_err(fail),
@@ -179,6 +186,7 @@ impl fmt::Display for Reference {
             Self::Registry(reference) => reference.fmt(f),
             Self::Path(path) => path.display().fmt(f),
             Self::Tar(path) => write!(f, "tar:{}", path.display()),
+            Self::Web(address) => f.write_str(address),
             Self::Directory(path) => write!(f, "dir:{}", path.display()),
             Self::Layout(layout) => layout.fmt(f),
             Self::Host => f.write_str("host"),
@@ -209,6 +217,20 @@ fn layout(text: &str) -> Option<Result<LayoutReference, String>> {
     }
     let (path, name) = (path.into(), name.map(str::to_owned));
     Some(Ok(LayoutReference { kind, path, name }))
+}
+
+/// What is wrong with an address, given without its scheme.
+fn web(rest: &str) -> Option<&'static str> {
+    let Some((host, path)) = rest.split_once('/') else { return Some("it names no file") };
+    if host.is_empty() {
+        Some("it names no host")
+    } else if host.contains('@') {
+        Some("it holds a name or a password, which would be kept: leave them out")
+    } else if path.is_empty() || path.ends_with('/') {
+        Some("it names no file")
+    } else {
+        None
+    }
 }
 
 /// `[DRIVER@ROOT+RUN]IMAGE` (containers-transports(5)), of which the brackets may be left out.

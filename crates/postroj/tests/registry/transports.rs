@@ -1,8 +1,9 @@
 //! Images where other tools keep them on this machine.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
-use crate::fixture::{fails, is_root, out};
+use crate::fixture::{fails, is_root, out, said};
+use crate::http::{Server, respond};
 use crate::images::{busybox, image, pack_files, push, skopeo, small};
 use crate::listing;
 use crate::peers::Peers;
@@ -89,7 +90,7 @@ fn the_store_of_podman_and_buildah() {
         if is_root() {
             let find = format!("find {root}/{driver} -name mark -path '*etc*'");
             let script = format!("{find} | while read -r f; do echo bade >\"$f\"; done");
-            tool(std::process::Command::new("sh").args(["-ec", &script]));
+            tool(Command::new("sh").args(["-ec", &script]));
             let bad = &mut postroj(&["pull", "containers-storage:made"]);
             fails(bad, 125, &["its digest is", "and should be"]);
         }
@@ -113,4 +114,102 @@ fn an_archive_on_standard_input() {
     let images = out(&mut place.postroj(&["images"]));
     assert_eq!(images.lines().count(), 2, "{images}");
     fails(&mut load("/dev/null"), 125, &["standard input is no archive of images"]);
+}
+
+/// Serves the files of a directory.
+fn serve(place: &Place, directory: &str) -> Server {
+    let directory = place.path(directory);
+    Server::start(move |request, stream| {
+        let file = directory.join(request.path.trim_start_matches('/'));
+        let answer = match std::fs::read(file) {
+            Ok(content) => respond("200 OK", &[], &content),
+            Err(_) => respond("404 Not Found", &[], b""),
+        };
+        let _ = std::io::Write::write_all(stream, &answer);
+    })
+}
+
+#[test]
+fn archives_at_addresses() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("web")).unwrap();
+    let script = "xz -0 <busybox.tar >web/rootfs.tar.xz";
+    busybox(&place);
+    let shell = |script: &str| {
+        let mut shell = Command::new("sh");
+        tool(
+            shell
+                .args(["-ec", script])
+                .env("GNUPGHOME", place.path("gpg"))
+                .current_dir(place.path("")),
+        )
+    };
+    shell(script);
+    let server = serve(&place, "web");
+    let address = format!("http://localhost:{}/rootfs.tar.xz", server.port);
+    // On this machine, and with nothing that says what it should be: a warning.
+    let said = said(&mut place.postroj(&["run", &address, "echo", "there"]));
+    assert_eq!((said.code, &said.out[..]), (0, "there\n"), "{said:?}");
+    assert!(said.err.contains("nothing says what rootfs.tar.xz should be"), "{said:?}");
+    // With a list, what did not change is not fetched again.
+    shell("cd web; sha256sum rootfs.tar.xz >SHA256SUMS");
+    out(&mut place.postroj(&["pull", &address]));
+    server.seen.lock().unwrap().clear();
+    assert!(out(&mut place.postroj(&["pull", &address])).contains("up to date"));
+    assert_eq!(server.requests(), ["GET /SHA256SUMS"]);
+    // Who signed the list.
+    let ring = place.text("ring.gpg");
+    fails(
+        &mut place.postroj(&["pull", "--keyring", "/dev/null", &address]),
+        125,
+        &["keyring /dev/null"],
+    );
+    let gpg = "gpg --batch -q --pinentry-mode loopback --passphrase ''";
+    shell(&format!(
+        "mkdir -m 700 gpg; {gpg} --quick-generate-key one@test ed25519 sign never
+         {gpg} --quick-generate-key other@test ed25519 sign never
+         gpg -q --export one@test >ring.gpg; gpg -q --export other@test >other.gpg"
+    ));
+    let with = |ring: &str| place.postroj(&["pull", "--keyring", ring, &address]);
+    fails(&mut with(&ring), 125, &["there is no signature of http://localhost"]);
+    shell(&format!("cd web; {gpg} -u one@test --detach-sign -o SHA256SUMS.gpg SHA256SUMS"));
+    assert!(out(&mut with(&ring)).contains("up to date"));
+    fails(&mut with(&place.text("other.gpg")), 125, &["checking the signature", "SHA256SUMS.gpg"]);
+    shell("gpgconf --kill gpg-agent");
+    // Another archive than the list says, and none that it names.
+    out(&mut place.postroj(&["rmi", &address]));
+    shell("cd web; printf x >>rootfs.tar.xz");
+    fails(&mut place.postroj(&["pull", &address]), 125, &["rootfs.tar.xz"]);
+    shell("cd web; sed -i s/rootfs/other/ SHA256SUMS");
+    fails(&mut place.postroj(&["pull", &address]), 125, &["has no SHA-256 of rootfs.tar.xz"]);
+    // Elsewhere nothing comes unprotected.
+    for (text, parts) in [
+        ("http://192.0.2.1/", "it names no file"),
+        ("https://a:b@example.org/x.tar", "leave them out"),
+        ("https://example.org", "it names no file"),
+    ] {
+        fails(&mut place.postroj(&["pull", text]), 125, &[parts]);
+    }
+    assert_eq!(place.stored("layers"), [""; 0]);
+}
+
+#[test]
+fn images_of_lxd_and_incus() {
+    let place = Place::new();
+    busybox(&place);
+    let script = "mkdir -p u/rootfs u/templates m; tar -xf busybox.tar -C u/rootfs; echo lxd >u/rootfs/etc/mark
+        ln u/rootfs/etc/mark u/rootfs/etc/again; mkdir u/rootfs/templates u/rootfs/rootfs; chmod 751 u/rootfs
+        echo 'architecture: x86_64' >u/metadata.yaml; cp u/metadata.yaml m
+        tar -cJf unified.tar.xz -C u metadata.yaml templates rootfs; tar -cJf metadata.tar.xz -C m metadata.yaml
+        printf 'hsqs and so on' >rootfs.squashfs";
+    tool(Command::new("sh").args(["-ec", script]).current_dir(place.path("")));
+    let script = "cat /etc/mark; ls -d /rootfs /templates; test ! -e /metadata.yaml; stat -c '%a %h' /etc/again";
+    let said = out(&mut place.postroj(&["run", "./unified.tar.xz", "sh", "-ec", script]));
+    assert_eq!(said, "lxd\n/rootfs\n/templates\n644 2");
+    fails(&mut place.postroj(&["pull", "./metadata.tar.xz"]), 125, &["take the rootfs.tar.xz"]);
+    fails(
+        &mut place.postroj(&["pull", "./rootfs.squashfs"]),
+        125,
+        &["it is a squashfs", "unsquashfs"],
+    );
 }
