@@ -239,7 +239,7 @@ fn stored(kind: LayoutKind, rest: &str) -> Result<LayoutReference, String> {
         Some(rest) => rest.split_once(']').ok_or("the bracket of its store is not closed")?,
         None => ("", rest),
     };
-    if name.is_empty() {
+    if name.is_empty() || name.starts_with('[') {
         return Err(format!("{}: needs an image", kind.scheme()));
     }
     Ok(LayoutReference { kind, path: path.into(), name: Some(name.to_owned()) })
@@ -443,11 +443,30 @@ mod tests {
                 "./x.tar",
                 Some("debian:12"),
             ),
+            (
+                "containers-storage:localhost/a:1",
+                LayoutKind::ContainersStorage,
+                "",
+                Some("localhost/a:1"),
+            ),
+            (
+                "containers-storage:[vfs@/srv/s+/run/s]a",
+                LayoutKind::ContainersStorage,
+                "vfs@/srv/s+/run/s",
+                Some("a"),
+            ),
         ] {
             let name = name.map(str::to_owned);
             let layout = LayoutReference { kind, path: path.into(), name };
             assert_eq!(layout.to_string(), text);
             assert_eq!(parse(text), Ok(Reference::Layout(layout)));
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        for text in ["https://example.org/a/rootfs.tar.xz", "http://[::1]:80/x"] {
+            assert_eq!(parse(text), Ok(Reference::Web(text.into())));
         }
     }
 
@@ -503,6 +522,12 @@ mod tests {
             ("oci:", "needs a path"),
             ("oci-archive::x", "needs a path"),
             ("docker-archive:x:", "no image is named"),
+            ("containers-storage:", "needs an image"),
+            ("containers-storage:[x]", "needs an image"),
+            ("containers-storage:[x", "is not closed"),
+            ("https://example.org", "names no file"),
+            ("https://example.org/a/", "names no file"),
+            ("http://a:b@example.org/c", "leave them out"),
             ("os:debian-1", "catalog has no"),
             ("oci://x", "unknown transport"),
             ("a\nb", "control character"),
