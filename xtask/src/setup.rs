@@ -38,6 +38,8 @@ const FOR_TESTS: &[Package] = &[
     package("buildah", "buildah", "images as others make them, and take them"),
     package("runc", "runc", "podman's runs of what we push"),
     package("apache2-utils", "htpasswd", "a registry with passwords"),
+    package("gpg", "gpg", "a signed list of digests"),
+    package("gpg-agent", "gpg-agent", "the key that signs it"),
     package("openssl", "openssl", "certificates and tokens of registries"),
     package("curl", "curl", "manifests that no tool pushes"),
     package("libxml2-utils", "xmllint", "reports against a schema"),
