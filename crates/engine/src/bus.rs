@@ -63,6 +63,22 @@ impl<S: Read + Write> Bus<S> {
         failed_units(&reply)
     }
 
+    /// Waits until a unit is active, or has failed: woken by the manager's signals.
+    ///
+    /// # Errors
+    /// As [`Bus::system_state`].
+    pub fn wait_for_unit(&mut self, name: &str) -> io::Result<UnitEnd> {
+        self.subscribe()?;
+        loop {
+            // Signals that came before this answer are older than it, and passed over with it.
+            match &self.unit(name)?.active[..] {
+                "active" => return Ok(UnitEnd::Active),
+                "failed" => return Ok(UnitEnd::Failed),
+                _ => self.hear()?,
+            }
+        }
+    }
+
     /// All units that are loaded.
     ///
     /// # Errors
@@ -116,7 +132,10 @@ impl<S: Read + Write> Bus<S> {
             let (kind, reply_to, body) = self.receive()?;
             match (kind, reply_to == self.serial) {
                 (METHOD_RETURN, true) => return Ok(body),
-                (ERROR, true) => return Err(nonsense("it answers with an error")),
+                (ERROR, true) => {
+                    let said = Reader::new(&body).string().unwrap_or_default();
+                    return Err(io::Error::other(format!("it answers with an error: {said}")));
+                }
                 // Signals that nobody asked for.
                 _ => {}
             }
@@ -147,6 +166,15 @@ const METHOD_RETURN: u8 = 2;
 const ERROR: u8 = 3;
 
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+
+/// How waiting for a unit ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnitEnd {
+    /// It is active.
+    Active,
+    /// It has failed.
+    Failed,
+}
 
 /// What systemd says of a unit (org.freedesktop.systemd1(5), `ListUnits`).
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -207,10 +235,12 @@ fn message(serial: u32, interface: &str, member: &str, signature: &str, body: &[
         fields.signature(kind);
         fields.string(value);
     }
-    fields.align(8);
-    fields.0.push(8);
-    fields.signature("g");
-    fields.signature(signature);
+    if !signature.is_empty() {
+        fields.align(8);
+        fields.0.push(8);
+        fields.signature("g");
+        fields.signature(signature);
+    }
     let mut message = Body(vec![b'l', 1, 0, 1]);
     message.number(body.len() as u32);
     message.number(serial);

@@ -78,7 +78,8 @@ impl Journal {
         let path = directory.join("results.jsonl");
         let what = || format!("cannot write {}", path.display());
         std::fs::create_dir_all(directory).with_context(what)?;
-        let text = if resume { std::fs::read_to_string(&path).unwrap_or_default() } else { String::new() };
+        let text =
+            if resume { std::fs::read_to_string(&path).unwrap_or_default() } else { String::new() };
         // Half a line is of one that was killed while it wrote.
         let cells = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let mut options = File::options();
@@ -252,7 +253,8 @@ impl Working {
                 Cell::without_result(wish, Verdict::Error, &reason)
             }
             (None, None, None) => {
-                let reason = format!("its process ended with {}", status.code().unwrap_or_default());
+                let reason =
+                    format!("its process ended with {}", status.code().unwrap_or_default());
                 Cell::without_result(wish, Verdict::Error, &reason)
             }
         })
@@ -320,7 +322,8 @@ mod tests {
         let (mut journal, _) = Journal::open(temp.path(), false).unwrap();
         let mut quiet = |_| {};
         let (cells, _) =
-            run(wishes, known, settings, &mut journal, &run_directory, command, &mut quiet).unwrap();
+            run(wishes, known, settings, &mut journal, &run_directory, command, &mut quiet)
+                .unwrap();
         let (_, written) = Journal::open(temp.path(), true).unwrap();
         (cells.iter().map(|cell| cell.verdict).collect(), written)
     }
@@ -381,8 +384,10 @@ mod tests {
     #[test]
     fn half_a_result_is_none() {
         let temp = tempfile::tempdir().unwrap();
-        let whole = serde_json::to_string(&Cell::without_result(&wish("a"), Verdict::Pass, "")).unwrap();
-        std::fs::write(temp.path().join("results.jsonl"), format!("{whole}\n{}", &whole[..40])).unwrap();
+        let whole =
+            serde_json::to_string(&Cell::without_result(&wish("a"), Verdict::Pass, "")).unwrap();
+        std::fs::write(temp.path().join("results.jsonl"), format!("{whole}\n{}", &whole[..40]))
+            .unwrap();
         let (mut journal, cells) = Journal::open(temp.path(), true).unwrap();
         assert_eq!(cells.len(), 1);
         journal.add(&cells[0]).unwrap();

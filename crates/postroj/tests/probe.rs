@@ -1,8 +1,8 @@
 //! `probe` and `matrix`: packages that are broken on purpose, on real systems, as root and as an ordinary user.
 
-mod fixture;
 #[path = "fixture/debs.rs"]
 mod debs;
+mod fixture;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -127,7 +127,11 @@ fn cases(place: &Path) -> Vec<Case> {
             more: "check-network = [\"tcp://localhost:8005\"]\ntimeout = 2".into(),
             verdict: "fail",
             step: "tcp://localhost:8005",
-            says: &["connection refused for 2 s", "somebody listens on port 8005", "nobody listens at all"],
+            says: &[
+                "connection refused for 2 s",
+                "somebody listens on port 8005",
+                "nobody listens at all",
+            ],
         },
         Case {
             what: "another port opens",
@@ -170,7 +174,10 @@ fn cases(place: &Path) -> Vec<Case> {
             package: package(Deb {
                 name: "upgrades",
                 version: "2",
-                scripts: &[("preinst", "[ \"$1\" = install ] || { echo old data cannot be read; exit 5; }")],
+                scripts: &[(
+                    "preinst",
+                    "[ \"$1\" = install ] || { echo old data cannot be read; exit 5; }",
+                )],
                 ..Deb::default()
             }),
             more: format!(
@@ -241,7 +248,10 @@ fn explained_on(label: &str) {
     let probes: String = cases
         .iter()
         .map(|case| {
-            format!("[[probe]]\nimage = [{label:?}]\npackage = [{:?}]\n{}\n\n", case.package, case.more)
+            format!(
+                "[[probe]]\nimage = [{label:?}]\npackage = [{:?}]\n{}\n\n",
+                case.package, case.more
+            )
         })
         .collect();
     std::fs::write(place.path("postroj.toml"), probes).unwrap();
@@ -259,7 +269,14 @@ fn explained_on(label: &str) {
             wrong += &format!("{label}: {}: {why}: {cell:#}\n", case.what);
         }
         let directory = cell["wish"]["evidence"].as_str().unwrap();
-        for name in ["console.txt", "journal.txt", "journal.export", "packages-before.txt", "packages-after.txt", "command.txt"] {
+        for name in [
+            "console.txt",
+            "journal.txt",
+            "journal.export",
+            "packages-before.txt",
+            "packages-after.txt",
+            "command.txt",
+        ] {
             let path = Path::new(directory).join(name);
             let length = path.metadata().map_or(0, |metadata| metadata.len());
             assert!(length > 0, "{label}: {}: {name} is not there", case.what);
@@ -280,9 +297,18 @@ fn is_as_expected(case: &Case, cell: &Value) -> Result<(), String> {
     };
     let named = steps.iter().find(|step| step["verdict"] != "pass" && step["name"] == case.step);
     let step = named.ok_or_else(|| format!("{} is bad, not {}", bad["name"], case.step))?;
-    let told = format!("expected: {}\n{}\n{}", text(step, "expected"), text(step, "seen"), text(step, "cause"));
+    let told = format!(
+        "expected: {}\n{}\n{}",
+        text(step, "expected"),
+        text(step, "seen"),
+        text(step, "cause")
+    );
     let missing: Vec<&&str> = case.says.iter().filter(|part| !told.contains(**part)).collect();
-    if missing.is_empty() { Ok(()) } else { Err(format!("it does not say {missing:?}, but {told}")) }
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("it does not say {missing:?}, but {told}"))
+    }
 }
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {

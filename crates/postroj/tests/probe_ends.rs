@@ -1,8 +1,8 @@
 //! Probes that end otherwise than they should, the reports of probes, and what is said of wrong usage.
 
-mod fixture;
 #[path = "fixture/debs.rs"]
 mod debs;
+mod fixture;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -88,7 +88,10 @@ fn an_image_that_never_gets_ready() {
     let args = ["probe", "--image", &image, "--boot-timeout", "2", "--evidence", &evidence];
     let told = said(&mut place.postroj(&args));
     assert_eq!(told.code, 3, "{told:?}");
-    assert!(told.out.contains("ERROR in") && told.out.contains("it was not up after 2 s"), "{told:?}");
+    assert!(
+        told.out.contains("ERROR in") && told.out.contains("it was not up after 2 s"),
+        "{told:?}"
+    );
     place.nothing_is_left();
 }
 
@@ -97,20 +100,43 @@ fn what_cannot_be_probed_is_no_failure() {
     let place = Place::new("cannot");
     for (args, code, part) in [
         (&["--image", "dir:/nowhere/at/all"][..], 3, "/nowhere/at/all"),
-        (&["--image", "debian-12", "--package", "/nowhere/x.deb"], 2, "cannot find the package /nowhere/x.deb"),
-        (&["--image", "debian-12", "--check-network", "localhost"], 2, "--check-network: \"localhost\" is no tcp://"),
+        (
+            &["--image", "debian-12", "--package", "/nowhere/x.deb"],
+            2,
+            "cannot find the package /nowhere/x.deb",
+        ),
+        (
+            &["--image", "debian-12", "--check-network", "localhost"],
+            2,
+            "--check-network: \"localhost\" is no tcp://",
+        ),
         (&["--image", "debian-12", "--check-journal", "("], 2, "no pattern"),
         (&["--image", "debian-12", "--without", "luck"], 2, "no built-in check is called \"luck\""),
-        (&["--image", "debian-12", "--package", "x", "--phase", "upgrade"], 2, "the first phase has to be install"),
-        (&["--image", "debian-12", "--package", "x", "--phase", "install,upgrade"], 2, "give --from-version"),
-        (&["--image", "debian-12", "--package", "x", "--phase", "setup"], 2, "no phase is called \"setup\""),
+        (
+            &["--image", "debian-12", "--package", "x", "--phase", "upgrade"],
+            2,
+            "the first phase has to be install",
+        ),
+        (
+            &["--image", "debian-12", "--package", "x", "--phase", "install,upgrade"],
+            2,
+            "give --from-version",
+        ),
+        (
+            &["--image", "debian-12", "--package", "x", "--phase", "setup"],
+            2,
+            "no phase is called \"setup\"",
+        ),
         (&["--image", "debian-12", "--report", "xml"], 2, "there is no such report"),
         (&["--image", "debian-12", "--shard", "4/3"], 2, "a shard is NUMBER/COUNT"),
         (&[], 2, "--image"),
     ] {
         let told = said(&mut place.postroj(&[&["probe"], args].concat()));
         assert_eq!(told.code, code, "{args:?}: {told:?}");
-        assert!((told.err.clone() + &told.out).contains(part), "{args:?} does not say {part:?}: {told:?}");
+        assert!(
+            (told.err.clone() + &told.out).contains(part),
+            "{args:?} does not say {part:?}: {told:?}"
+        );
     }
     let told = said(&mut place.postroj(&["matrix", "/nowhere.toml"]));
     assert!(told.code == 2 && told.err.contains("cannot read /nowhere.toml"), "{told:?}");
@@ -124,7 +150,8 @@ fn what_cannot_be_probed_is_no_failure() {
 fn two(place: &Place, more: &[&str]) -> Command {
     let (good, never) = (debian("debian-12"), place.never_ready());
     let evidence = place.path("evidence");
-    let args = ["probe", "--jobs", "1", "--image", &good, "--image", &never, "--boot-timeout", "20"];
+    let args =
+        ["probe", "--jobs", "1", "--image", &good, "--image", &never, "--boot-timeout", "20"];
     place.postroj(&[&args[..], &["--evidence", &evidence], more].concat())
 }
 
@@ -144,7 +171,8 @@ fn an_interruption_is_told_and_resumed() {
     rustix::process::kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{output:?}");
-    let report: Value = serde_json::from_slice(&fs::read(place.path("report.json")).unwrap()).unwrap();
+    let report: Value =
+        serde_json::from_slice(&fs::read(place.path("report.json")).unwrap()).unwrap();
     assert_eq!(report["cells"][0]["verdict"], "pass", "{report:#}");
     assert_eq!(report["cells"][1]["verdict"], "error", "{report:#}");
     assert_eq!(report["cells"][1]["reason"], "interrupted", "{report:#}");
@@ -182,10 +210,15 @@ fn whoever_is_killed_takes_the_rest_along() {
         let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut machine = None;
         wait_until("the machine runs", || {
-            let machines = fs::read_dir(place.0.join("run/machines")).into_iter().flatten().flatten();
-            machine = machines
-                .filter_map(|entry| fs::read_to_string(entry.path()).ok())
-                .find_map(|text| text.lines().find_map(|l| l.strip_prefix("pid ")?.split(' ').next()?.parse::<i32>().ok()));
+            let machines =
+                fs::read_dir(place.0.join("run/machines")).into_iter().flatten().flatten();
+            machine = machines.filter_map(|entry| fs::read_to_string(entry.path()).ok()).find_map(
+                |text| {
+                    text.lines().find_map(|l| {
+                        l.strip_prefix("pid ")?.split(' ').next()?.parse::<i32>().ok()
+                    })
+                },
+            );
             machine.is_some()
         });
         let pid = match victim {
@@ -210,8 +243,10 @@ fn whoever_is_killed_takes_the_rest_along() {
 fn a_full_disk_is_an_error() {
     let place = Place::new("full");
     let image = debian("debian-12");
-    let noise: String = (0..200_000u32).map(|n| format!("{:x}", n.wrapping_mul(2_654_435_761))).collect();
-    let deb = Deb { name: "large", files: &[("/srv/large", &noise)], ..Deb::default() }.build(&place.0);
+    let noise: String =
+        (0..200_000u32).map(|n| format!("{:x}", n.wrapping_mul(2_654_435_761))).collect();
+    let deb =
+        Deb { name: "large", files: &[("/srv/large", &noise)], ..Deb::default() }.build(&place.0);
     // The cache is on a disk of its own, which only these see.
     let mut command = Command::new("unshare");
     command.arg("--mount");
@@ -233,7 +268,10 @@ fn a_full_disk_is_an_error() {
         .stdin(Stdio::null());
     let told = said(&mut command);
     assert_eq!(told.code, 3, "{told:?}");
-    assert!(told.out.contains("cannot get the packages") && told.out.contains("o space left"), "{told:?}");
+    assert!(
+        told.out.contains("cannot get the packages") && told.out.contains("o space left"),
+        "{told:?}"
+    );
     place.nothing_is_left();
 }
 
@@ -246,7 +284,14 @@ fn reports_are_what_their_readers_expect() {
     let formats = ["junit", "tap", "json", "markdown", "html", "github", "gitlab"];
     let reports: Vec<String> = formats.iter().map(|format| report(format)).collect();
     let mut args = vec!["probe", "--image", &image, "--fast", "--check-unit", "systemd-journald"];
-    args.extend(["--check-cmd", fails, "--check-file", "/etc/passwd", "--check-file", "!/etc/nothing"]);
+    args.extend([
+        "--check-cmd",
+        fails,
+        "--check-file",
+        "/etc/passwd",
+        "--check-file",
+        "!/etc/nothing",
+    ]);
     args.extend(["--check-journal", "Reached target"]);
     reports.iter().for_each(|report| args.extend(["--report", report]));
     let told = said(&mut place.postroj(&args));
@@ -281,7 +326,10 @@ fn reports_are_what_their_readers_expect() {
     assert_eq!(gitlab[0]["severity"], "major");
     assert_eq!(gitlab[0]["fingerprint"].as_str().unwrap().len(), 64);
     let html = read("html");
-    assert!(html.contains("\\u003cb>") && !html.contains("<b>&") && !html.contains("http://"), "{html}");
+    assert!(
+        html.contains("\\u003cb>") && !html.contains("<b>&") && !html.contains("http://"),
+        "{html}"
+    );
     place.nothing_is_left();
 }
 
@@ -323,11 +371,15 @@ fn what_may_fail_may_fail_and_the_rest_is_skipped_in_time() {
     let base = ["probe", "--jobs", "1", "--image", "dir:/no/where", "--image", &good, "--fast"];
     let allowed = said(&mut place.postroj(&[&base[..], &["--allow-fail", "/where"]].concat()));
     assert_eq!(allowed.code, 0, "{allowed:?}");
-    assert!(allowed.out.contains("(allowed)") && allowed.out.contains("1 pass, 1 error"), "{allowed:?}");
+    assert!(
+        allowed.out.contains("(allowed)") && allowed.out.contains("1 pass, 1 error"),
+        "{allowed:?}"
+    );
     let fast = said(&mut place.postroj(&[&base[..], &["--fail-fast"]].concat()));
     assert_eq!(fast.code, 3, "{fast:?}");
     assert!(fast.out.contains("1 error, 1 skipped"), "{fast:?}");
-    let retried = said(&mut place.postroj(&[&base[..], &["--retry", "1", "--shard", "1/2"]].concat()));
+    let retried =
+        said(&mut place.postroj(&[&base[..], &["--retry", "1", "--shard", "1/2"]].concat()));
     assert!(retried.code == 3 && !retried.out.contains("debian-12"), "{retried:?}");
     place.nothing_is_left();
 }

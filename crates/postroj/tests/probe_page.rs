@@ -142,8 +142,18 @@ fn the_page_works_in_a_browser() {
     let report = format!("html={}", page.display());
     let nasty = "echo '</script><img src=x onerror=alert(1)>'; exit 1";
     let args = [
-        "probe", "--fast", "--image", &image, "--image", "dir:/no/where", "--check-unit", "systemd-journald",
-        "--check-cmd", nasty, "--report", &report,
+        "probe",
+        "--fast",
+        "--image",
+        &image,
+        "--image",
+        "dir:/no/where",
+        "--check-unit",
+        "systemd-journald",
+        "--check-cmd",
+        nasty,
+        "--report",
+        &report,
     ];
     let told = said(&mut postroj(&args));
     assert_eq!(told.code, 1, "{told:?}");
@@ -155,7 +165,10 @@ fn the_page_works_in_a_browser() {
         let text = browser.run("return document.getElementById('detail').innerText");
         let text = text.as_str().unwrap();
         assert!(text.contains("</script><img src=x") && text.contains("postroj probe"), "{text}");
-        assert!(text.contains("systemd-journald.service") && text.contains("active (running)"), "{text}");
+        assert!(
+            text.contains("systemd-journald.service") && text.contains("active (running)"),
+            "{text}"
+        );
         browser.click("button[data-verdict=error]");
         assert_eq!(browser.rows(), 1);
         browser.click("#grid tbody tr");
@@ -171,7 +184,8 @@ fn the_page_works_in_a_browser() {
         let bars = browser.run("return document.querySelectorAll('.bar span').length");
         assert_eq!(bars, 4);
         // Wide tables scroll by themselves: the page does not.
-        let wider = "return document.documentElement.scrollWidth > document.documentElement.clientWidth";
+        let wider =
+            "return document.documentElement.scrollWidth > document.documentElement.clientWidth";
         assert_eq!(browser.run(wider), false, "at a width of {width}");
         assert!(browser.screenshot().len() > 10_000);
         let log = browser.post("se/log", &json!({ "type": "browser" }));

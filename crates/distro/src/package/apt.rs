@@ -124,9 +124,17 @@ mod tests {
                      subprocess failed with exit status 3\n";
         assert!(explained(newer).unwrap().0.starts_with("bad package postinst maintainer script"));
         let conflict = " trying to overwrite '/bin/x', which is also in package other 1\n";
-        assert!(explained(conflict).unwrap().0.starts_with("file conflict: trying to overwrite '/bin/x'"));
+        assert!(
+            explained(conflict)
+                .unwrap()
+                .0
+                .starts_with("file conflict: trying to overwrite '/bin/x'")
+        );
         let missing = " bad : Depends: nowhere but it is not installable\n";
-        assert_eq!(explained(missing).unwrap().0, "dependency missing: bad : Depends: nowhere but it is not installable");
+        assert_eq!(
+            explained(missing).unwrap().0,
+            "dependency missing: bad : Depends: nowhere but it is not installable"
+        );
         assert!(!explained("x: No space left on device\n").unwrap().1);
         assert_eq!(explained("all is well"), None);
     }

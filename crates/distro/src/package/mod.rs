@@ -14,6 +14,7 @@ mod pacman;
 mod pkgtools;
 mod rpm;
 mod rpm_ostree;
+mod tdnf;
 mod xbps;
 mod yum;
 mod zypper;
@@ -70,6 +71,7 @@ pub const PACKAGE_MANAGERS: &[&dyn PackageManager] = &[
     &rpm_ostree::RpmOstree,
     &dnf5::Dnf5,
     &dnf::Dnf,
+    &tdnf::Tdnf,
     &yum::Yum,
     &microdnf::Microdnf,
     &zypper::Zypper,

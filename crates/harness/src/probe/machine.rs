@@ -132,7 +132,11 @@ impl Machine {
             .filter(|unit| unit.active == "activating")
             .map(|unit| unit.name)
             .collect();
-        if units.is_empty() { String::new() } else { format!(": it waits for {}", units.join(", ")) }
+        if units.is_empty() {
+            String::new()
+        } else {
+            format!(": it waits for {}", units.join(", "))
+        }
     }
 
     /// Asks what can be seen inside.
@@ -168,7 +172,8 @@ impl Machine {
     }
 
     fn exec(&self, command: &[&str]) -> Command {
-        let env = ["exec", "-e", "DEBIAN_FRONTEND=noninteractive", "-e", "LC_ALL=C.UTF-8", &self.name];
+        let env =
+            ["exec", "-e", "DEBIAN_FRONTEND=noninteractive", "-e", "LC_ALL=C.UTF-8", &self.name];
         self.program.verb(&[&env[..], command].concat())
     }
 

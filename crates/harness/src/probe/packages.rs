@@ -58,8 +58,7 @@ impl<'a> Supply<'a> {
         let status = Self::status(machine)?;
         let asked: Vec<Asked> = asked.iter().map(|text| Asked::parse(text)).collect();
         let architecture = architecture(&status).context("dpkg's status names no architecture")?;
-        let system =
-            System { label: self.label.as_deref(), architecture, status: &status };
+        let system = System { label: self.label.as_deref(), architecture, status: &status };
         addition::add(self.store, &Options::default(), &Silent, &system, &asked)
     }
 
@@ -110,7 +109,8 @@ fn known(status: &str) -> impl Iterator<Item = (&str, &str, &str)> {
 
 /// That of dpkg itself.
 fn architecture(status: &str) -> Option<&str> {
-    let stanza = status.split("\n\n").find(|stanza| stanza.lines().any(|l| l == "Package: dpkg"))?;
+    let stanza =
+        status.split("\n\n").find(|stanza| stanza.lines().any(|l| l == "Package: dpkg"))?;
     stanza.lines().find_map(|line| line.strip_prefix("Architecture: "))
 }
 

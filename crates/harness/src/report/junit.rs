@@ -88,11 +88,16 @@ impl Case {
             escaped(&self.name),
             self.seconds
         );
-        let (message, content) = (escaped(&self.message).replace('\n', "&#10;"), escaped(&self.text));
+        let (message, content) =
+            (escaped(&self.message).replace('\n', "&#10;"), escaped(&self.text));
         let inner = match self.verdict {
             Verdict::Pass | Verdict::Flaky => return format!("{start}/>\n"),
-            Verdict::Fail => format!("<failure type=\"check\" message=\"{message}\">{content}</failure>"),
-            Verdict::Error => format!("<error type=\"probe\" message=\"{message}\">{content}</error>"),
+            Verdict::Fail => {
+                format!("<failure type=\"check\" message=\"{message}\">{content}</failure>")
+            }
+            Verdict::Error => {
+                format!("<error type=\"probe\" message=\"{message}\">{content}</error>")
+            }
             Verdict::Skipped => format!("<skipped message=\"{message}\"/>"),
         };
         format!("{start}>\n      {inner}\n    </testcase>\n")

@@ -45,5 +45,8 @@ fn of_cell(cell: &Cell, lines: &mut Vec<(bool, String)>) {
 
 /// On one line, and without what would be taken for a directive.
 fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().replace('#', "\\#")
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect::<String>()
+        .replace('#', "\\#")
 }

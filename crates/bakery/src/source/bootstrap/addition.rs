@@ -202,13 +202,15 @@ impl Addition<'_> {
             "the catalog does not know this system, so where its packages come from is not known: \
              give files of them and of all that they need",
         )?;
-        let catalog = Catalog::builtin();
+        let catalog = Catalog::load()?;
         let wanted =
             catalog.resolve(label).with_context(|| format!("the catalog has no {label:?}"))?;
         let configured = Configuration::read(&wanted.family.name)?;
         let host = Host::read(Path::new("/"), wanted.family);
-        let archives =
-            archive::choose(wanted.family, wanted.release, options, &configured, &host)?;
+        let suite = wanted.release.bootstrap.as_ref().with_context(|| {
+            format!("{label} is not made from an archive: give files of packages and of all that they need")
+        })?;
+        let archives = archive::choose(wanted.family, suite, options, &configured, &host)?;
         tell.tell(Event::Phase { name: "reading package lists".into() });
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let suites: Result<Vec<Option<Suite>>> =
@@ -236,7 +238,8 @@ impl Addition<'_> {
     /// Chooses among what is installed, what was given, and archives' entries by the archive's
     /// address. Where `stays`, installed packages count in their own version only.
     fn choose(&self, archives: &[(&str, &[Entry<'_>])], stays: bool) -> Result<Choice> {
-        let controls: String = self.files.iter().map(|given| given.control.clone() + "\n").collect();
+        let controls: String =
+            self.files.iter().map(|given| given.control.clone() + "\n").collect();
         let given = packages::parse(controls.as_bytes()).context("reading the packages")?;
         let status = packages::parse(self.status.as_bytes()).context("reading dpkg's status")?;
         let named = |entries: &[Entry<'_>]| -> HashSet<String> {
@@ -285,17 +288,17 @@ impl Addition<'_> {
                 }
                 INSTALLED => {}
                 number => {
-                    let same =
-                        |known: &&Entry<'_>| known.name == entry.name && known.version == entry.version;
+                    let same = |known: &&Entry<'_>| {
+                        known.name == entry.name && known.version == entry.version
+                    };
                     if status.iter().any(|known| same(&known)) {
                         continue;
                     }
                     let Some((base, _)) = archives.get(number - FIRST_ARCHIVE) else {
                         bail!("a package is of no archive");
                     };
-                    let download = entry
-                        .download()
-                        .map_err(|why| anyhow!("{why} in {}", public(base)))?;
+                    let download =
+                        entry.download().map_err(|why| anyhow!("{why} in {}", public(base)))?;
                     choice.fetch.push(Wanted {
                         urls: vec![format!("{base}/{}", download.filename)],
                         sha256: download.sha256.to_owned(),
@@ -346,7 +349,8 @@ mod tests {
         let addition = Addition { system: &system, status: &status, files, names };
         let entries = packages::parse(archive.as_bytes()).unwrap();
         let choice = addition.choose(&[("http://x", &entries)], stays)?;
-        let shown = |a: &Added| format!("{} {}{}", a.name, a.version, if a.asked { "" } else { "*" });
+        let shown =
+            |a: &Added| format!("{} {}{}", a.name, a.version, if a.asked { "" } else { "*" });
         Ok(choice.added.iter().map(shown).collect())
     }
 
@@ -363,7 +367,8 @@ mod tests {
 
     #[test]
     fn only_what_is_missing_is_added() {
-        let archive = offered("web", "1", "Depends: libc6, lib\n") + &offered("lib", "3", "")
+        let archive = offered("web", "1", "Depends: libc6, lib\n")
+            + &offered("lib", "3", "")
             + &offered("libc6", "4", "");
         assert_eq!(choose(&[], &["web"], &archive, true).unwrap(), ["lib 3*", "web 1"]);
         let own = [file("own", "Depends: base, lib\n")];

@@ -25,7 +25,8 @@ impl Probe for Errors {
             return Ok(Finding::pass("there is no journal"));
         }
         let since = format!("--since=@{}", scene.since / 1_000_000);
-        let ran = scene.run(&["journalctl", "--no-pager", "-q", "-p", "err", "-o", "json", &since])?;
+        let ran =
+            scene.run(&["journalctl", "--no-pager", "-q", "-p", "err", "-o", "json", &since])?;
         let lines: Vec<String> =
             ran.output.lines().filter_map(|line| told(line, scene.since)).collect();
         if lines.is_empty() {

@@ -39,7 +39,8 @@ impl Probe for Failed {
             return Ok(Finding::fail("none failed", format!("failed: {}", names(&failed)), cause));
         }
         if let (false, Some(unit)) = (settled.good, activating.first()) {
-            let seen = format!("still activating after {} s: {}", scene.wish.timeout, names(&activating));
+            let seen =
+                format!("still activating after {} s: {}", scene.wish.timeout, names(&activating));
             let cause = scene.journal_of(&unit.name);
             return Ok(Finding::fail("all are started", seen, cause));
         }

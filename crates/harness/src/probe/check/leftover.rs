@@ -44,6 +44,12 @@ impl Probe for Files {
 
 /// What the system itself logs of what happens.
 fn is_of_logging(path: &str) -> bool {
-    ["/var/log/dpkg.log", "/var/log/alternatives.log", "/var/log/lastlog", "/var/log/wtmp", "/var/log/btmp"]
-        .contains(&path)
+    [
+        "/var/log/dpkg.log",
+        "/var/log/alternatives.log",
+        "/var/log/lastlog",
+        "/var/log/wtmp",
+        "/var/log/btmp",
+    ]
+    .contains(&path)
 }

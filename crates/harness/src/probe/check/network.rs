@@ -24,7 +24,9 @@ fn request(text: &str) -> Result<Request> {
         "tcp" => (Protocol::Tcp, None),
         "udp" => (Protocol::Udp, None),
         "http" => (Protocol::Http, Some(80)),
-        "https" => bail!("https is not checked yet: check tcp://HOST:443, or with --check-cmd 'curl -k …'"),
+        "https" => {
+            bail!("https is not checked yet: check tcp://HOST:443, or with --check-cmd 'curl -k …'")
+        }
         _ => bail!(what()),
     };
     let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
@@ -44,7 +46,8 @@ fn request(text: &str) -> Result<Request> {
         if let Some(code) = part.strip_prefix("status=") {
             status = Some(code.parse().with_context(|| format!("{code:?} is no HTTP status"))?);
         } else if let Some(pattern) = part.strip_prefix("body~=") {
-            regex_lite::Regex::new(pattern).with_context(|| format!("{pattern:?} is no pattern"))?;
+            regex_lite::Regex::new(pattern)
+                .with_context(|| format!("{pattern:?} is no pattern"))?;
             body = Some(pattern.to_owned());
         } else {
             rest.push(part);
@@ -83,7 +86,8 @@ impl Probe for Network {
             }
             _ => format!("somebody listens on port {}", self.request.port),
         };
-        let (seen, listening) = waited.seen.split_once("; listening: ").unwrap_or((&waited.seen, ""));
+        let (seen, listening) =
+            waited.seen.split_once("; listening: ").unwrap_or((&waited.seen, ""));
         let seen = format!("{seen} for {} s", scene.wish.timeout);
         Ok(Finding::fail(expected, seen, Some(format!("listening: {listening}"))))
     }
@@ -101,7 +105,15 @@ mod tests {
         assert_eq!((&read.host[..], read.port, &read.path[..]), ("[::1]", 8080, "/a/b?x=1&y"));
         assert_eq!(read.body.as_deref(), Some("^ok$"));
         assert_eq!(request("udp://127.0.0.1:53").unwrap().protocol, Protocol::Udp);
-        for bad in ["localhost", "tcp://x", "tcp://:1", "ftp://x:1", "tcp://x:99999", "tcp://x:1/y", "http:///"] {
+        for bad in [
+            "localhost",
+            "tcp://x",
+            "tcp://:1",
+            "ftp://x:1",
+            "tcp://x:99999",
+            "tcp://x:1/y",
+            "http:///",
+        ] {
             assert!(request(bad).is_err(), "{bad}");
         }
         assert!(request("https://x/").unwrap_err().to_string().contains("not checked yet"));

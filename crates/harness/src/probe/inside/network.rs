@@ -53,12 +53,13 @@ pub(super) fn wait(request: &Request, deadline: Instant) -> Result<Waited> {
         Ok(Waited { good, seen, late: true })
     })?;
     if !waited.good {
-        let listeners: Vec<String> = processes::listeners(&processes::all()?)
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        let listening =
-            if listeners.is_empty() { "nobody listens at all".into() } else { listeners.join(", ") };
+        let listeners: Vec<String> =
+            processes::listeners(&processes::all()?).iter().map(ToString::to_string).collect();
+        let listening = if listeners.is_empty() {
+            "nobody listens at all".into()
+        } else {
+            listeners.join(", ")
+        };
         waited.seen = format!("{}; listening: {listening}", waited.seen);
     }
     Ok(waited)

@@ -176,6 +176,8 @@ mod tests {
     fn a_name_may_contain_anything() {
         let stat = "7 (a) b) (c) S 1 7 7 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 12345 0 0";
         assert_eq!(fields(stat), Some(("a) b) (c".into(), 12345, 'S')));
-        assert!(all().unwrap().iter().any(|process| process.pid == std::os::unix::process::parent_id()));
+        assert!(
+            all().unwrap().iter().any(|process| process.pid == std::os::unix::process::parent_id())
+        );
     }
 }

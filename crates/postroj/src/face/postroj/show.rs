@@ -26,7 +26,8 @@ impl Show {
         let width = titles.iter().map(|title| title.chars().count()).max().unwrap_or(0);
         let rows = std::io::stderr().is_terminal().then(|| {
             let lines = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(15));
-            let template = format!("{{spinner:.cyan}} {{prefix:{width}}}  {{elapsed:>4.dim}}  {{wide_msg}}");
+            let template =
+                format!("{{spinner:.cyan}} {{prefix:{width}}}  {{elapsed:>4.dim}}  {{wide_msg}}");
             let style = ProgressStyle::with_template(&template)
                 .unwrap_or_else(|_| ProgressStyle::default_spinner());
             let row = |title: &String| {
@@ -39,7 +40,11 @@ impl Show {
             let rows = titles.iter().map(row).collect();
             (lines, rows)
         });
-        let output = if on_stderr { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
+        let output = if on_stderr {
+            std::io::stderr().is_terminal()
+        } else {
+            std::io::stdout().is_terminal()
+        };
         let colours = output && std::env::var_os("NO_COLOR").is_none();
         Self { titles, allowed: allowed.to_vec(), rows, on_stderr, colours }
     }
@@ -73,7 +78,8 @@ impl Show {
                 }
             }
             Happening::Tick => {
-                for row in self.rows.iter().flat_map(|(_, rows)| rows).filter(|r| !r.is_finished()) {
+                for row in self.rows.iter().flat_map(|(_, rows)| rows).filter(|r| !r.is_finished())
+                {
                     row.tick();
                 }
             }
@@ -92,7 +98,8 @@ impl Show {
         }
         if !alone {
             let count = |verdict| cells.iter().filter(|cell| cell.verdict == verdict).count();
-            let all = [Verdict::Pass, Verdict::Flaky, Verdict::Fail, Verdict::Error, Verdict::Skipped];
+            let all =
+                [Verdict::Pass, Verdict::Flaky, Verdict::Fail, Verdict::Error, Verdict::Skipped];
             let parts: Vec<String> = all
                 .into_iter()
                 .filter(|verdict| count(*verdict) > 0)
@@ -117,14 +124,20 @@ impl Show {
 
     /// A cell on one line.
     fn line(&self, cell: &Cell) -> String {
-        let reason = if cell.reason.is_empty() { String::new() } else { format!("  {}", cell.reason) };
+        let reason =
+            if cell.reason.is_empty() { String::new() } else { format!("  {}", cell.reason) };
         let allowed = match super::probe::is_allowed(&cell.wish, &self.allowed) {
             true if !cell.verdict.is_good() => " (allowed)",
             _ => "",
         };
         let width = self.titles.iter().map(|title| title.chars().count()).max().unwrap_or(0);
-        let verdict = self.verdict(cell.verdict, &format!("{:7}", cell.verdict.word().to_uppercase()));
-        format!("{verdict} {:width$}  {:>6}{reason}{allowed}", title(&cell.wish), time(cell.seconds))
+        let verdict =
+            self.verdict(cell.verdict, &format!("{:7}", cell.verdict.word().to_uppercase()));
+        format!(
+            "{verdict} {:width$}  {:>6}{reason}{allowed}",
+            title(&cell.wish),
+            time(cell.seconds)
+        )
     }
 
     fn details(&self, cell: &Cell, all: bool) -> String {
