@@ -41,6 +41,7 @@ const FOR_TESTS: &[Package] = &[
     package("openssl", "openssl", "certificates and tokens of registries"),
     package("curl", "curl", "manifests that no tool pushes"),
     package("libxml2-utils", "xmllint", "reports against a schema"),
+    package("autopkgtest", "autopkgtest", "tests of Debian packages on testbeds of ours"),
     package("chromium-driver", "chromedriver", "the report for browsers, in one"),
     package("libcap2-bin", "setcap", "file capabilities in layers"),
     package("tini", "tini", "an init to compare ours with"),
