@@ -47,6 +47,8 @@ const FOR_TESTS: &[Package] = &[
     package("nftables", "/usr/sbin/nft", "what rules tests of networks leave"),
     package("passt", "pasta", "networks of ordinary users"),
     package("slirp4netns", "slirp4netns", "networks of ordinary users, elsewhere"),
+    package("autopkgtest", "autopkgtest", "tests of Debian packages on testbeds of ours"),
+    package("chromium-driver", "chromedriver", "the report for browsers, in one"),
     package("libcap2-bin", "setcap", "file capabilities in layers"),
     package("tini", "tini", "an init to compare ours with"),
     package("catatonit", "catatonit", "an init to compare ours with"),
