@@ -42,7 +42,7 @@ impl<S: Read + Write> Bus<S> {
     /// Where the call fails or its answer makes no sense.
     pub fn system_state(&mut self) -> io::Result<String> {
         let mut body = Body::default();
-        body.string("org.freedesktop.systemd1.Manager");
+        body.string(MANAGER);
         body.string("SystemState");
         let reply = self.call("org.freedesktop.DBus.Properties", "Get", "ss", &body.0)?;
         let mut reader = Reader::new(&reply);
@@ -68,34 +68,55 @@ impl<S: Read + Write> Bus<S> {
     /// # Errors
     /// As [`Bus::system_state`].
     pub fn wait_for_unit(&mut self, name: &str) -> io::Result<UnitEnd> {
-        self.call(MANAGER, "Subscribe", "", &[])?;
+        self.subscribe()?;
         loop {
-            match &self.unit_state(name)?[..] {
+            // Signals that came before this answer are older than it, and passed over with it.
+            match &self.unit(name)?.active[..] {
                 "active" => return Ok(UnitEnd::Active),
                 "failed" => return Ok(UnitEnd::Failed),
-                _ => {}
+                _ => self.hear()?,
             }
-            // Signals that came before an answer are older than it.
-            while self.receive()?.0 != SIGNAL {}
         }
     }
 
-    /// A unit's `ActiveState`; that of one which is not there is `inactive`.
-    fn unit_state(&mut self, name: &str) -> io::Result<String> {
+    /// All units that are loaded.
+    ///
+    /// # Errors
+    /// As [`Bus::system_state`].
+    pub fn units(&mut self) -> io::Result<Vec<Unit>> {
+        units(&self.call(MANAGER, "ListUnits", "", &[])?)
+    }
+
+    /// One unit, whether it is loaded or not: then its load state tells.
+    ///
+    /// # Errors
+    /// As [`Bus::system_state`].
+    pub fn unit(&mut self, name: &str) -> io::Result<Unit> {
         let mut body = Body::default();
-        body.string(name);
-        let reply = self.call(MANAGER, "LoadUnit", "s", &body.0)?;
-        let path = Reader::new(&reply).string()?;
-        let mut body = Body::default();
-        body.string("org.freedesktop.systemd1.Unit");
-        body.string("ActiveState");
-        let properties = "org.freedesktop.DBus.Properties";
-        let reply = self.call_on(&path, properties, "Get", "ss", &body.0)?;
-        let mut reader = Reader::new(&reply);
-        if reader.signature()? != "s" {
-            return Err(nonsense("the unit's state is no text"));
-        }
-        reader.string()
+        body.strings(&[name]);
+        let reply = self.call(MANAGER, "ListUnitsByNames", "as", &body.0)?;
+        units(&reply)?.pop().ok_or_else(|| nonsense("it knows nothing of the unit"))
+    }
+
+    /// Asks for signals about units and jobs, which [`Bus::hear`] then gets.
+    ///
+    /// # Errors
+    /// As [`Bus::system_state`].
+    pub fn subscribe(&mut self) -> io::Result<()> {
+        self.call(MANAGER, "Subscribe", "", &[]).map(drop)
+    }
+
+    /// Reads one message, whatever it says: something has changed.
+    ///
+    /// # Errors
+    /// Where the connection is over.
+    pub fn hear(&mut self) -> io::Result<()> {
+        self.receive().map(drop)
+    }
+
+    /// To wait for something to hear.
+    pub fn stream(&self) -> &S {
+        &self.stream
     }
 
     fn call(
@@ -105,19 +126,8 @@ impl<S: Read + Write> Bus<S> {
         signature: &str,
         body: &[u8],
     ) -> io::Result<Vec<u8>> {
-        self.call_on("/org/freedesktop/systemd1", interface, member, signature, body)
-    }
-
-    fn call_on(
-        &mut self,
-        path: &str,
-        interface: &str,
-        member: &str,
-        signature: &str,
-        body: &[u8],
-    ) -> io::Result<Vec<u8>> {
         self.serial += 1;
-        self.stream.write_all(&message(self.serial, path, interface, member, signature, body))?;
+        self.stream.write_all(&message(self.serial, interface, member, signature, body))?;
         loop {
             let (kind, reply_to, body) = self.receive()?;
             match (kind, reply_to == self.serial) {
@@ -154,7 +164,6 @@ impl<S: Read + Write> Bus<S> {
 
 const METHOD_RETURN: u8 = 2;
 const ERROR: u8 = 3;
-const SIGNAL: u8 = 4;
 
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 
@@ -167,44 +176,56 @@ pub enum UnitEnd {
     Failed,
 }
 
-/// The body of an answer to `ListUnitsFiltered`: `a(ssssssouso)`, of which the first
-/// text of each is the unit's name.
+/// What systemd says of a unit (org.freedesktop.systemd1(5), `ListUnits`).
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Unit {
+    /// Its full name.
+    pub name: String,
+    /// `loaded`, `not-found`, `masked` …
+    pub load: String,
+    /// `active`, `activating`, `failed` …
+    pub active: String,
+    /// What that means for its kind of unit, such as `running`, `exited`, `start`, `auto-restart`.
+    pub sub: String,
+    /// Kind of the job that is under way for it; empty where none is.
+    pub job: String,
+}
+
+/// Names of the units in an answer to `ListUnitsFiltered`.
 ///
 /// # Errors
 /// Where it is something else.
 pub fn failed_units(body: &[u8]) -> io::Result<Vec<String>> {
+    Ok(units(body)?.into_iter().map(|unit| unit.name).collect())
+}
+
+/// The body of an answer to `ListUnits` and its kin: `a(ssssssouso)`.
+fn units(body: &[u8]) -> io::Result<Vec<Unit>> {
     let mut reader = Reader::new(body);
     let length = reader.number()? as usize;
     reader.align(8)?;
     let end = reader.at.checked_add(length).filter(|&end| end <= body.len());
     let end = end.ok_or_else(|| nonsense("its list is cut off"))?;
-    let mut names = Vec::new();
+    let mut units = Vec::new();
     while reader.at < end {
         reader.align(8)?;
-        names.push(reader.string()?);
-        for _ in 0..6 {
-            reader.string()?;
-        }
-        reader.number()?;
-        for _ in 0..2 {
-            reader.string()?;
-        }
+        let name = reader.string()?;
+        let _description = reader.string()?;
+        let (load, active, sub) = (reader.string()?, reader.string()?, reader.string()?);
+        let (_following, _path) = (reader.string()?, reader.string()?);
+        let has_job = reader.number()? != 0;
+        let (job, _job_path) = (reader.string()?, reader.string()?);
+        let job = if has_job { job } else { String::new() };
+        units.push(Unit { name, load, active, sub, job });
     }
-    Ok(names)
+    Ok(units)
 }
 
-/// A method call.
-fn message(
-    serial: u32,
-    path: &str,
-    interface: &str,
-    member: &str,
-    signature: &str,
-    body: &[u8],
-) -> Vec<u8> {
+/// A method call on systemd's one object.
+fn message(serial: u32, interface: &str, member: &str, signature: &str, body: &[u8]) -> Vec<u8> {
     let mut fields = Body::default();
     for (code, kind, value) in [
-        (1, "o", path),
+        (1, "o", "/org/freedesktop/systemd1"),
         (2, "s", interface),
         (3, "s", member),
         (6, "s", "org.freedesktop.systemd1"),
@@ -421,7 +442,7 @@ mod tests {
 
     #[test]
     fn a_call_is_aligned() {
-        let call = message(1, "/x", "a.b", "C", "ss", b"12345678");
+        let call = message(1, "a.b", "C", "ss", b"12345678");
         assert_eq!((call.len() - 8) % 8, 0);
         assert!(call.ends_with(b"12345678"));
     }

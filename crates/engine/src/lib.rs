@@ -85,6 +85,14 @@ pub trait Engine: Sync {
     /// # Errors
     /// Where the machine cannot be entered.
     fn talk(&self, record: &record::Record, socket: &str, talk: &mut Talk<'_>) -> Result<Visit>;
+
+    /// Moves this process into a machine, as root with every right that there is inside: for
+    /// looking at it with code of our own. Of its process ids only children made from now on
+    /// are, and they are not confined: nothing of the image may be executed by them.
+    ///
+    /// # Errors
+    /// Where the machine has ended.
+    fn enter(&self, record: &record::Record) -> Result<()>;
 }
 
 /// What [`Engine::inside`] does; the text is its answer.

@@ -6,10 +6,13 @@ mod copy;
 mod exec;
 pub mod host;
 mod launch;
+pub mod matrix;
 pub mod network;
 pub mod places;
+pub mod probe;
 mod processes;
 mod pull;
+pub mod report;
 mod written;
 
 pub use boot::startup;

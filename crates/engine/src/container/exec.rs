@@ -165,6 +165,13 @@ fn enter_files(door: &Door) -> Result<Root> {
     Root::open(Path::new("/")).context(what)
 }
 
+/// Moves this process into the machine.
+pub(super) fn enter(record: &Record) -> Result<()> {
+    let what = || format!("cannot enter the machine {}", record.name);
+    door(record)?.0.enter().with_context(what)?;
+    sys::userns::become_root().with_context(what)
+}
+
 fn door(record: &Record) -> Result<(Door, &Plan)> {
     let (Some((pid, start)), Some(plan)) = (record.pid, &record.plan) else {
         bail!("the machine {} is not up yet", record.name);

@@ -13,7 +13,7 @@ use spec::ids::{IdMapping, IdRange};
 use spec::plan::{Network, Plan};
 use sys::cgroups::{Groups, Layout, Refusal};
 use sys::mount;
-use sys::netns::Visit;
+use sys::netns;
 use sys::process::{Child, Status};
 use sys::rooted::Root;
 use sys::signals;
@@ -89,7 +89,7 @@ impl Engine for Container {
             child::run(steps_ref, inherited)
         })
         .map_err(|error| explain::clone(error, plan));
-        visit.map_or(Ok(()), Visit::end)?;
+        visit.map_or(Ok(()), netns::Visit::end)?;
         let child = child?;
         let machine = ContainerMachine {
             child: MainProcess::new(child),
@@ -147,6 +147,10 @@ impl Engine for Container {
     fn visit(&self, record: &Record, visitor: &mut Visitor<'_>) -> Result<crate::Visit> {
         exec::visit(record, visitor)
     }
+
+    fn enter(&self, record: &Record) -> Result<()> {
+        exec::enter(record)
+    }
 }
 
 fn limit(plan: &Plan, claim: &Claim) -> Result<Groups> {
@@ -172,9 +176,9 @@ fn limit(plan: &Plan, claim: &Claim) -> Result<Groups> {
 
 /// Moves this process into the network that the machine is to share, where that is not its own: the
 /// child is born there, since from its own user namespace it could not go there.
-fn visit(plan: &Plan) -> Result<Option<Visit>> {
+fn visit(plan: &Plan) -> Result<Option<netns::Visit>> {
     let Network::Joined { path } = &plan.network else { return Ok(None) };
-    Visit::new(path.as_ref()).map(Some).map_err(|error| explain::network(&error, path))
+    netns::Visit::new(path.as_ref()).map(Some).map_err(|error| explain::network(&error, path))
 }
 
 /// Whether what runs makes control groups of its own.

@@ -31,8 +31,10 @@ mod logs;
 mod man;
 mod mounts;
 mod network;
+mod networks;
 mod options;
 mod pause;
+mod probe;
 mod progress;
 mod ps;
 mod pull;
@@ -43,6 +45,7 @@ mod rmi;
 mod run;
 mod save;
 mod service;
+mod show;
 mod start;
 mod stats;
 mod stop;
@@ -85,7 +88,12 @@ enum Verb {
     Commit(commit::Commit),
     Export(commit::Export),
     Service(service::Args),
+    Probe(Box<probe::Args>),
+    Matrix(Box<probe::MatrixArgs>),
     Ps(ps::Args),
+    #[command(subcommand)]
+    Network(networks::Verb),
+    Port(networks::PortArgs),
     Logs(logs::Args),
     Stop(stop::Stop),
     Restart(stop::Restart),
@@ -120,6 +128,12 @@ enum Verb {
     Unshare(unshare::Args),
     Init(init::Args),
     InstallFaces(install_faces::Args),
+    /// Look at a machine from inside, for a probe
+    #[command(hide = true)]
+    Inside(probe::Inside),
+    /// One cell of a probe
+    #[command(hide = true)]
+    ProbeCell,
     Version(version::Args),
 }
 
@@ -168,7 +182,13 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Commit(args) => commit::commit(args, &here),
         Verb::Export(args) => commit::export(args, &here),
         Verb::Service(args) => service::run(args, &here),
+        Verb::Probe(args) => probe::run(args, &here),
+        Verb::Matrix(args) => probe::matrix(args, &here),
+        Verb::Inside(args) => probe::inside(args, &here),
+        Verb::ProbeCell => probe::cell(&here),
         Verb::Ps(args) => ps::run(args, &here),
+        Verb::Network(verb) => networks::run(verb, &here),
+        Verb::Port(args) => networks::port(args, &here),
         Verb::Logs(args) => logs::run(args, &here),
         Verb::Stop(args) => stop::stop(args, &here),
         Verb::Restart(args) => stop::restart(args, &here),

@@ -132,6 +132,7 @@ pub(super) fn rm(args: &Rm, here: &Here) -> Result<u8> {
         }
         // It may have been of the kind that removes itself, or is about to.
         run.reap();
+        net::reap(run.path());
         if let Ok(record) = run.find(record.id()) {
             run.remove(&record)?;
         }
