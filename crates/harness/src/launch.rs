@@ -1,7 +1,7 @@
 //! Runs a plan on an engine.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use engine::attend::Over;
@@ -43,8 +43,10 @@ pub fn launch(launch: Launch<'_>) -> Result<Ended> {
     let signals = attend::signals(launch.plan.process.terminal)?;
     let mut remains = None;
     let mut launch = launch;
+    let limit = launch.plan.timeout.map(Duration::from_secs);
+    let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
     loop {
-        match once(&mut launch, &signals, remains.take())? {
+        match once(&mut launch, &signals, deadline, remains.take())? {
             Over::Ended(ended) => return Ok(ended),
             Over::Again(left) => remains = Some(left),
         }
@@ -52,7 +54,12 @@ pub fn launch(launch: Launch<'_>) -> Result<Ended> {
 }
 
 /// One run of process 1: a machine that restarts has several, with one root.
-fn once(launch: &mut Launch<'_>, signals: &Signals, remains: Option<Remains>) -> Result<Over> {
+fn once(
+    launch: &mut Launch<'_>,
+    signals: &Signals,
+    deadline: Option<Instant>,
+    remains: Option<Remains>,
+) -> Result<Over> {
     let (plan, run, about) = (launch.plan, launch.run, launch.about);
     let is_first = remains.is_none();
     net::reap(run.path());
@@ -96,7 +103,7 @@ fn once(launch: &mut Launch<'_>, signals: &Signals, remains: Option<Remains>) ->
     let attendance = attend::Attendance {
         signals,
         interactive: launch.interactive,
-        timeout: plan.timeout.map(Duration::from_secs),
+        timeout: deadline.map(|at| at.saturating_duration_since(Instant::now())),
         boot: plan.boot.as_ref(),
         up: &mut |condition| {
             run.note(&name(), &Note::Condition(&condition))?;

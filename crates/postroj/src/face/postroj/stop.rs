@@ -31,6 +31,7 @@ pub(super) fn stop(args: &Stop, here: &Here) -> Result<u8> {
             if record.paused {
                 pause::unpause(&run, &record)?;
             }
+            forget_restart(&run, &record);
             run.signal_monitor(&record, sys::signals::SIGTERM)?;
             if run.wait(&record.name, Some(patience), has_ended)? == Waited::Late {
                 kill_and_wait(&run, &record)?;
@@ -145,7 +146,16 @@ fn has_ended(record: &Record) -> bool {
     record.exited.is_some()
 }
 
+/// Of a `restart` that was killed before it could ask for it.
+fn forget_restart(run: &RunDirectory, record: &Record) {
+    if record.again {
+        // It ends by itself at this moment, perhaps.
+        let _ = run.note(&record.name, &Note::Again(false));
+    }
+}
+
 fn kill_and_wait(run: &RunDirectory, record: &Record) -> Result<()> {
+    forget_restart(run, record);
     // It may end by itself at this moment.
     let _ = run.signal(record, sys::signals::SIGKILL);
     run.wait(&record.name, Some(CLEANUP), has_ended)?;
