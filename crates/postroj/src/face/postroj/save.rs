@@ -146,7 +146,7 @@ fn standard_input(store: &Store) -> Result<File> {
     Ok(kept)
 }
 
-fn full_name(name: &str) -> Result<String> {
+pub(super) fn full_name(name: &str) -> Result<String> {
     match Reference::parse(&format!("docker://{name}"), |_| false)? {
         Reference::Registry(name) => Ok(name.to_string()),
         other => bail!("{other} is no name of an image"),
