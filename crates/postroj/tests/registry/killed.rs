@@ -10,7 +10,7 @@ use crate::server::{Counting, Registry};
 
 /// How often; `POSTROJ_KILLS=200` for as often as anybody could ask for.
 fn rounds() -> u32 {
-    std::env::var("POSTROJ_KILLS").map_or(40, |text| text.parse().expect("a number"))
+    std::env::var("POSTROJ_KILLS").map_or(24, |text| text.parse().expect("a number"))
 }
 
 /// Moments that are different each round and the same each time.
