@@ -129,11 +129,7 @@ impl Probing<'_> {
             let began = self.begin(phase.word(), "fetch");
             match packages.supply.fetch(self.machine()?, asked) {
                 Ok(added) => {
-                    let names: Vec<&str> = added.iter().map(|a| a.name.as_str()).collect();
-                    let seen = match names.len() {
-                        0 => "all are installed already".into(),
-                        _ => names.join(", "),
-                    };
+                    let seen = told(&added);
                     packages.added = added;
                     self.end(began, passed(seen));
                 }
@@ -332,6 +328,17 @@ impl Probing<'_> {
             None => {}
         }
         cell
+    }
+}
+
+/// What is to be installed, on one line.
+fn told(added: &[Added]) -> String {
+    let asked: Vec<String> =
+        added.iter().filter(|a| a.asked).map(|a| format!("{} {}", a.name, a.version)).collect();
+    match (asked.is_empty(), added.len() - asked.len()) {
+        (true, 0) => "all are installed already".into(),
+        (_, 0) => asked.join(", "),
+        (_, needed) => format!("{}, and {needed} that it needs", asked.join(", ")),
     }
 }
 
