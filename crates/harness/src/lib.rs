@@ -2,6 +2,7 @@
 
 mod bake;
 mod boot;
+mod emulation;
 mod exec;
 pub mod host;
 mod launch;
@@ -9,6 +10,7 @@ pub mod places;
 mod pull;
 
 pub use boot::startup;
+pub use emulation::emulation;
 pub use exec::exec;
 pub use launch::{Launch, launch};
-pub use pull::{Pull, Status, pull};
+pub use pull::{Pull, Status, name_for, pull};

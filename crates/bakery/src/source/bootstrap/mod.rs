@@ -120,7 +120,6 @@ fn make(way: &Way<'_>, context: &Context<'_>) -> Result<Pulled> {
     if previous.is_some_and(|previous| previous.packages == origin.packages) {
         return Ok(Pulled::UpToDate);
     }
-    ensure_native(architecture)?;
     let making = Making { wanted, suite, architecture, suites: &suites, fetcher: &fetcher };
     making.draft(context, &selection.plan, &selection.automatic, origin)
 }
@@ -352,16 +351,6 @@ fn native() -> Result<&'static str> {
         "s390x" => "s390x",
         other => bail!("this host's architecture {other} has no name in Debian"),
     })
-}
-
-/// The image's own dpkg has to run.
-fn ensure_native(architecture: &str) -> Result<()> {
-    let native = native()?;
-    ensure!(
-        architecture == native || (architecture == "i386" && native == "amd64"),
-        "configuring {architecture} packages on {native} needs emulation, which is not there yet"
-    );
-    Ok(())
 }
 
 #[cfg(test)]
