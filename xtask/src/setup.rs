@@ -37,6 +37,8 @@ const FOR_TESTS: &[Package] = &[
     package("apache2-utils", "htpasswd", "a registry with passwords"),
     package("openssl", "openssl", "certificates and tokens of registries"),
     package("curl", "curl", "manifests that no tool pushes"),
+    package("qemu-user-static", "qemu-aarch64-static", "images for other processors"),
+    package("dpkg", "dpkg-deb", "packages that are installed in machines"),
     package("libcap2-bin", "setcap", "file capabilities in layers"),
 ];
 
