@@ -51,7 +51,7 @@ pub fn is_static(start: &[u8]) -> bool {
         return false;
     }
     let number = |at: usize, length: usize| {
-        let bytes = start.get(at..at + length)?.iter();
+        let bytes = start.get(at..at.checked_add(length)?)?.iter();
         let add = |sum: u64, byte: &u8| sum << 8 | u64::from(*byte);
         Some(if little { bytes.rev().fold(0, add) } else { bytes.fold(0, add) })
     };
