@@ -43,6 +43,38 @@ pub trait PackageManager: Sync {
     /// What an operation takes; `None` where it cannot be done. To be asked through [`work`], which
     /// checks the names.
     fn work(&self, operation: &Operation<'_>) -> Option<Work>;
+
+    /// How it installs and removes packages that lie there as files; `None` where that is not known yet.
+    fn operations(&self) -> Option<&'static dyn Operations> {
+        None
+    }
+}
+
+/// What a package manager is told to do: command lines, none of which asks anybody or uses a network.
+pub trait Operations: Sync {
+    /// Installs or upgrades to packages, by their paths, and everything in the order that it takes.
+    fn install(&self, paths: &[String]) -> Vec<String>;
+
+    /// Installs the same again.
+    fn reinstall(&self, paths: &[String]) -> Vec<String>;
+
+    /// Notes that nobody asked for these, so that they go with those that need them.
+    fn mark_automatic(&self, names: &[String]) -> Vec<String>;
+
+    /// Removes packages, with what nobody needs any more; `purge` with their configuration.
+    fn remove(&self, names: &[String], purge: bool) -> Vec<String>;
+
+    /// Why it failed, from what it printed.
+    fn explain(&self, output: &str) -> Option<Explanation>;
+}
+
+/// Why a package manager failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// One line, or that and what a script printed.
+    pub text: String,
+    /// It is the packages' fault, not that of where they were to be installed.
+    pub of_package: bool,
 }
 
 /// Every package manager there is. The first that both is installed and manages the

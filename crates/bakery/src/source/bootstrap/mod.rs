@@ -8,6 +8,7 @@
 //! several hold, [`database`] writes down for dpkg what is there, [`furniture`] adds
 //! apt's sources and the like, and [`recipe`] is what is left to be run.
 
+pub mod addition;
 pub mod apt_conf;
 pub mod ar;
 mod archive;
