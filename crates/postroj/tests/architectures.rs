@@ -75,7 +75,7 @@ fn a_machine_in_the_background_is_entered() {
 #[test]
 #[ignore = "minutes"]
 fn debian_for_riscv64() {
-    serves("debian-13", "linux/riscv64", "riscv64", "riscv64");
+    serves("debian-sid", "linux/riscv64", "riscv64", "riscv64");
 }
 
 #[test]

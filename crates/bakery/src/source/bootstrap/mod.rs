@@ -98,7 +98,16 @@ fn make(way: &Way<'_>, context: &Context<'_>) -> Result<Pulled> {
     let architecture = architecture(context.options.platform.as_deref())?;
     let fetcher = fetcher(context);
     context.tell.tell(Event::Phase { name: "reading package lists".into() });
-    let suites = fetch_suites(&fetcher, archives)?;
+    let mut suites = fetch_suites(&fetcher, archives)?;
+    // Long-term support leaves architectures out: bookworm-security has none for s390x any more.
+    suites.retain(|found| {
+        let keeps = found.archive.suite == suite.suite || found.has(architecture);
+        if !keeps {
+            let text = format!("{} has nothing for {architecture}: left out", found.archive.suite);
+            context.tell.tell(Event::Warning { text });
+        }
+        keeps
+    });
     let mut origin = Bootstrap {
         label: wanted.label(),
         architecture: architecture.to_owned(),
