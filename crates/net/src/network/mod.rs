@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use spec::network::{Attachment, HostAddress, Link};
+use spec::network::{Attachment, HostAddress, Link, Port};
 use spec::plan::{File, Plan};
 
 pub(crate) mod bridge;
@@ -49,6 +49,8 @@ pub struct Known {
     pub gateway: Option<IpAddr>,
     /// Resolvers to be used in the place of the host's.
     pub resolvers: Vec<IpAddr>,
+    /// Published ports, with those of the host's chosen.
+    pub ports: Vec<Port>,
 }
 
 /// A network that waits for its machine.
@@ -89,6 +91,9 @@ pub fn prepare(attachment: &Attachment, plan: &mut Plan, run: &Path) -> Result<B
     let prepared = network.prepare(attachment, &place)?;
     let hostname = plan.hostname.clone();
     amend(&mut plan.files, attachment, prepared.known(), &hostname);
+    if let spec::plan::Network::Attached(attachment) = &mut plan.network {
+        attachment.ports.clone_from(&prepared.known().ports);
+    }
     Ok(prepared)
 }
 
@@ -154,6 +159,7 @@ mod tests {
             addresses: vec![address("10.1.0.2")],
             gateway: Some(address("10.1.0.1")),
             resolvers: vec![address("10.1.0.1")],
+            ports: Vec::new(),
         };
         amend(&mut files, &attachment, &known, "box");
         assert_eq!(files[0].content, "127.0.0.1\tlocalhost\n10.1.0.2\tbox\n10.1.0.1\toutside\n");

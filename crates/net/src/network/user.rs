@@ -29,9 +29,15 @@ impl Network for User {
         }
         let tap = user.tap.context("nothing carries packets here")?;
         let (carrier, known): (Box<dyn carrier::Program>, Known) = match tap {
-            Tap::Pasta => (Box::new(pasta::Pasta::new(attachment, place)?), pasta::known()),
+            Tap::Pasta => {
+                let pasta = pasta::Pasta::new(attachment, place)?;
+                let known = pasta::known(&pasta);
+                (Box::new(pasta), known)
+            }
             Tap::Slirp4netns => {
-                (Box::new(slirp4netns::Slirp4netns::new(attachment)?), slirp4netns::known())
+                let slirp = slirp4netns::Slirp4netns::new(attachment, place)?;
+                let known = slirp4netns::known(&slirp);
+                (Box::new(slirp), known)
             }
         };
         Ok(Box::new(Waiting { carrier, known }))
