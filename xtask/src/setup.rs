@@ -42,6 +42,8 @@ const FOR_TESTS: &[Package] = &[
     package("gpg-agent", "gpg-agent", "the key that signs it"),
     package("openssl", "openssl", "certificates and tokens of registries"),
     package("curl", "curl", "manifests that no tool pushes"),
+    package("qemu-user-static", "qemu-aarch64-static", "images for other processors"),
+    package("dpkg", "dpkg-deb", "packages that are installed in machines"),
     package("libxml2-utils", "xmllint", "reports against a schema"),
     package("iproute2", "/sbin/ip", "hosts of their own for tests of networks"),
     package("nftables", "/usr/sbin/nft", "what rules tests of networks leave"),

@@ -42,6 +42,28 @@ pub fn architecture(start: &[u8]) -> Option<&'static str> {
     })
 }
 
+/// Whether an executable needs no other program to be loaded; `start` is its beginning, with
+/// the program headers (elf(5)): one of `PT_INTERP` names a loader.
+pub fn is_static(start: &[u8]) -> bool {
+    let Some(little) = start.get(5).map(|data| *data == 1) else { return false };
+    let wide = start[4] == 2;
+    if architecture(start).is_none() {
+        return false;
+    }
+    let number = |at: usize, length: usize| {
+        let bytes = start.get(at..at.checked_add(length)?)?.iter();
+        let add = |sum: u64, byte: &u8| sum << 8 | u64::from(*byte);
+        Some(if little { bytes.rev().fold(0, add) } else { bytes.fold(0, add) })
+    };
+    let (offset, size, count) = match wide {
+        true => (number(32, 8), number(54, 2), number(56, 2)),
+        false => (number(28, 4), number(42, 2), number(44, 2)),
+    };
+    let (Some(offset), Some(size), Some(count)) = (offset, size, count) else { return false };
+    let kind = |index: u64| number(usize::try_from(offset.checked_add(index * size)?).ok()?, 4);
+    (0..count).all(|index| kind(index).is_some_and(|kind| kind != 3))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +112,30 @@ mod tests {
         for length in 0..HEADER {
             assert_eq!(architecture(&whole[..length]), None);
         }
+    }
+
+    #[test]
+    fn a_loader_is_seen() {
+        let program = |kinds: &[u8]| {
+            let mut bytes = header(2, 1, 62);
+            bytes.resize(64, 0);
+            bytes[32] = 64;
+            bytes[54] = 56;
+            bytes[56] = kinds.len() as u8;
+            for kind in kinds {
+                bytes.push(*kind);
+                bytes.resize(bytes.len() + 55, 0);
+            }
+            bytes
+        };
+        assert!(is_static(&program(&[1, 4, 2])) && !is_static(&program(&[6, 3, 1])));
+        let whole = program(&[1, 1]);
+        for length in 0..whole.len() - 55 {
+            assert!(!is_static(&whole[..length]), "{length}");
+        }
+        let mut hostile = program(&[1]);
+        hostile[32..40].fill(0xff);
+        assert!(!is_static(&hostile) && !is_static(b"#!/bin/sh"));
     }
 
     #[test]

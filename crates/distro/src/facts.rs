@@ -77,6 +77,12 @@ const PROGRAMS: [&str; 21] = [
     "/sbin/ldconfig",
 ];
 
+/// The architecture of a root's own programs in OCI's words.
+#[must_use]
+pub fn architecture_of(root: &Root) -> Option<&'static str> {
+    architecture(root, None)
+}
+
 /// A program that cannot be read only means that the next one is asked.
 fn architecture(root: &Root, init: Option<&str>) -> Option<&'static str> {
     init.into_iter().chain(PROGRAMS).find_map(|path| {

@@ -5,6 +5,7 @@
 
 pub mod catalog;
 pub mod elf;
+pub mod emulation;
 pub mod facts;
 pub mod init;
 pub mod os_release;

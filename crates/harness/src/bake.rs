@@ -15,22 +15,36 @@ use spec::network::Mode;
 use spec::recipe::{Recipe, Step};
 use spec::request::{NetworkRequest, Request};
 
+use crate::emulation::emulation;
 use crate::host::Host;
 
 /// How much of a failed step's output an error quotes.
 const QUOTED_LINES: usize = 20;
 
 /// Runs every step in the root at `path`, which is changed in place.
-pub(crate) fn bake(path: &str, recipe: &Recipe, run: &RunDirectory, tell: &dyn Tell) -> Result<()> {
+/// `architecture` is that of its programs, in OCI's words.
+pub(crate) fn bake(
+    path: &str,
+    architecture: Option<&str>,
+    recipe: &Recipe,
+    run: &RunDirectory,
+    tell: &dyn Tell,
+) -> Result<()> {
     for step in &recipe.steps {
         tell.tell(Event::Phase { name: step.title.clone() });
-        bake_step(path, step, run, tell)
+        bake_step(path, architecture, step, run, tell)
             .with_context(|| format!("cannot finish the image: {} failed", step.title))?;
     }
     Ok(())
 }
 
-fn bake_step(path: &str, step: &Step, run: &RunDirectory, tell: &dyn Tell) -> Result<()> {
+fn bake_step(
+    path: &str,
+    architecture: Option<&str>,
+    step: &Step,
+    run: &RunDirectory,
+    tell: &dyn Tell,
+) -> Result<()> {
     let host = Host::new(run.path())?;
     let mut env = vec![("LANG".to_owned(), "C.UTF-8".to_owned())];
     env.extend(step.env.iter().cloned());
@@ -42,7 +56,9 @@ fn bake_step(path: &str, step: &Step, run: &RunDirectory, tell: &dyn Tell) -> Re
         ..Request::default()
     };
     let root = RootSource::InPlace(path.to_owned());
-    let plan = plan::plan(&request, &Config::default(), &Facts::default(), &root, &host.launcher)?;
+    let mut plan =
+        plan::plan(&request, &Config::default(), &Facts::default(), &root, &host.launcher)?;
+    plan.emulation = emulation(architecture, &plan, &host.launcher)?;
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let streams = Streams { input: None, output: Some(writer.try_clone()?), error: Some(writer) };
     let machine = ENGINES[0].create(&plan, run, streams, None)?.start()?;

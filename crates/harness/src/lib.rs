@@ -3,6 +3,7 @@
 mod bake;
 mod boot;
 mod copy;
+mod emulation;
 mod exec;
 pub mod host;
 mod launch;
@@ -17,8 +18,9 @@ mod written;
 
 pub use boot::startup;
 pub use copy::{End, Manner, copy};
+pub use emulation::emulation;
 pub use exec::{Running, exec, exec_beside, exec_with};
 pub use launch::{Launch, launch};
 pub use processes::{ProcessStatus, processes};
-pub use pull::{Pull, Status, pull};
+pub use pull::{Pull, Status, name_for, pull};
 pub use written::{Written, changes, export, take};

@@ -3,13 +3,14 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, bail};
 use bakery::source::{self, Content, Context, Draft, Layers, Options, Pulled};
 use engine::state::RunDirectory;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use sha2::{Digest, Sha256};
 use spec::event::{Event, Tell};
 use spec::image::{Config, Facts, Image, Origin};
+use spec::platform::Platform;
 use spec::reference::Reference;
 use store::Store;
 use sys::rooted::Root;
@@ -26,6 +27,8 @@ pub struct Pull<'a> {
     pub run: &'a RunDirectory,
     /// The user's wishes.
     pub options: &'a Options,
+    /// It is named with its platform only, and what the plain name means stays so.
+    pub beside: bool,
     /// Who hears of progress.
     pub tell: &'a dyn Tell,
 }
@@ -47,11 +50,16 @@ pub enum Status {
 /// # Errors
 /// As the source's and the recipe's.
 pub fn pull(pull: &Pull<'_>) -> Result<(Image, Status)> {
-    let Pull { reference, store, run, options, tell } = pull;
+    let Pull { reference, store, run, options, beside, tell } = pull;
     let Some(source) = source::find(reference) else {
         bail!("{reference} is nothing that can be pulled");
     };
-    let name = reference.to_string();
+    let platform = options.platform.as_deref().map(Platform::parse).transpose();
+    let platform = platform.map_err(Error::msg)?;
+    let name = match platform.as_ref().filter(|_| *beside) {
+        Some(platform) => name_for(&reference.to_string(), platform),
+        None => reference.to_string(),
+    };
     let mut waiting = || tell.tell(Event::Phase { name: "waiting for another pull".into() });
     let _lock = store.lock(&name, &mut waiting)?;
     run.reap();
@@ -62,7 +70,14 @@ pub fn pull(pull: &Pull<'_>) -> Result<(Image, Status)> {
         (Pulled::UpToDate, Some(image)) => Ok((image, Status::UpToDate)),
         (Pulled::UpToDate, None) => bail!("{reference} is said to be up to date, but is not there"),
         (Pulled::Draft(draft), previous) => {
-            let image = finish(*draft, &name, store, run, *tell)?;
+            let mut draft = *draft;
+            if let Some(platform) = &platform {
+                let plain = if *beside { Vec::new() } else { draft.names.clone() };
+                draft.names.push(reference.to_string());
+                draft.names.iter_mut().for_each(|name| *name = name_for(name, platform));
+                draft.names.extend(plain);
+            }
+            let image = finish(draft, &name, store, run, *tell)?;
             let status = match previous {
                 Some(previous) if previous.id == image.id => Status::UpToDate,
                 Some(_) => Status::DownloadedNewer,
@@ -71,6 +86,13 @@ pub fn pull(pull: &Pull<'_>) -> Result<(Image, Status)> {
             Ok((image, status))
         }
     }
+}
+
+/// The name of an image that was asked for by its platform; nothing else is called so, for
+/// it is no reference.
+#[must_use]
+pub fn name_for(name: &str, platform: &Platform) -> String {
+    format!("{name}@{platform}")
 }
 
 fn finish(
@@ -84,7 +106,8 @@ fn finish(
     let image = match content {
         Content::Root(layer, recipe) => {
             let path = layer.path().to_str().context("the store's path is not UTF-8")?.to_owned();
-            bake::bake(&path, &recipe, run, tell)?;
+            let architecture = distro::facts::architecture_of(layer.root());
+            bake::bake(&path, architecture, &recipe, run, tell)?;
             tell.tell(Event::Phase { name: "writing to disk".into() });
             let (facts, size) = (facts_of(layer.root(), name)?, size_of(layer.root())?);
             let digest = Sha256::digest(serde_json::to_vec(&origin)?);

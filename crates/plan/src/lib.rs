@@ -136,6 +136,7 @@ pub fn plan(
         name: request.name.clone().unwrap_or_else(|| launcher.id[..12].to_owned()),
         root: root::root(request, root),
         network: network::network(request, config)?,
+        emulation: None,
         files: root::files(request, root, launcher, &hostname),
         mounts: root::mounts(request, root, launcher, &ids)?,
         devices: root::DEVICES.iter().map(|d| (*d).to_owned()).collect(),

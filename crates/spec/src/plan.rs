@@ -26,6 +26,9 @@ pub struct Plan {
     pub hostname: String,
     /// Files that the launcher supplies, such as `/etc/hosts`.
     pub files: Vec<File>,
+    /// What runs programs that are for another processor than the host's.
+    #[serde(default)]
+    pub emulation: Option<Emulation>,
     /// Mounted in this order, after the root.
     pub mounts: Vec<Mount>,
     /// Device nodes in `/dev`.
@@ -89,6 +92,16 @@ impl Network {
     pub fn is_own(&self) -> bool {
         matches!(self, Self::Loopback | Self::Attached(_))
     }
+}
+
+/// An emulator that the kernel starts by itself, in this machine only (binfmt_misc in a user
+/// namespace, Linux 6.7, commit 21ca59b365c0).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Emulation {
+    /// What is emulated, in OCI's words.
+    pub architecture: String,
+    /// What is written to binfmt_misc's `register`; it names a program of the host's.
+    pub registration: String,
 }
 
 /// A file that the launcher supplies in a throw-away root.

@@ -1,6 +1,6 @@
 //! dnf.
 
-use super::{PackageManager, rpm};
+use super::{Operation, PackageManager, Work, rpm};
 
 /// dnf(8), version 4: Red Hat's and Fedora's until 40.
 pub(super) struct Dnf;
@@ -16,5 +16,9 @@ impl PackageManager for Dnf {
 
     fn databases(&self) -> &'static [&'static str] {
         &rpm::DATABASES
+    }
+
+    fn work(&self, operation: &Operation<'_>) -> Option<Work> {
+        rpm::work("dnf", "upgrade", operation)
     }
 }

@@ -1,6 +1,6 @@
 //! dnf5.
 
-use super::{PackageManager, rpm};
+use super::{Operation, PackageManager, Work, rpm};
 
 /// dnf5(8): Fedora from 41 on.
 pub(super) struct Dnf5;
@@ -16,5 +16,9 @@ impl PackageManager for Dnf5 {
 
     fn databases(&self) -> &'static [&'static str] {
         &rpm::DATABASES
+    }
+
+    fn work(&self, operation: &Operation<'_>) -> Option<Work> {
+        rpm::work("dnf5", "upgrade", operation)
     }
 }

@@ -2,6 +2,9 @@
 
 use sys::rooted::Root;
 
+use operation::split;
+pub use operation::{Operation, Repository, Work, work};
+
 mod apk;
 mod apt;
 mod dnf;
@@ -10,6 +13,7 @@ mod emerge;
 mod kiss;
 mod microdnf;
 mod nix;
+mod operation;
 mod pacman;
 mod pkgtools;
 mod rpm;
@@ -30,6 +34,15 @@ pub trait PackageManager: Sync {
     /// Absolute paths of its database, of which one exists where it manages the system.
     /// Hosts that build images have several package managers, but are managed by one.
     fn databases(&self) -> &'static [&'static str];
+
+    /// Variables that its commands need in order not to ask.
+    fn environment(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+
+    /// What an operation takes; `None` where it cannot be done. To be asked through [`work`], which
+    /// checks the names.
+    fn work(&self, operation: &Operation<'_>) -> Option<Work>;
 
     /// How it installs and removes packages that lie there as files; `None` where that is not known yet.
     fn operations(&self) -> Option<&'static dyn Operations> {
@@ -83,6 +96,11 @@ pub const PACKAGE_MANAGERS: &[&dyn PackageManager] = &[
     &kiss::Kiss,
     &nix::Nix,
 ];
+
+/// The package manager of that name.
+pub fn by_name(name: &str) -> Option<&'static dyn PackageManager> {
+    PACKAGE_MANAGERS.iter().copied().find(|kind| kind.name() == name)
+}
 
 /// Finds the package manager of `root`; `None` where there is none, as in most application
 /// images, or where it may not be looked at.

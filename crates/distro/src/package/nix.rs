@@ -1,6 +1,6 @@
 //! nix.
 
-use super::PackageManager;
+use super::{Operation, PackageManager, Work};
 
 /// nix-env(1): NixOS, and images made of Nix alone.
 pub(super) struct Nix;
@@ -21,5 +21,32 @@ impl PackageManager for Nix {
 
     fn databases(&self) -> &'static [&'static str] {
         &["/nix/var/nix/db/db.sqlite"]
+    }
+
+    /// In the user's profile, from the channel that is called nixpkgs.
+    fn work(&self, operation: &Operation<'_>) -> Option<Work> {
+        let attributes = |packages: &[&str]| -> Vec<String> {
+            packages.iter().map(|name| format!("nixpkgs.{name}")).collect()
+        };
+        match *operation {
+            Operation::Refresh => Some(Work::command(&["nix-channel", "--update"], &[])),
+            Operation::Install(packages) if packages.iter().any(|p| p.contains('/')) => None,
+            Operation::Install(packages) | Operation::Reinstall(packages) => {
+                let names = attributes(packages);
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                Work::on(&["nix-env", "--install", "--attr"], &names)
+            }
+            Operation::Upgrade(packages) => {
+                Some(Work::command(&["nix-env", "--upgrade"], packages))
+            }
+            Operation::Remove(packages) | Operation::Purge(packages) => {
+                Work::on(&["nix-env", "--uninstall"], packages)
+            }
+            Operation::Version(name) => Some(Work::command(&["nix-env", "--query", name], &[])),
+            Operation::InstallNoDeps(_)
+            | Operation::Owner(_)
+            | Operation::Files(_)
+            | Operation::AddRepository(_) => None,
+        }
     }
 }

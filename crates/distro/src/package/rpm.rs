@@ -1,4 +1,6 @@
-//! RPM's database, which several package managers share.
+//! RPM, whose database and queries several package managers share.
+
+use super::{Operation, Repository, Work};
 
 /// Its files: sqlite, ndb and Berkeley DB, where Fedora 36 and SUSE moved them
 /// (<https://fedoraproject.org/wiki/Changes/RelocateRPMToUsr>) and where they were before.
@@ -11,3 +13,43 @@ pub(super) const DATABASES: [&str; 6] = [
     "/var/lib/rpm/Packages",
     "/usr/share/rpm/rpmdb.sqlite",
 ];
+
+/// What dnf(8) and those that speak like it do; `upgrade` is their word for bringing up to date.
+pub(super) fn work(program: &str, upgrade: &str, operation: &Operation<'_>) -> Option<Work> {
+    let run = |verb: &str, packages: &[&str]| Work::on(&[program, "-y", verb], packages);
+    match *operation {
+        Operation::Refresh => Some(Work::command(&[program, "-y", "makecache"], &[])),
+        Operation::Install(packages) => run("install", packages),
+        Operation::Upgrade(packages) => Some(Work::command(&[program, "-y", upgrade], packages)),
+        Operation::Reinstall(packages) => run("reinstall", packages),
+        Operation::Remove(packages) | Operation::Purge(packages) => run("remove", packages),
+        Operation::AddRepository(added) => Some(repository("/etc/yum.repos.d", added)),
+        ref other => query(other),
+    }
+}
+
+/// What rpm(8) itself does.
+pub(super) fn query(operation: &Operation<'_>) -> Option<Work> {
+    let rpm =
+        |options: &[&str], last: &str| Some(Work::command(&[&["rpm"], options].concat(), &[last]));
+    match *operation {
+        Operation::InstallNoDeps(files) => Work::on(&["rpm", "-U", "--nodeps"], files),
+        Operation::Owner(path) => rpm(&["-q", "--queryformat", "%{NAME}\\n", "-f"], path),
+        Operation::Version(name) => rpm(&["-q", "--queryformat", "%{VERSION}-%{RELEASE}\\n"], name),
+        Operation::Files(name) => rpm(&["-q", "--list"], name),
+        _ => None,
+    }
+}
+
+/// A repository's file (dnf.conf(5), "Repo Options") and its key, which signs every package.
+pub(super) fn repository(directory: &str, repository: &Repository<'_>) -> Work {
+    let (name, url) = (repository.name, repository.url);
+    let key = format!("/etc/pki/rpm-gpg/{name}.asc");
+    let text = format!(
+        "[{name}]\nname={name}\nbaseurl={url}\nenabled=1\ngpgcheck=1\ngpgkey=file://{key}\n"
+    );
+    let import = Work::command(&["rpm", "--import", &key], &[]);
+    import
+        .file(key.clone(), repository.key.to_owned())
+        .file(format!("{directory}/{name}.repo"), text)
+}

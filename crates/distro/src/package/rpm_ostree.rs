@@ -1,6 +1,6 @@
 //! rpm-ostree.
 
-use super::PackageManager;
+use super::{Operation, PackageManager, Work, rpm};
 
 /// rpm-ostree(1): Fedora's image-based systems, where dnf changes nothing that lasts.
 pub(super) struct RpmOstree;
@@ -18,5 +18,25 @@ impl PackageManager for RpmOstree {
     /// to build such systems with.
     fn databases(&self) -> &'static [&'static str] {
         &["/sysroot/ostree/repo", "/ostree/repo"]
+    }
+
+    /// Layers packages over the deployed system; in a container's build that is done at once
+    /// (rpm-ostree's documentation, "OSTree native containers").
+    fn work(&self, operation: &Operation<'_>) -> Option<Work> {
+        match *operation {
+            Operation::Refresh => Some(Work::command(&["rpm-ostree", "refresh-md"], &[])),
+            Operation::Install(packages) => {
+                Work::on(&["rpm-ostree", "install", "--assumeyes", "--idempotent"], packages)
+            }
+            Operation::Upgrade([]) => Some(Work::command(&["rpm-ostree", "upgrade"], &[])),
+            Operation::Remove(packages) | Operation::Purge(packages) => {
+                Work::on(&["rpm-ostree", "uninstall", "--assumeyes"], packages)
+            }
+            Operation::Upgrade(_) | Operation::Reinstall(_) | Operation::InstallNoDeps(_) => None,
+            Operation::AddRepository(repository) => {
+                Some(rpm::repository("/etc/yum.repos.d", repository))
+            }
+            ref other => rpm::query(other),
+        }
     }
 }

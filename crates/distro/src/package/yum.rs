@@ -1,6 +1,6 @@
 //! yum.
 
-use super::{PackageManager, rpm};
+use super::{Operation, PackageManager, Work, rpm};
 
 /// yum(8), version 3: CentOS 7, Amazon Linux 2. Later systems have the name as a link
 /// to dnf, which is recognised before.
@@ -17,5 +17,9 @@ impl PackageManager for Yum {
 
     fn databases(&self) -> &'static [&'static str] {
         &rpm::DATABASES
+    }
+
+    fn work(&self, operation: &Operation<'_>) -> Option<Work> {
+        rpm::work("yum", "update", operation)
     }
 }

@@ -40,6 +40,9 @@ pub(super) const FAILED: u8 = b'F';
 /// Of directories made for a mount or as a working directory.
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
 
+/// Where binfmt_misc is mounted everywhere.
+const BINFMT: &str = "/proc/sys/fs/binfmt_misc";
+
 /// Exit status of a process that reported a failure.
 const REPORTED: u8 = 125;
 
@@ -126,6 +129,7 @@ impl Child<'_> {
             Step::DeviceLinks => self.at("/dev", device_links),
             Step::Terminal { console } => self.make_terminal(*console),
             Step::Protect { root, paths, empty } => self.protect(root, paths, empty),
+            Step::Emulation { registration, .. } => self.emulation(registration),
             Step::ReadonlyRoot => {
                 let read_only = Attributes { read_only: true, ..Attributes::default() };
                 mount::set_attributes(self.root()?.as_fd(), read_only, false)
@@ -402,6 +406,21 @@ impl Child<'_> {
             }
             Ok(())
         })
+    }
+
+    /// The emulator is opened now, by the host's path: root and mounts are still the host's. The
+    /// entries live as long as the mount does; what protects `/proc/sys` covers it afterwards.
+    fn emulation(&self, registration: &[u8]) -> io::Result<()> {
+        let inert = Attributes { read_only: false, nosuid: true, nodev: true, noexec: true };
+        self.filesystem(BINFMT, c"binfmt_misc", c"", inert)?;
+        let register = format!("{BINFMT}/register");
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let register = self.root()?.open_in(&register, flags, Mode::empty())?;
+        match rustix::io::write(&register, registration) {
+            // Another machine of this user namespace has made it.
+            Err(rustix::io::Errno::EXIST) => Ok(()),
+            other => Ok(other.map(drop)?),
+        }
     }
 
     fn pivot(&mut self) -> io::Result<()> {

@@ -132,6 +132,10 @@ fn hint(step: &Step, error: &io::Error) -> Option<&'static str> {
         (Step::Scratch { .. }, EPERM | EACCES) => {
             Some("this host forbids mounts to ordinary users even in their own namespaces")
         }
+        (Step::Emulation { .. }, EPERM | ENODEV | ENOENT) => Some(
+            "a machine has an emulator of its own from Linux 6.7 on, with binfmt_misc (`modprobe binfmt_misc`); \
+             else the host must know it: `apt install binfmt-support qemu-user-static`",
+        ),
         (Step::Protect { .. }, EXDEV) => Some("a mount, or a link of the image, is in its place"),
         (Step::User { .. }, EINVAL) => Some("the machine's id range does not have that id"),
         _ => None,

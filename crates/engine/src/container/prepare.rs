@@ -53,6 +53,11 @@ pub(super) fn prepare(plan: &Plan, means: &Means<'_>) -> Result<Prepared> {
     for mount in &plan.mounts {
         builder.mount(mount)?;
     }
+    if let Some(emulation) = &plan.emulation {
+        let architecture = emulation.architecture.clone();
+        let registration = emulation.registration.clone().into_bytes();
+        builder.steps.push(Step::Emulation { architecture, registration });
+    }
     builder.runtime()?;
     builder.confine()?;
     // An init gives its terminal to whoever logs in, so it must not be its own.

@@ -122,6 +122,11 @@ pub(super) enum Step {
         paths: Protected,
         empty: CString,
     },
+    /// An entry of the machine's own binfmt_misc.
+    Emulation {
+        architecture: String,
+        registration: Vec<u8>,
+    },
     ReadonlyRoot,
     Runtime {
         path: String,
@@ -196,6 +201,9 @@ impl Step {
             Self::Devices(_) | Self::DeviceLinks => "fill /dev".into(),
             Self::Terminal { .. } => "make a terminal".into(),
             Self::Protect { root, .. } => format!("protect {root}"),
+            Self::Emulation { architecture, .. } => {
+                format!("register an emulator of {architecture} for the machine")
+            }
             Self::ReadonlyRoot => "make the root read-only".into(),
             Self::EmulatedCgroups(_) => "emulate the control groups".into(),
             Self::Runtime { path, .. } => format!("make {path}"),

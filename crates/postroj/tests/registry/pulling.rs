@@ -270,3 +270,29 @@ fn short_names_and_mirrors_are_configured() {
     place.configure("[registry]\nfoo = 1\n");
     fails(&mut place.postroj(&["pull", "thing:1"]), 125, &["config.toml", "foo"]);
 }
+
+/// A label of the catalog is the image of its registry, by all its names.
+#[test]
+fn a_label_of_the_catalog_comes_from_its_registry() {
+    let place = Place::new();
+    let registry = Registry::start(&place);
+    push(&small(&place, "t", "one"), &registry.image("made/up:7"));
+    let text = format!(
+        "family = \"madeup\"\npackage-manager = \"none\"\ninit = \"none\"\n[[release]]\nlabel = \"madeup-7\"\n\
+         aliases = [\"madeup-seven\"]\nend-of-life = \"2020-01-31\"\narchive = \"https://old.example.org/7/\"\n\
+         [[release.from]]\nregistry = \"{}\"\n",
+        registry.image("made/up:7")
+    );
+    place.write("config/postroj/distro.d/madeup.toml", text);
+    let first = said(&mut place.postroj(&["pull", "madeup-7"]));
+    assert!(first.out.contains("Status: Downloaded image for madeup-7"), "{first:?}");
+    assert!(first.err.contains("no free support since 2020-01-31"), "{first:?}");
+    assert!(first.err.contains("https://old.example.org/7/"), "{first:?}");
+    let again = out(&mut place.postroj(&["pull", "madeup-7"]));
+    assert!(again.contains("Status: Image is up to date for madeup-7"), "{again}");
+    assert_eq!(out(&mut place.postroj(&["run", "madeup-seven", "cat", "/etc/mark"])), "one");
+    push(&small(&place, "t2", "two"), &registry.image("made/up:7"));
+    let newer = out(&mut place.postroj(&["pull", "madeup-7"]));
+    assert!(newer.contains("Status: Downloaded newer image for madeup-7"), "{newer}");
+    assert_eq!(out(&mut place.postroj(&["run", "madeup-seven", "cat", "/etc/mark"])), "two");
+}

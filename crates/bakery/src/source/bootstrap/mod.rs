@@ -98,7 +98,16 @@ fn make(way: &Way<'_>, context: &Context<'_>) -> Result<Pulled> {
     let architecture = architecture(context.options.platform.as_deref())?;
     let fetcher = fetcher(context);
     context.tell.tell(Event::Phase { name: "reading package lists".into() });
-    let suites = fetch_suites(&fetcher, archives)?;
+    let mut suites = fetch_suites(&fetcher, archives)?;
+    // Long-term support leaves architectures out: bookworm-security has none for s390x any more.
+    suites.retain(|found| {
+        let keeps = found.archive.suite == suite.suite || found.has(architecture);
+        if !keeps {
+            let text = format!("{} has nothing for {architecture}: left out", found.archive.suite);
+            context.tell.tell(Event::Warning { text });
+        }
+        keeps
+    });
     let mut origin = Bootstrap {
         label: wanted.label(),
         architecture: architecture.to_owned(),
@@ -121,7 +130,6 @@ fn make(way: &Way<'_>, context: &Context<'_>) -> Result<Pulled> {
     if previous.is_some_and(|previous| previous.packages == origin.packages) {
         return Ok(Pulled::UpToDate);
     }
-    ensure_native(architecture)?;
     let making = Making { wanted, suite, architecture, suites: &suites, fetcher: &fetcher };
     making.draft(context, &selection.plan, &selection.automatic, origin)
 }
@@ -353,16 +361,6 @@ fn native() -> Result<&'static str> {
         "s390x" => "s390x",
         other => bail!("this host's architecture {other} has no name in Debian"),
     })
-}
-
-/// The image's own dpkg has to run.
-fn ensure_native(architecture: &str) -> Result<()> {
-    let native = native()?;
-    ensure!(
-        architecture == native || (architecture == "i386" && native == "amd64"),
-        "configuring {architecture} packages on {native} needs emulation, which is not there yet"
-    );
-    Ok(())
 }
 
 #[cfg(test)]

@@ -58,6 +58,16 @@ impl Suite {
         Ok(Some(Self { archive: archive.clone(), release, digest }))
     }
 
+    /// Whether its Release lists packages for the architecture.
+    pub(crate) fn has(&self, architecture: &str) -> bool {
+        let directory = format!("/binary-{architecture}/Packages");
+        self.archive.components.iter().any(|component| {
+            [".xz", ".zst", ".gz", ""].iter().any(|suffix| {
+                self.release.file(&format!("{component}{directory}{suffix}")).is_some()
+            })
+        })
+    }
+
     /// Fetches a component's index of packages, unpacked.
     ///
     /// # Errors

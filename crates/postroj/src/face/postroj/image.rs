@@ -5,6 +5,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail};
 use plan::RootSource;
 use spec::image::{Config, Facts};
+use spec::platform::Platform;
 use spec::reference::Reference;
 use store::{Lease, Store};
 use sys::rooted::Root;
@@ -20,20 +21,26 @@ pub(super) struct Ready {
     _lease: Option<Lease>,
 }
 
-pub(super) fn open(text: &str, policy: PullPolicy, here: &Here) -> Result<Ready> {
+/// `platform` is what the user asked for.
+pub(super) fn open(
+    text: &str,
+    policy: PullPolicy,
+    platform: Option<&Platform>,
+    here: &Here,
+) -> Result<Ready> {
     let store = here.store()?;
     // A name as it was pulled needs no catalog and no grammar.
     let asks = matches!(policy, PullPolicy::Always | PullPolicy::Newer);
     if !asks
         && !text.contains('/')
-        && let Some(ready) = from_store(&store, text)?
+        && let Some(ready) = find(&store, text, platform)?
     {
         return Ok(ready);
     }
     let reference = reference::parse(text)?;
     match &reference {
-        Reference::Host => return host(),
-        Reference::Directory(path) => return directory(path),
+        Reference::Host => return suiting(host()?, text, platform),
+        Reference::Directory(path) => return suiting(directory(path)?, text, platform),
         _ => {}
     }
     let name = reference.to_string();
@@ -41,21 +48,48 @@ pub(super) fn open(text: &str, policy: PullPolicy, here: &Here) -> Result<Ready>
     let by_content = matches!(reference, Reference::Tar(_) | Reference::Layout(_));
     if policy == PullPolicy::Missing
         && !by_content
-        && let Some(ready) = from_store(&store, &name)?
+        && let Some(ready) = find(&store, &name, platform)?
     {
         return Ok(ready);
     }
     if policy != PullPolicy::Never {
         // Of what is read from a file, only reading tells whether it is missing.
         let policy = if asks { policy } else { PullPolicy::Always };
-        pull(&name, policy, here)?;
+        pull(&name, policy, platform, here)?;
     }
-    from_store(&store, &name)?.with_context(|| match policy {
+    find(&store, &name, platform)?.with_context(|| match policy {
         PullPolicy::Never => {
             format!("the image {name} is not here: pull it, or leave --pull=never out")
         }
         _ => format!("the image {name} was removed right after it was pulled"),
     })
+}
+
+/// The image of that name, for the platform that was asked for: it has a name of its own beside the
+/// plain one.
+fn find(store: &Store, name: &str, platform: Option<&Platform>) -> Result<Option<Ready>> {
+    let Some(platform) = platform else { return from_store(store, name) };
+    if let Some(ready) = from_store(store, name)?.filter(|ready| ready.suits(platform)) {
+        return Ok(Some(ready));
+    }
+    from_store(store, &harness::name_for(name, platform))
+}
+
+impl Ready {
+    fn suits(&self, platform: &Platform) -> bool {
+        self.facts.architecture.as_deref() == Some(&platform.architecture)
+    }
+}
+
+/// What is no image of the store is for what it is for.
+fn suiting(ready: Ready, name: &str, platform: Option<&Platform>) -> Result<Ready> {
+    match platform.filter(|platform| !ready.suits(platform)) {
+        Some(platform) => bail!(
+            "{name} is for {}, not for {platform}: leave --platform out",
+            ready.facts.architecture.as_deref().unwrap_or("no processor that is known")
+        ),
+        None => Ok(ready),
+    }
 }
 
 fn from_store(store: &Store, name: &str) -> Result<Option<Ready>> {
@@ -89,13 +123,15 @@ fn path_text(path: &std::path::Path) -> Result<String> {
 }
 
 /// In a process of its own: it needs another user namespace than the machine will.
-fn pull(name: &str, policy: PullPolicy, here: &Here) -> Result<()> {
+fn pull(name: &str, policy: PullPolicy, platform: Option<&Platform>, here: &Here) -> Result<()> {
     let mut command = here.again();
+    command.args(["pull", "--quiet", "--policy", policy.word()]);
+    if let Some(platform) = platform {
+        // The plain name goes on meaning what it means.
+        command.args(["--beside", "--platform", &platform.to_string()]);
+    }
     // Standard output is the payload's: the puller's status goes where the progress goes.
-    command
-        .args(["pull", "--quiet", "--policy", policy.word(), "--", name])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
+    command.args(["--", name]).stdin(Stdio::null()).stdout(Stdio::null());
     let status = command.status().context("cannot start the pull")?;
     match status.code() {
         Some(0) => Ok(()),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use spec::platform::Platform;
 use spec::request::{MountRequest, Request, SeccompRequest, Ulimit, UsernsRequest};
 
 use super::network::NetworkOptions;
@@ -75,6 +76,9 @@ pub(super) struct Options {
     /// Kill the machine after so many seconds
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
+    /// Processor that the image is for, such as linux/arm64: another than the host's is emulated
+    #[arg(long, value_name = "OS/ARCH", value_parser = Platform::parse)]
+    pub(super) platform: Option<Platform>,
     /// When to pull the image
     #[arg(long, value_enum, default_value = "missing")]
     pub(super) pull: PullPolicy,

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 use bakery::source::Options;
 use clap::ValueEnum;
 use harness::{Pull, Status};
 use spec::event::{Event, Tell};
 use spec::image::{Image, Origin};
+use spec::platform::Platform;
 use spec::reference::Reference;
 
 use super::progress::Progress;
@@ -30,6 +31,9 @@ pub(super) struct Args {
     /// Such as linux/arm64
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<String>,
+    /// Leave the plain name as it is
+    #[arg(long, hide = true, requires = "platform")]
+    beside: bool,
     /// Make it anew even if nothing changed
     #[arg(long)]
     force: bool,
@@ -49,23 +53,35 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
             "host is the running system: there is nothing to pull, `postroj run host` uses it as it is"
         );
     }
+    let platform = args.platform.as_deref().map(Platform::parse).transpose();
+    let platform = platform.map_err(Error::msg)?;
+    let name = match platform.as_ref().filter(|_| args.beside) {
+        Some(platform) => harness::name_for(&reference.to_string(), platform),
+        None => reference.to_string(),
+    };
     let (store, run) = here.store_for_change()?;
     let options = Options {
         mirror: args.mirror.clone(),
         keyring: args.keyring.clone(),
         include: args.include.clone(),
-        platform: args.platform.clone(),
+        platform: platform.as_ref().map(Platform::to_string),
         force: args.force,
     };
-    let there = store.find(&reference.to_string())?;
+    let there = store.find(&name)?;
     let (image, status) = match (args.policy, there) {
         (PullPolicy::Missing | PullPolicy::Never, Some(image)) => (image, Status::UpToDate),
         (PullPolicy::Never, None) => bail!("the image {reference} is not here"),
         (policy, there) => {
             let progress = Progress::new();
             let tell = &progress;
-            let pull =
-                Pull { reference: &reference, store: &store, run: &run, options: &options, tell };
+            let pull = Pull {
+                reference: &reference,
+                store: &store,
+                run: &run,
+                options: &options,
+                beside: args.beside,
+                tell,
+            };
             match (harness::pull(&pull), there) {
                 (Err(error), Some(image)) if policy == PullPolicy::Newer => {
                     let text = format!("{error:#}; what is here already will do");

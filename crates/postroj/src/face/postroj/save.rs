@@ -109,7 +109,14 @@ pub(super) fn load(args: &LoadArgs, here: &Here) -> Result<u8> {
     let progress = Progress::new();
     let bring = |layout: LayoutReference| {
         let reference = &Reference::Layout(layout);
-        let pull = Pull { reference, store: &store, run: &run, options: &options, tell: &progress };
+        let pull = Pull {
+            reference,
+            store: &store,
+            run: &run,
+            options: &options,
+            beside: false,
+            tell: &progress,
+        };
         harness::pull(&pull).map(|(image, _)| image)
     };
     let mut loaded = Vec::new();
@@ -175,6 +182,7 @@ pub(super) fn import(args: &ImportArgs, here: &Here) -> Result<u8> {
         store: &store,
         run: &run,
         options: &options,
+        beside: false,
         tell: &progress,
     };
     let (image, _) = harness::pull(&pull)?;

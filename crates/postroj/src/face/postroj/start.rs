@@ -56,9 +56,11 @@ pub(super) fn start(
     let ids = plan::id_mapping(&options.request()?, &host.launcher)?;
     sys::exe::protect(|owner| harness::host::within_reach(&ids, owner))
         .context("cannot keep postroj's own file out of the machine's reach")?;
-    let ready = image::open(name, options.pull, here)?;
+    let ready = image::open(name, options.pull, options.platform.as_ref(), here)?;
     let Start { request, interactive, waits } = decide(&ready, &run)?;
-    let plan = plan::plan(&request, &ready.config, &ready.facts, &ready.root, &host.launcher)?;
+    let mut plan = plan::plan(&request, &ready.config, &ready.facts, &ready.root, &host.launcher)?;
+    plan.emulation =
+        harness::emulation(ready.facts.architecture.as_deref(), &plan, &host.launcher)?;
     let mut background = is_monitor.then(|| Background::new(&run, &plan)).transpose()?;
     let about = About { image: name.to_owned(), created: state::now(), detached: is_monitor };
     let streams = background.as_ref().map(Background::streams).transpose()?.unwrap_or_default();

@@ -1,0 +1,190 @@
+//! What each package manager is told, word by word.
+
+use distro::package::{self, Operation, PACKAGE_MANAGERS, PackageManager, Repository, work};
+
+fn manager(name: &str) -> &'static dyn PackageManager {
+    package::by_name(name).unwrap_or_else(|| panic!("no {name}"))
+}
+
+/// The commands of an operation, joined; `-` where the manager cannot.
+fn said(name: &str, operation: &Operation<'_>) -> String {
+    work(manager(name), operation).map_or("-".into(), |work| {
+        let commands: Vec<String> = work.commands.iter().map(|words| words.join(" ")).collect();
+        commands.join(" && ")
+    })
+}
+
+#[test]
+fn names_files_and_addresses_are_installed() {
+    for (name, by_name, by_file) in [
+        (
+            "apt",
+            "apt-get -q -y -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold install --no-install-recommends a b",
+            "apt-get -q -y -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold install --no-install-recommends /f",
+        ),
+        ("dnf", "dnf -y install a b", "dnf -y install /f"),
+        ("dnf5", "dnf5 -y install a b", "dnf5 -y install /f"),
+        ("yum", "yum -y install a b", "yum -y install /f"),
+        ("microdnf", "microdnf -y install a b", "rpm -U /f"),
+        ("tdnf", "tdnf -y install a b", "rpm -U /f"),
+        ("zypper", "zypper --non-interactive install a b", "zypper --non-interactive install /f"),
+        (
+            "rpm-ostree",
+            "rpm-ostree install --assumeyes --idempotent a b",
+            "rpm-ostree install --assumeyes --idempotent /f",
+        ),
+        (
+            "pacman",
+            "pacman --noconfirm --noprogressbar -S --needed a b",
+            "pacman --noconfirm --noprogressbar -U /f",
+        ),
+        ("apk", "apk add a b", "apk add /f"),
+        ("xbps", "xbps-install --yes a b", "-"),
+        ("emerge", "emerge --ask=n --color=n --quiet --getbinpkg --noreplace a b", "-"),
+        ("pkgtools", "slackpkg -batch=on -default_answer=y install a b", "installpkg --terse /f"),
+        ("kiss", "kiss build a b && kiss install a b", "kiss build /f && kiss install /f"),
+        ("nix", "nix-env --install --attr nixpkgs.a nixpkgs.b", "-"),
+    ] {
+        assert_eq!(said(name, &Operation::Install(&["a", "b"])), by_name);
+        assert_eq!(said(name, &Operation::Install(&["/f"])), by_file);
+    }
+    let both = Operation::Install(&["a", "/f", "b"]);
+    assert_eq!(
+        said("pacman", &both),
+        "pacman --noconfirm --noprogressbar -S --needed a b && pacman --noconfirm --noprogressbar -U /f"
+    );
+    assert_eq!(said("microdnf", &both), "microdnf -y install a b && rpm -U /f");
+    let address = Operation::Install(&["https://x.example.org/a.rpm"]);
+    assert_eq!(said("dnf", &address), "dnf -y install https://x.example.org/a.rpm");
+    assert_eq!(said("apt", &address), "-");
+}
+
+#[test]
+fn every_other_operation() {
+    const CONFIG: &str = "-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold";
+    for (name, operation, wanted) in [
+        ("apt", Operation::Refresh, format!("apt-get -q -y {CONFIG} update")),
+        ("apt", Operation::Upgrade(&[]), format!("apt-get -q -y {CONFIG} dist-upgrade")),
+        (
+            "apt",
+            Operation::Upgrade(&["a"]),
+            format!("apt-get -q -y {CONFIG} install --only-upgrade a"),
+        ),
+        (
+            "apt",
+            Operation::Reinstall(&["a"]),
+            format!("apt-get -q -y {CONFIG} install --reinstall a"),
+        ),
+        ("apt", Operation::Remove(&["a"]), format!("apt-get -q -y {CONFIG} remove a")),
+        ("apt", Operation::Purge(&["a"]), format!("apt-get -q -y {CONFIG} purge a")),
+        ("apt", Operation::InstallNoDeps(&["/f"]), "dpkg --force-depends --install /f".into()),
+        ("apt", Operation::Owner("/bin/ls"), "dpkg-query --search /bin/ls".into()),
+        ("apt", Operation::Version("a"), "dpkg-query --show --showformat=${Version}\\n a".into()),
+        ("apt", Operation::Files("a"), "dpkg-query --listfiles a".into()),
+        ("dnf", Operation::Refresh, "dnf -y makecache".into()),
+        ("dnf", Operation::Upgrade(&[]), "dnf -y upgrade".into()),
+        ("yum", Operation::Upgrade(&["a"]), "yum -y update a".into()),
+        ("dnf5", Operation::Purge(&["a"]), "dnf5 -y remove a".into()),
+        ("dnf", Operation::InstallNoDeps(&["/f"]), "rpm -U --nodeps /f".into()),
+        ("microdnf", Operation::Owner("/x"), "rpm -q --queryformat %{NAME}\\n -f /x".into()),
+        (
+            "zypper",
+            Operation::Version("a"),
+            "rpm -q --queryformat %{VERSION}-%{RELEASE}\\n a".into(),
+        ),
+        (
+            "zypper",
+            Operation::Reinstall(&["a"]),
+            "zypper --non-interactive install --force a".into(),
+        ),
+        ("rpm-ostree", Operation::Remove(&["a"]), "rpm-ostree uninstall --assumeyes a".into()),
+        ("rpm-ostree", Operation::Reinstall(&["a"]), "-".into()),
+        ("pacman", Operation::Upgrade(&[]), "pacman --noconfirm --noprogressbar -Syu".into()),
+        ("pacman", Operation::Purge(&["a"]), "pacman --noconfirm --noprogressbar -Rn a".into()),
+        ("pacman", Operation::Files("a"), "pacman -Qlq a".into()),
+        ("apk", Operation::Reinstall(&["a"]), "apk fix --reinstall a".into()),
+        ("apk", Operation::Owner("/x"), "apk info --who-owns /x".into()),
+        ("xbps", Operation::Upgrade(&[]), "xbps-install --yes --update".into()),
+        ("xbps", Operation::Remove(&["a"]), "xbps-remove --yes a".into()),
+        (
+            "emerge",
+            Operation::Remove(&["a"]),
+            "emerge --ask=n --color=n --quiet --depclean a".into(),
+        ),
+        ("pkgtools", Operation::Remove(&["a"]), "removepkg a".into()),
+        ("kiss", Operation::Files("a"), "kiss manifest a".into()),
+        ("nix", Operation::Remove(&["a"]), "nix-env --uninstall a".into()),
+    ] {
+        assert_eq!(said(name, &operation), wanted, "{name} {operation:?}");
+    }
+}
+
+#[test]
+fn a_repository_comes_with_its_key() {
+    let repository = Repository {
+        name: "mine",
+        url: "https://x.example.org/repo",
+        suite: Some("stable main"),
+        key: "KEY\n",
+    };
+    let add = Operation::AddRepository(&repository);
+    let written = |name: &str| work(manager(name), &add).expect(name).files;
+    let key = ("/etc/apt/keyrings/mine.asc".to_owned(), "KEY\n".to_owned());
+    let sources = "Types: deb\nURIs: https://x.example.org/repo\nSuites: stable\nComponents: main\n\
+        Signed-By: /etc/apt/keyrings/mine.asc\n";
+    assert_eq!(
+        written("apt"),
+        [key, ("/etc/apt/sources.list.d/mine.sources".into(), sources.into())]
+    );
+    for name in ["dnf", "dnf5", "yum", "microdnf", "tdnf", "zypper", "rpm-ostree"] {
+        let files = written(name);
+        assert_eq!(
+            files[0],
+            ("/etc/pki/rpm-gpg/mine.asc".to_owned(), "KEY\n".to_owned()),
+            "{name}"
+        );
+        assert!(files[1].0.ends_with("/mine.repo"), "{name}");
+        assert!(files[1].1.contains("gpgcheck=1\ngpgkey=file:///etc/pki/rpm-gpg/mine.asc\n"));
+        assert_eq!(said(name, &add), "rpm --import /etc/pki/rpm-gpg/mine.asc");
+    }
+    for bad in ["", "../x", "a b", "a/b", "x\n"] {
+        let repository = Repository { name: bad, ..repository };
+        assert!(work(manager("apt"), &Operation::AddRepository(&repository)).is_err(), "{bad:?}");
+    }
+    let forged = Repository { url: "https://x\nTrusted: yes", ..repository };
+    assert!(work(manager("apt"), &Operation::AddRepository(&forged)).is_err());
+}
+
+/// No name becomes an option, no operation on nothing becomes one on everything, and
+/// dependencies are left out only where that is asked for of a file.
+#[test]
+fn the_contract_of_every_manager() {
+    for kind in PACKAGE_MANAGERS {
+        for bad in ["-y", "--nodeps", "", "a b", "a\nb"] {
+            for operation in [
+                Operation::Install(&[bad]),
+                Operation::Remove(&["a", bad]),
+                Operation::Owner(bad),
+                Operation::Version(bad),
+            ] {
+                assert!(work(*kind, &operation).is_err(), "{}: {operation:?}", kind.name());
+            }
+        }
+        assert!(work(*kind, &Operation::InstallNoDeps(&["a"])).is_err(), "{}", kind.name());
+        for nothing in [Operation::Install(&[]), Operation::Remove(&[]), Operation::Purge(&[])] {
+            assert!(work(*kind, &nothing).is_err(), "{}: {nothing:?}", kind.name());
+        }
+        let ordinary = [
+            Operation::Refresh,
+            Operation::Install(&["a"]),
+            Operation::Upgrade(&["a"]),
+            Operation::Remove(&["a"]),
+        ];
+        for operation in ordinary {
+            let Ok(done) = work(*kind, &operation) else { continue };
+            let words: Vec<&str> = done.commands.iter().flatten().map(String::as_str).collect();
+            let lax = ["--nodeps", "--force-depends", "-Udd", "--allow-untrusted", "--nogpgcheck"];
+            assert!(!words.iter().any(|word| lax.contains(word)), "{}: {words:?}", kind.name());
+        }
+    }
+}
