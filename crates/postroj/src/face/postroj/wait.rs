@@ -185,10 +185,14 @@ impl Wait<'_> {
             return self.look(|| self.is_active(init, unit));
         };
         let whole = if unit.contains('.') { unit.to_owned() } else { format!("{unit}.service") };
-        let visit = ENGINES[0].talk(self.record, bus, &mut |bus| {
+        let talked = ENGINES[0].talk(self.record, bus, &mut |bus| {
             let end = bus.wait_for_unit(&whole).context("cannot wait for the unit")?;
             Ok(if end == UnitEnd::Active { "active" } else { "failed" }.to_owned())
-        })?;
+        });
+        let visit = match talked {
+            Ok(visit) => visit,
+            Err(error) => return self.ended_or(error),
+        };
         let sources = Sources { descriptor: Some(visit.as_fd()), ..Sources::default() };
         let answered = |_: &Record| is_readable(visit.as_fd());
         let waited = self.run.wait_and_hear(&self.record.name, self.left(), &sources, answered)?;
@@ -198,14 +202,16 @@ impl Wait<'_> {
         match visit.join() {
             Ok(state) if state == "active" => Ok(waited),
             Ok(_) => bail!("{unit} has failed"),
-            // A machine that ends takes whoever speaks with it along, and says so itself a moment later.
-            Err(error) => {
-                let ended = |record: &Record| record.exited.is_some();
-                match self.run.wait(&self.record.name, Some(MOMENT), ended)? {
-                    Waited::Late => Err(error),
-                    Waited::Holds(record) | Waited::Ended(record) => Ok(Waited::Ended(record)),
-                }
-            }
+            Err(error) => self.ended_or(error),
+        }
+    }
+
+    /// A machine that ends takes whoever speaks with it along, and says so itself a moment later.
+    fn ended_or(&self, error: anyhow::Error) -> Result<Waited> {
+        let ended = |record: &Record| record.exited.is_some();
+        match self.run.wait(&self.record.name, Some(MOMENT), ended)? {
+            Waited::Late => Err(error),
+            Waited::Holds(record) | Waited::Ended(record) => Ok(Waited::Ended(record)),
         }
     }
 
