@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use store::unpack::Limits;
 use sys::rooted::Root;
@@ -43,13 +44,17 @@ pub struct Cage {
     dir: PathBuf,
 }
 
+/// How many there are.
+static CAGES: AtomicU32 = AtomicU32::new(0);
+
 /// The content of the file beside the root.
 const CANARY: &[u8] = b"alive";
 
 impl Cage {
     /// Makes it, `inside` holding what a system has: a link to a directory, one to the outside.
     pub fn new() -> Self {
-        let dir = PathBuf::from(format!("/dev/shm/postroj-fuzz-{}", std::process::id()));
+        let number = CAGES.fetch_add(1, Ordering::Relaxed);
+        let dir = format!("/dev/shm/postroj-fuzz-{}-{number}", std::process::id()).into();
         let cage = Self { dir };
         cage.clear();
         fs::create_dir_all(cage.root().join("usr/bin")).expect("a root");
@@ -95,6 +100,7 @@ impl Default for Cage {
 impl Drop for Cage {
     fn drop(&mut self) {
         self.clear();
+        CAGES.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

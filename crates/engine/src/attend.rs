@@ -49,15 +49,25 @@ pub struct Attendance<'a> {
     pub boot: Option<&'a Boot>,
     /// Hears how the system is, once it is up.
     pub up: &'a mut dyn FnMut(Condition) -> Result<()>,
+    /// Asked whether a machine that ended so is to run again; then `over` does not hear of it.
+    pub again: &'a mut dyn FnMut(Ended) -> bool,
     /// Hears how the machine ended, while it is still recorded.
     pub over: &'a mut dyn FnMut(Ended),
+}
+
+/// How attending ended.
+pub enum Over {
+    /// The machine has ended.
+    Ended(Ended),
+    /// It is to run again, with this.
+    Again(crate::Remains),
 }
 
 /// Attends to a machine until its end.
 ///
 /// # Errors
 /// As [`Machine::wait`].
-pub fn attend(machine: Box<dyn Machine>, attendance: Attendance<'_>) -> Result<Ended> {
+pub fn attend(machine: Box<dyn Machine>, attendance: Attendance<'_>) -> Result<Over> {
     let session = match machine.terminal() {
         Some(terminal) => {
             let terminal = rustix::io::fcntl_dupfd_cloexec(terminal, 3)?;
@@ -79,8 +89,13 @@ pub fn attend(machine: Box<dyn Machine>, attendance: Attendance<'_>) -> Result<E
     if let Some(mut session) = attendant.session.take() {
         session.finish();
     }
-    let over = attendant.attendance.over;
-    machine.wait(&mut |ended| {
+    let Attendance { over, again, .. } = attendant.attendance;
+    let mut anew = false;
+    let (ended, remains) = machine.wait_and_keep(&mut |ended| {
+        anew = again(ended);
+        if anew {
+            return ended;
+        }
         let ended = match (boot, ended) {
             // reboot(2), "Behavior inside PID namespaces": power-off and halt end process 1 by SIGINT.
             (Some(_), Ended::Signalled(signal)) if i32::from(signal) == signals::SIGINT => {
@@ -90,6 +105,10 @@ pub fn attend(machine: Box<dyn Machine>, attendance: Attendance<'_>) -> Result<E
         };
         over(ended);
         ended
+    })?;
+    Ok(match remains {
+        Some(remains) if anew => Over::Again(remains),
+        _ => Over::Ended(ended),
     })
 }
 

@@ -17,6 +17,7 @@ pub mod attend;
 pub mod bus;
 mod container;
 pub mod init;
+pub mod pause;
 mod ready;
 pub mod record;
 mod rest;
@@ -36,6 +37,8 @@ pub trait Engine: Sync {
 
     /// Makes everything that the plan asks for, up to the point where its process would start.
     ///
+    /// With what `remains` of the machine's last run, that is what is written in it.
+    ///
     /// # Errors
     /// Names the step that failed and its path. Nothing that was made remains.
     fn create(
@@ -43,6 +46,7 @@ pub trait Engine: Sync {
         plan: &Plan,
         run: &state::RunDirectory,
         streams: Streams,
+        remains: Option<Remains>,
     ) -> Result<Box<dyn Created>>;
 
     /// Starts a further process in a machine that runs. This process itself may be moved
@@ -70,6 +74,12 @@ pub trait Engine: Sync {
     /// Where the machine cannot be entered.
     fn visit(&self, record: &record::Record, visitor: &mut Visitor<'_>) -> Result<Visit>;
 
+    /// Does something among a running machine's processes as its root user, as one of them.
+    ///
+    /// # Errors
+    /// Where the machine cannot be entered.
+    fn inside(&self, record: &record::Record, visitor: &mut Inside<'_>) -> Result<Visit>;
+
     /// Speaks with a running machine's systemd at this socket inside, in a process of its own.
     ///
     /// # Errors
@@ -84,6 +94,9 @@ pub trait Engine: Sync {
     /// Where the machine has ended.
     fn enter(&self, record: &record::Record) -> Result<()>;
 }
+
+/// What [`Engine::inside`] does; the text is its answer.
+pub type Inside<'a> = dyn FnMut() -> Result<String> + 'a;
 
 /// What [`Engine::talk`] says; the text is its answer.
 pub type Talk<'a> = dyn FnMut(&mut bus::Bus<std::os::unix::net::UnixStream>) -> Result<String> + 'a;
@@ -138,6 +151,9 @@ pub trait Machine {
     /// Its first process, in the launcher's process ids.
     fn process_id(&self) -> i32;
 
+    /// The directory that holds what is written in it, where that is its own.
+    fn scratch(&self) -> Option<BorrowedFd<'_>>;
+
     /// Readable when a booted system tells something of itself (sd_notify(3)).
     fn notifications(&self) -> Option<BorrowedFd<'_>>;
 
@@ -169,12 +185,30 @@ pub trait Machine {
     /// The system call's.
     fn signal(&self, signal: i32) -> Result<()>;
 
+    /// As [`Machine::wait`], and leaves what was written, where it is the machine's own.
+    ///
+    /// # Errors
+    /// As there.
+    fn wait_and_keep(
+        self: Box<Self>,
+        over: &mut dyn FnMut(Ended) -> Ended,
+    ) -> Result<(Ended, Option<Remains>)>;
+
     /// Waits for its end, of which `over` hears while the machine is still recorded, and
     /// which it may see otherwise.
     ///
     /// # Errors
     /// [`NotStarted`] where its command was never executed.
-    fn wait(self: Box<Self>, over: &mut dyn FnMut(Ended) -> Ended) -> Result<Ended>;
+    fn wait(self: Box<Self>, over: &mut dyn FnMut(Ended) -> Ended) -> Result<Ended> {
+        self.wait_and_keep(over).map(|(ended, _)| ended)
+    }
+}
+
+/// What a machine leaves to its next run: its name, which stays taken, and what was written in it. The
+/// memory that this takes is free when it is dropped.
+pub struct Remains {
+    scratch: std::os::fd::OwnedFd,
+    claim: state::Claim,
 }
 
 /// Why a machine's command was not executed.

@@ -26,6 +26,12 @@ pub struct Record {
     pub plan: Option<Plan>,
     /// How the system in it is.
     pub condition: Option<Condition>,
+    /// Its processes are stopped.
+    pub paused: bool,
+    /// Descriptor of its monitor's on the directory that holds what is written in it.
+    pub scratch: Option<i32>,
+    /// It is to run again when it ends.
+    pub again: bool,
     /// How it ended, where that is kept.
     pub exited: Option<Exited>,
     /// Whether its monitor is alive.
@@ -61,6 +67,12 @@ pub enum Note<'a> {
     Helper(i32),
     /// See [`Record::condition`].
     Condition(&'a Condition),
+    /// See [`Record::paused`].
+    Paused(bool),
+    /// See [`Record::scratch`].
+    Scratch(i32),
+    /// See [`Record::again`].
+    Again(bool),
     /// See [`Record::exited`].
     Exited(Exited),
 }
@@ -78,6 +90,9 @@ impl Note<'_> {
             }
             Self::About(about) => ("about", serde_json::to_string(about)),
             Self::Condition(condition) => ("condition", serde_json::to_string(condition)),
+            Self::Scratch(fd) => ("scratch", serde_json::to_string(fd)),
+            Self::Again(again) => ("again", serde_json::to_string(again)),
+            Self::Paused(paused) => ("paused", serde_json::to_string(paused)),
             Self::Exited(exited) => ("exited", serde_json::to_string(exited)),
         };
         Ok(format!("{key} {}\n", value?))
@@ -98,6 +113,9 @@ impl Record {
                 "about" => record.about = serde_json::from_str(value).ok(),
                 "plan" => record.plan = serde_json::from_str(value).ok(),
                 "condition" => record.condition = serde_json::from_str(value).ok(),
+                "scratch" => record.scratch = value.parse().ok(),
+                "again" => record.again = value == "true",
+                "paused" => record.paused = value == "true",
                 "exited" => record.exited = serde_json::from_str(value).ok(),
                 _ => {}
             }

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use spec::plan::Plan;
+use sys::rooted::Root;
 
 use crate::record::{Exited, Note, Record};
 
@@ -192,6 +193,46 @@ impl RunDirectory {
         remove(self.path.join("machines").join(&record.name))
     }
 
+    /// The upper layer of a running machine's root: what is written in it. It is not to be trusted.
+    ///
+    /// # Errors
+    /// Where the machine has ended, or writes to somebody else's files.
+    pub fn upper(&self, record: &Record, name: &str) -> Result<Root> {
+        let what = || format!("cannot look at what is written in the machine {}", record.name);
+        if record.exited.is_some() {
+            bail!("the machine {} has ended, and what was written in it with it", record.name);
+        }
+        let (Some((pid, start)), Some(fd)) = (record.monitor, record.scratch) else {
+            bail!("{}: it has no layer of its own", what());
+        };
+        let _held = open(pid, start).with_context(what)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // A descriptor of a process that is known to be ours, so that it leads where it leads.
+        let scratch = rustix::fs::open(format!("/proc/{pid}/fd/{fd}"), flags, Mode::empty())
+            .with_context(what)?;
+        let flags = flags | OFlags::NOFOLLOW;
+        let upper = rustix::fs::openat(scratch, name, flags, Mode::empty()).with_context(what)?;
+        Ok(Root::from_fd(upper))
+    }
+
+    /// Gives a machine another name.
+    ///
+    /// # Errors
+    /// Where another machine has it.
+    pub fn rename(&self, record: &Record, name: &str) -> Result<()> {
+        check_name(name)?;
+        let machines = self.path.join("machines");
+        let (cwd, flags) = (rustix::fs::CWD, RenameFlags::NOREPLACE);
+        let (old, new) = (machines.join(&record.name), machines.join(name));
+        reap_file(&new);
+        match rustix::fs::renameat_with(cwd, &old, cwd, &new, flags) {
+            Err(rustix::io::Errno::EXIST) => {
+                bail!("the name {name:?} is in use: choose another, or remove that machine")
+            }
+            other => other.with_context(|| format!("cannot rename the machine {}", record.name)),
+        }
+    }
+
     /// Sends a machine's first process a signal.
     ///
     /// # Errors
@@ -262,8 +303,12 @@ impl Drop for Claim {
             return;
         }
         let _ = std::fs::remove_file(&self.log);
-        // A file that stays is unlocked, and is taken for a killed monitor's.
-        let _ = std::fs::remove_file(&self.path);
+        // It may have another name by now. A file that stays is unlocked, and is taken for a
+        // killed monitor's.
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&self.file);
+        let path = std::fs::read_link(format!("/proc/self/fd/{fd}"));
+        let path = path.unwrap_or_else(|_| self.path.clone());
+        let _ = std::fs::remove_file(if path.exists() { &path } else { &self.path });
     }
 }
 

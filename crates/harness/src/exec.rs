@@ -92,6 +92,9 @@ fn enter(
     if record.exited.is_some() {
         bail!("the machine {} has ended", record.name);
     }
+    if record.paused {
+        bail!("the machine {0} is paused: `postroj unpause {0}` first", record.name);
+    }
     // Names of users are the machine's, as they are now.
     let facts = match &request.user {
         Some(_) => distro::facts::read(&ENGINES[0].root(record)?)?,
@@ -107,7 +110,11 @@ fn enter(
         timeout: None,
         boot: None,
         up: &mut |_| Ok(()),
+        again: &mut |_| false,
         over: &mut |_| {},
     };
-    attend::attend(machine, attendance)
+    match attend::attend(machine, attendance)? {
+        attend::Over::Ended(ended) => Ok(ended),
+        attend::Over::Again(_) => bail!("a command does not run again"),
+    }
 }

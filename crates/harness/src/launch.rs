@@ -1,14 +1,17 @@
 //! Runs a plan on an engine.
 
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use anyhow::Result;
+use engine::attend::Over;
 use engine::record::{About, Exited, Note};
 use engine::state::{self, RunDirectory};
-use engine::{ENGINES, Streams, attend};
+use engine::{ENGINES, Remains, Streams, attend};
 use spec::boot::Condition;
 use spec::exit::Ended;
 use spec::plan::{Network, Plan};
+use sys::signals::Signals;
 
 /// How a plan is to be run.
 pub struct Launch<'a> {
@@ -37,8 +40,21 @@ pub struct Launch<'a> {
 /// # Errors
 /// [`engine::NotStarted`] where the command was never executed, else what postroj itself failed at.
 pub fn launch(launch: Launch<'_>) -> Result<Ended> {
-    let Launch { plan, run, about, streams, interactive, remark, created, started, up } = launch;
-    let signals = attend::signals(plan.process.terminal)?;
+    let signals = attend::signals(launch.plan.process.terminal)?;
+    let mut remains = None;
+    let mut launch = launch;
+    loop {
+        match once(&mut launch, &signals, remains.take())? {
+            Over::Ended(ended) => return Ok(ended),
+            Over::Again(left) => remains = Some(left),
+        }
+    }
+}
+
+/// One run of process 1: a machine that restarts has several, with one root.
+fn once(launch: &mut Launch<'_>, signals: &Signals, remains: Option<Remains>) -> Result<Over> {
+    let (plan, run, about) = (launch.plan, launch.run, launch.about);
+    let is_first = remains.is_none();
     net::reap(run.path());
     let mut amended = None;
     let prepared = match &plan.network {
@@ -49,39 +65,65 @@ pub fn launch(launch: Launch<'_>) -> Result<Ended> {
         _ => None,
     };
     let plan = amended.as_ref().unwrap_or(plan);
-    let waiting = ENGINES[0].create(plan, run, streams)?;
-    run.note(&plan.name, &Note::About(about))?;
+    // It may have been given another one.
+    let name = || run.find(&plan.id).map_or_else(|_| plan.name.clone(), |record| record.name);
+    if !is_first {
+        run.note(&name(), &Note::Condition(&Condition::Starting))?;
+        run.note(&name(), &Note::Again(false))?;
+    }
+    let waiting = ENGINES[0].create(plan, run, copies(&launch.streams)?, remains)?;
+    run.note(&name(), &Note::About(about))?;
     let target = net::Target { pid: waiting.process_id(), pidfd: waiting.process() };
     let attached = prepared.map(|prepared| prepared.attach(&target)).transpose()?;
     for pid in attached.iter().flat_map(|attached| attached.processes()) {
-        run.note(&plan.name, &Note::Helper(pid))?;
+        run.note(&name(), &Note::Helper(pid))?;
     }
-    if let Some(text) = waiting.remark() {
-        remark(text);
+    if let Some(text) = waiting.remark().filter(|_| is_first) {
+        (launch.remark)(text);
     }
-    created()?;
+    if is_first {
+        (launch.created)()?;
+    }
     let machine = waiting.start()?;
-    if about.detached {
-        machine.executed()?;
-        started()?;
+    if let Some(scratch) = machine.scratch() {
+        run.note(&name(), &Note::Scratch(scratch.as_raw_fd()))?;
     }
+    if about.detached && is_first {
+        machine.executed()?;
+        (launch.started)()?;
+    }
+    let boots = plan.boot.is_some();
     let attendance = attend::Attendance {
-        signals: &signals,
-        interactive,
+        signals,
+        interactive: launch.interactive,
         timeout: plan.timeout.map(Duration::from_secs),
         boot: plan.boot.as_ref(),
         up: &mut |condition| {
-            run.note(&plan.name, &Note::Condition(&condition))?;
-            up(&condition)
+            run.note(&name(), &Note::Condition(&condition))?;
+            (launch.up)(&condition)
+        },
+        again: &mut |ended| {
+            // reboot(2), "Behavior inside PID namespaces": a restart ends process 1 by SIGHUP.
+            let restarts = boots && matches!(ended, Ended::Signalled(1));
+            restarts || run.find(&plan.id).is_ok_and(|record| record.again)
         },
         over: &mut |ended| {
             let exited = Exited { code: ended.code(), at: state::now() };
             // Whoever waits for it reads it there. Somebody may have removed it by force.
-            let _ = run.note(&plan.name, &Note::Exited(exited));
+            let _ = run.note(&name(), &Note::Exited(exited));
         },
     };
-    let ended = attend::attend(machine, attendance);
+    let over = attend::attend(machine, attendance);
     // Its addresses and ports are free again.
     drop(attached);
-    ended
+    over
+}
+
+fn copies(streams: &Streams) -> Result<Streams> {
+    let copy = |fd: &Option<OwnedFd>| fd.as_ref().map(OwnedFd::try_clone).transpose();
+    Ok(Streams {
+        input: copy(&streams.input)?,
+        output: copy(&streams.output)?,
+        error: copy(&streams.error)?,
+    })
 }

@@ -10,11 +10,15 @@ pub mod matrix;
 pub mod network;
 pub mod places;
 pub mod probe;
+mod processes;
 mod pull;
 pub mod report;
+mod written;
 
 pub use boot::startup;
 pub use copy::{End, Manner, copy};
 pub use exec::{Running, exec, exec_beside, exec_with};
 pub use launch::{Launch, launch};
+pub use processes::{ProcessStatus, processes};
 pub use pull::{Pull, Status, pull};
+pub use written::{Written, changes, export, take};

@@ -132,7 +132,11 @@ pub fn run(
         let busy = |working: &[Working]| working.iter().filter(|one| one.done.is_none()).count();
         while interrupted.is_none() && busy(&working) < settings.jobs {
             let Some((at, attempt)) = waiting.pop_front() else { break };
-            if failed && settings.fail_fast {
+            let fails = |one: &Working| {
+                let is_bad = one.done.as_ref().is_some_and(|cell| !cell.verdict.is_good());
+                is_bad && one.attempt > settings.retries
+            };
+            if settings.fail_fast && (failed || working.iter().any(fails)) {
                 let reason = "another cell failed before it began";
                 let cell = Cell::without_result(&wishes[at], Verdict::Skipped, reason);
                 tell(Happening::Done(at, Box::new(cell.clone())));

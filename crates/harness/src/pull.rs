@@ -126,7 +126,7 @@ fn of_layers(
 }
 
 /// The facts of the layers together, and the sum of their sizes.
-fn known_of(paths: &[PathBuf], name: &str, store: &Store) -> Result<(Facts, u64)> {
+pub(crate) fn known_of(paths: &[PathBuf], name: &str, store: &Store) -> Result<(Facts, u64)> {
     let facts = store.with_merged(paths, |root| facts_of(root, name))?;
     let mut size = 0;
     for path in paths {

@@ -328,6 +328,17 @@ fn nothing_is_left() {
 }
 
 #[test]
+fn the_table_in_the_docs_is_complete() {
+    let place = Place::new("table");
+    let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/probe.md"));
+    let docs = docs.unwrap();
+    for case in cases(&place.0) {
+        let row = format!("| {} | {}", case.what, case.step);
+        assert!(docs.lines().any(|line| line.starts_with(row.trim_end())), "{row} is missing");
+    }
+}
+
+#[test]
 fn broken_packages_are_explained_on_debian_11() {
     explained_on("debian-11");
 }

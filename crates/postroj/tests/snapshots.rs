@@ -89,7 +89,7 @@ const ERRORS: &[&[&str]] = &[
     &["run", "-it", "host", "true"],
     &["run", "--pull=never", "no/such:image", "true"],
     &["run", "Bad Image", "true"],
-    &["run", "https://example.org/x", "true"],
+    &["run", "ftp://example.org/x", "true"],
     &["run", "os:nosuch", "true"],
     &["run", "tar:", "true"],
     &["run", "./no/such.tar", "true"],

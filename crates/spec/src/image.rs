@@ -127,6 +127,17 @@ pub enum Origin {
         /// When: nanoseconds since the epoch.
         copied: u64,
     },
+    /// What was written in a machine, over the image that it was made of.
+    Commit {
+        /// That image's id.
+        parent: String,
+        /// The machine's id.
+        machine: String,
+        /// When: seconds since the epoch.
+        at: u64,
+        /// Digest of the layer.
+        layer: String,
+    },
     /// An image with a manifest: of a registry, a layout or an archive.
     Oci(Oci),
 }

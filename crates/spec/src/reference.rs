@@ -7,7 +7,10 @@
 //! | `./x.tar.xz`, `/srv/root`, `../x` | a path, sniffed by content |
 //! | `tar:PATH`, `dir:PATH` | the same, said outright |
 //! | `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` | an image of an OCI layout, or of one in a tar archive |
+//! | `https://HOST/rootfs.tar.xz` | an archive of a root at an address |
 //! | `docker-archive:FILE[:NAME]` | an image of what `docker save` writes |
+//! | `dir:PATH` | what `skopeo copy … dir:PATH` wrote is an image too |
+//! | `containers-storage:[STORE]IMAGE` | an image in the store of podman and buildah |
 //! | `host` | the running system, under a throw-away layer |
 //!
 //! A bare name is a label where the catalog has it and a registry's short name
@@ -28,6 +31,8 @@ pub enum Reference {
     Path(PathBuf),
     /// A tar archive, compressed or not.
     Tar(PathBuf),
+    /// The address of one: `https://…` or `http://…`.
+    Web(String),
     /// A directory that holds a root file system.
     Directory(PathBuf),
     /// An image of an OCI layout or an archive.
@@ -56,11 +61,16 @@ pub enum LayoutKind {
     OciArchive,
     /// A tar archive of `docker save`.
     DockerArchive,
+    /// A directory of skopeo's; only its content tells it from a root.
+    Directory,
+    /// The store of podman and its like: its path is what stands in brackets, empty for the user's own.
+    ContainersStorage,
 }
 
 impl LayoutKind {
-    /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Oci, Self::OciArchive, Self::DockerArchive];
+    /// Every kind that is told by its scheme.
+    pub const ALL: [Self; 4] =
+        [Self::Oci, Self::OciArchive, Self::DockerArchive, Self::ContainersStorage];
 
     /// As it is spelled before the colon.
     pub fn scheme(self) -> &'static str {
@@ -68,12 +78,19 @@ impl LayoutKind {
             Self::Oci => "oci",
             Self::OciArchive => "oci-archive",
             Self::DockerArchive => "docker-archive",
+            Self::Directory => "dir",
+            Self::ContainersStorage => "containers-storage",
         }
     }
 }
 
 impl fmt::Display for LayoutReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let (LayoutKind::ContainersStorage, Some(name)) = (self.kind, &self.name) {
+            let place = self.path.display().to_string();
+            let place = if place.is_empty() { place } else { format!("[{place}]") };
+            return write!(f, "{}:{place}{name}", self.kind.scheme());
+        }
         write!(f, "{}:{}", self.kind.scheme(), self.path.display())?;
         self.name.iter().try_for_each(|name| write!(f, ":{name}"))
     }
@@ -149,8 +166,12 @@ impl Reference {
             Some(("docker", rest)) if rest.starts_with("//") => {
                 RegistryReference::parse(&rest[2..]).map(Self::Registry).map_err(fail)
             }
+            Some(("https" | "http", rest)) if rest.starts_with("//") => match web(&rest[2..]) {
+                Some(why) => Err(fail(why.into())),
+                None => Ok(Self::Web(text.into())),
+            },
             Some((scheme, rest)) if rest.starts_with("//") => Err(fail(format!(
-                "unknown transport {scheme:?}; known are docker://, oci:, oci-archive:, docker-archive:, tar:, dir: and os:"
+                "unknown transport {scheme:?}; known are docker://, https://, oci:, oci-archive:, docker-archive:, containers-storage:, tar:, dir: and os:"
             ))),
             _ if is_label(text) => Ok(Self::Catalog(text.into())),
             _ => RegistryReference::parse(text).map(Self::Registry).map_err(fail),
@@ -165,6 +186,7 @@ impl fmt::Display for Reference {
             Self::Registry(reference) => reference.fmt(f),
             Self::Path(path) => path.display().fmt(f),
             Self::Tar(path) => write!(f, "tar:{}", path.display()),
+            Self::Web(address) => f.write_str(address),
             Self::Directory(path) => write!(f, "dir:{}", path.display()),
             Self::Layout(layout) => layout.fmt(f),
             Self::Host => f.write_str("host"),
@@ -180,6 +202,9 @@ fn layout(text: &str) -> Option<Result<LayoutReference, String>> {
     if rest.starts_with("//") {
         return None;
     }
+    if kind == LayoutKind::ContainersStorage {
+        return Some(stored(kind, rest));
+    }
     let (path, name) = match rest.split_once(':') {
         Some((path, name)) => (path, Some(name)),
         None => (rest, None),
@@ -192,6 +217,32 @@ fn layout(text: &str) -> Option<Result<LayoutReference, String>> {
     }
     let (path, name) = (path.into(), name.map(str::to_owned));
     Some(Ok(LayoutReference { kind, path, name }))
+}
+
+/// What is wrong with an address, given without its scheme.
+fn web(rest: &str) -> Option<&'static str> {
+    let Some((host, path)) = rest.split_once('/') else { return Some("it names no file") };
+    if host.is_empty() {
+        Some("it names no host")
+    } else if host.contains('@') {
+        Some("it holds a name or a password, which would be kept: leave them out")
+    } else if path.is_empty() || path.ends_with('/') {
+        Some("it names no file")
+    } else {
+        None
+    }
+}
+
+/// `[DRIVER@ROOT+RUN]IMAGE` (containers-transports(5)), of which the brackets may be left out.
+fn stored(kind: LayoutKind, rest: &str) -> Result<LayoutReference, String> {
+    let (path, name) = match rest.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').ok_or("the bracket of its store is not closed")?,
+        None => ("", rest),
+    };
+    if name.is_empty() || name.starts_with('[') {
+        return Err(format!("{}: needs an image", kind.scheme()));
+    }
+    Ok(LayoutReference { kind, path: path.into(), name: Some(name.to_owned()) })
 }
 
 fn looks_like_a_path(text: &str) -> bool {
@@ -392,11 +443,30 @@ mod tests {
                 "./x.tar",
                 Some("debian:12"),
             ),
+            (
+                "containers-storage:localhost/a:1",
+                LayoutKind::ContainersStorage,
+                "",
+                Some("localhost/a:1"),
+            ),
+            (
+                "containers-storage:[vfs@/srv/s+/run/s]a",
+                LayoutKind::ContainersStorage,
+                "vfs@/srv/s+/run/s",
+                Some("a"),
+            ),
         ] {
             let name = name.map(str::to_owned);
             let layout = LayoutReference { kind, path: path.into(), name };
             assert_eq!(layout.to_string(), text);
             assert_eq!(parse(text), Ok(Reference::Layout(layout)));
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        for text in ["https://example.org/a/rootfs.tar.xz", "http://[::1]:80/x"] {
+            assert_eq!(parse(text), Ok(Reference::Web(text.into())));
         }
     }
 
@@ -452,6 +522,12 @@ mod tests {
             ("oci:", "needs a path"),
             ("oci-archive::x", "needs a path"),
             ("docker-archive:x:", "no image is named"),
+            ("containers-storage:", "needs an image"),
+            ("containers-storage:[x]", "needs an image"),
+            ("containers-storage:[x", "is not closed"),
+            ("https://example.org", "names no file"),
+            ("https://example.org/a/", "names no file"),
+            ("http://a:b@example.org/c", "leave them out"),
             ("os:debian-1", "catalog has no"),
             ("oci://x", "unknown transport"),
             ("a\nb", "control character"),

@@ -56,6 +56,7 @@ mod sweep;
 mod usage;
 
 pub mod archive;
+pub mod difference;
 pub mod merged;
 pub mod pack;
 pub mod unpack;

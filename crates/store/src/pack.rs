@@ -30,6 +30,8 @@ pub struct Options {
     pub layer: bool,
     /// Seconds since the epoch: what is newer gets this time, so that equal layers are packed equally.
     pub newest: Option<i64>,
+    /// Paths that are left out, with what is in them.
+    pub except: Vec<Vec<u8>>,
     /// Only a part of the tree.
     pub part: Option<Part>,
     /// What is mounted below belongs to it.
@@ -61,7 +63,8 @@ pub fn pack(root: &Root, writer: impl Write, options: &Options) -> Result<()> {
     let mut todo = vec![options.part.as_ref().map(|part| part.path.clone()).unwrap_or_default()];
     while let Some(path) = todo.pop() {
         let below = packer.entry(&path).with_context(|| format!("packing {}", shown(&path)))?;
-        todo.extend(below.into_iter().rev().map(|name| joined(&path, &name)));
+        let below = below.into_iter().rev().map(|name| joined(&path, &name));
+        todo.extend(below.filter(|path| !options.except.contains(path)));
     }
     packer.writer.write_all(&[0; 2 * BLOCK]).context("writing the archive's end")?;
     packer.writer.flush().context("writing the archive's end")

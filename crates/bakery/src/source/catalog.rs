@@ -177,7 +177,7 @@ fn archive(
         );
         context.tell.tell(Event::Warning { text });
     }
-    tar::pull_address(address, &sha256, &fetcher, context)
+    tar::pull_address(address, Some(&sha256), &fetcher, context)
 }
 
 /// Beyond every real list of digests.
@@ -185,7 +185,7 @@ const MAX_LIST: u64 = 1 << 20;
 
 /// The digest of a file in what sha256sum(1) writes, with `--tag` or without, or in a
 /// text that is nothing but the digest.
-fn digest_of(text: &str, name: &str) -> Option<String> {
+pub(super) fn digest_of(text: &str, name: &str) -> Option<String> {
     let is_digest = |word: &&str| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
     text.lines().find_map(|line| {
         let tagged = line.strip_prefix("SHA256 (").and_then(|rest| rest.split_once(") = "));

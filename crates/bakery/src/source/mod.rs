@@ -14,8 +14,10 @@ pub mod bootstrap;
 mod catalog;
 mod directory;
 pub mod layout;
+mod lxd;
 pub mod registry;
 mod tar;
+mod web;
 
 /// What a pull may use.
 pub struct Context<'a> {
@@ -99,8 +101,14 @@ pub trait ImageSource: Sync {
 }
 
 /// Every source there is.
-pub const SOURCES: &[&dyn ImageSource] =
-    &[&catalog::Source, &tar::Source, &directory::Source, &layout::Source, &registry::Source];
+pub const SOURCES: &[&dyn ImageSource] = &[
+    &catalog::Source,
+    &tar::Source,
+    &web::Source,
+    &directory::Source,
+    &layout::Source,
+    &registry::Source,
+];
 
 /// The source that serves a reference.
 pub fn find(reference: &Reference) -> Option<&'static dyn ImageSource> {

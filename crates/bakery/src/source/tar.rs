@@ -13,7 +13,7 @@ use store::NewLayer;
 use store::unpack::{Limits, Style, Summary, unpack};
 
 use super::bootstrap::fetch::Fetcher;
-use super::{Content, Context, Draft, ImageSource, Pulled};
+use super::{Content, Context, Draft, ImageSource, Pulled, lxd};
 use crate::compression::Compression;
 use crate::digest::Hashing;
 
@@ -57,18 +57,19 @@ pub(crate) fn pull_path(
 /// Unpacks what is at an address while it comes, where its digest is another than before.
 ///
 /// # Errors
-/// It cannot be fetched, or has another digest than `sha256` (hex).
+/// It cannot be fetched, or has another digest than `sha256` (hex), where that is known.
 pub(crate) fn pull_address(
     address: &str,
-    sha256: &str,
+    sha256: Option<&str>,
     fetcher: &Fetcher<'_>,
     context: &Context<'_>,
 ) -> Result<Pulled> {
-    if previous(context) == Some(&format!("sha256:{sha256}")) {
+    let stated = sha256.map(|hex| format!("sha256:{hex}"));
+    if stated.is_some() && previous(context) == stated.as_deref() {
         return Ok(Pulled::UpToDate);
     }
     let stream = fetcher.stream(address)?;
-    draft(stream, address, 0, Some(sha256), context).with_context(|| format!("unpacking {address}"))
+    draft(stream, address, 0, sha256, context).with_context(|| format!("unpacking {address}"))
 }
 
 fn draft(
@@ -84,6 +85,7 @@ fn draft(
     if let Some(wanted) = sha256 {
         ensure!(digest == wanted, "its digest is sha256:{digest}, and should be sha256:{wanted}");
     }
+    lxd::flatten(layer.root()).context("looking for a root in it")?;
     let shell = distro::facts::shell(layer.root());
     Ok(Pulled::Draft(Box::new(Draft {
         content: Content::Root(layer, Default::default()),
@@ -125,6 +127,10 @@ fn fill(
 ) -> Result<String> {
     let mut start = Vec::new();
     archive.by_ref().take(6).read_to_end(&mut start)?;
+    ensure!(
+        !start.starts_with(b"hsqs"),
+        "it is a squashfs: unpack it with unsquashfs, and give the directory as dir:PATH"
+    );
     let compression = Compression::of_content(&start);
     let mut hashing = Hashing::new(io::Cursor::new(start).chain(archive));
     let progress = Progress { inner: &mut hashing, what, total, done: 0, told: 0, tell };

@@ -32,6 +32,8 @@ pub(super) const GO: u8 = b'G';
 pub(super) const TERMINAL: u8 = b'T';
 /// First byte of a message with what the launcher needs to emulate the control groups.
 pub(super) const EMULATED: u8 = b'E';
+/// First byte of the message with the scratch.
+pub(super) const SCRATCH: u8 = b'S';
 /// First byte of a message about a failure: then the step's index and the errno.
 pub(super) const FAILED: u8 = b'F';
 
@@ -94,7 +96,8 @@ impl Child<'_> {
             Step::AwaitLauncher => self.await_launcher(),
             Step::BecomeRoot => sys::userns::become_root(),
             Step::CgroupNamespace => sys::process::unshare(UnshareFlags::NEWCGROUP),
-            Step::Scratch { directory } => scratch(directory),
+            Step::Scratch { directory, kept } => self.make_scratch(directory, *kept),
+            Step::KeepScratch => self.keep_scratch(),
             Step::Layers(trees) => self.layers(trees),
             Step::EtcFiles(files) => etc_files(files),
             Step::Links(links) => links.iter().try_for_each(|(name, to)| {
@@ -172,6 +175,24 @@ impl Child<'_> {
         Ok(())
     }
 
+    fn make_scratch(&mut self, path: &CStr, kept: bool) -> io::Result<()> {
+        if !kept {
+            return scratch(path);
+        }
+        let last = self.trees.pop().flatten().ok_or(io::ErrorKind::NotFound)?;
+        mount::attach_at(last.as_fd(), path)?;
+        rustix::process::chdir(path)?;
+        rustix::process::umask(Mode::empty());
+        Ok(())
+    }
+
+    /// A detached mount of it: it outlives this mount namespace, and can be attached in another.
+    fn keep_scratch(&self) -> io::Result<()> {
+        let scratch = mount::copy_tree(rustix::fs::CWD, c".", false)?;
+        let launcher = self.launcher.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        launcher.send(&[SCRATCH], &[scratch.as_fd()])
+    }
+
     /// A detached copy of a tree.
     fn tree(&mut self, tree: &Tree, recursive: bool) -> io::Result<OwnedFd> {
         match tree {
@@ -189,7 +210,11 @@ impl Child<'_> {
             let name = cstring(format!("l{index}"))?;
             match tree {
                 // A link instead of a mount: short in the options, and with nothing to escape.
-                Tree::Path(path) => rustix::fs::symlink(path, &name)?,
+                Tree::Path(path) => match rustix::fs::symlink(path, &name) {
+                    // Of the last run.
+                    Err(rustix::io::Errno::EXIST) => {}
+                    other => other?,
+                },
                 Tree::Received(_) => {
                     let tree = self.tree(tree, false)?;
                     directory(&name, 0o755)?;
@@ -508,7 +533,11 @@ fn device_links() -> io::Result<()> {
 }
 
 fn directory(path: &CStr, mode: u32) -> io::Result<()> {
-    Ok(rustix::fs::mkdir(path, Mode::from_raw_mode(mode))?)
+    match rustix::fs::mkdir(path, Mode::from_raw_mode(mode)) {
+        // Of the machine's last run.
+        Err(rustix::io::Errno::EXIST) => Ok(()),
+        other => Ok(other?),
+    }
 }
 
 fn empty_file(name: &CStr) -> io::Result<()> {

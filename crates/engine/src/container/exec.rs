@@ -19,7 +19,7 @@ use super::{ContainerMachine, MainProcess, prepare};
 use crate::bus::Bus;
 use crate::record::Record;
 use crate::visit::{self, Visit};
-use crate::{Machine, Streams, Talk, Visitor};
+use crate::{Inside, Machine, Streams, Talk, Visitor};
 
 /// The group below a managed one that takes what is run inside; groups with others below them
 /// may hold no process themselves (cgroups(7), "no internal processes").
@@ -59,6 +59,8 @@ pub(super) fn exec(
         emulates: false,
         emulation: None,
         groups: Groups::default(),
+        scratch: None,
+        keeps: false,
         claim: None,
     };
     if process.terminal {
@@ -89,8 +91,8 @@ pub(super) fn visit(record: &Record, visitor: &mut Visitor<'_>) -> Result<Visit>
     Ok(Visit::new(helper, answer))
 }
 
-/// From inside: a private socket answers only to root of its own namespaces.
-pub(super) fn talk(record: &Record, socket: &str, talk: &mut Talk<'_>) -> Result<Visit> {
+/// In all of the machine's namespaces, as its root user.
+pub(super) fn inside(record: &Record, visitor: &mut Inside<'_>) -> Result<Visit> {
     let (door, _) = door(record)?;
     let (answer, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let helper = process::spawn(Namespaces::NONE, None, || {
@@ -105,7 +107,7 @@ pub(super) fn talk(record: &Record, socket: &str, talk: &mut Talk<'_>) -> Result
             .and_then(|()| process::fork());
         match entered {
             Ok(None) => {
-                visit::tell(writer, connect(socket).and_then(|mut bus| talk(&mut bus)));
+                visit::tell(writer, become_root().and_then(|()| visitor()));
                 process::exit_now(0)
             }
             Ok(Some(child)) => {
@@ -123,10 +125,18 @@ pub(super) fn talk(record: &Record, socket: &str, talk: &mut Talk<'_>) -> Result
     Ok(Visit::new(helper, answer))
 }
 
+fn become_root() -> Result<()> {
+    sys::userns::become_root().context("cannot become root in the machine")?;
+    Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
+}
+
+/// From inside: a private socket answers only to root of its own namespaces.
+pub(super) fn talk(record: &Record, socket: &str, talk: &mut Talk<'_>) -> Result<Visit> {
+    inside(record, &mut || talk(&mut connect(socket)?))
+}
+
 /// In a system that is about to start, the socket comes late.
 fn connect(path: &str) -> Result<Bus<UnixStream>> {
-    sys::userns::become_root()?;
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let stream = loop {
         match UnixStream::connect(path) {
             Err(error)
@@ -167,6 +177,9 @@ fn door(record: &Record) -> Result<(Door, &Plan)> {
         bail!("the machine {} is not up yet", record.name);
     };
     let gone = || format!("the machine {} has ended", record.name);
+    if record.exited.is_some() {
+        bail!("{}", gone());
+    }
     let pid = Pid::from_raw(pid).with_context(gone)?;
     Ok((Door::of(pid, start, plan.process.init).with_context(gone)?, plan))
 }

@@ -23,7 +23,8 @@ use sys::userns::{self, MapError, Range};
 use crate::record::Record;
 use crate::state::{Claim, RunDirectory};
 use crate::{
-    Created, Engine, Machine, NotStarted, NotStartedKind, Question, Streams, Talk, Visit, Visitor,
+    Created, Engine, Inside, Machine, NotStarted, NotStartedKind, Question, Remains, Streams, Talk,
+    Visitor,
 };
 
 mod ask;
@@ -55,9 +56,13 @@ impl Engine for Container {
         plan: &Plan,
         run: &RunDirectory,
         streams: Streams,
+        remains: Option<Remains>,
     ) -> Result<Box<dyn Created>> {
         run.reap();
-        let claim = run.claim(&plan.name, &plan.id, plan.keep)?;
+        let (claim, last) = match remains {
+            Some(remains) => (remains.claim, Some(remains.scratch)),
+            None => (run.claim(&plan.name, &plan.id, plan.keep)?, None),
+        };
         let groups = limit(plan, &claim)?;
         let emulates = manages(plan) && groups.unified().is_none();
         let initial = userns::is_initial();
@@ -65,6 +70,7 @@ impl Engine for Container {
             maps_ids: initial && rustix::process::geteuid().is_root(),
             in_userns: !initial,
             scratch: run.path(),
+            kept: last.is_some(),
             emulates,
             cgroups: (groups.legacy_controllers(), groups.unified().is_some()),
         };
@@ -99,6 +105,8 @@ impl Engine for Container {
             emulates,
             emulation: None,
             groups,
+            scratch: None,
+            keeps: prepare::keeps(plan),
             claim: Some(claim),
         };
         let pid = machine.child.child.pid();
@@ -107,7 +115,8 @@ impl Engine for Container {
         if let Some((uid, gid)) = outer_root(&plan.ids).filter(|_| means.maps_ids) {
             machine.groups.delegate(uid, gid).map_err(explain::cgroup)?;
         }
-        let trees = open_trees(&machine.child.child, &trees)?;
+        let mut trees = open_trees(&machine.child.child, &trees)?;
+        trees.extend(last);
         if let Some(claim) = &machine.claim {
             claim.record(pid, machine.groups.directories(), plan)?;
         }
@@ -127,11 +136,15 @@ impl Engine for Container {
         exec::root(record)
     }
 
-    fn talk(&self, record: &Record, socket: &str, talk: &mut Talk<'_>) -> Result<Visit> {
+    fn inside(&self, record: &Record, visitor: &mut Inside<'_>) -> Result<crate::Visit> {
+        exec::inside(record, visitor)
+    }
+
+    fn talk(&self, record: &Record, socket: &str, talk: &mut Talk<'_>) -> Result<crate::Visit> {
         exec::talk(record, socket, talk)
     }
 
-    fn visit(&self, record: &Record, visitor: &mut Visitor<'_>) -> Result<Visit> {
+    fn visit(&self, record: &Record, visitor: &mut Visitor<'_>) -> Result<crate::Visit> {
         exec::visit(record, visitor)
     }
 
@@ -254,6 +267,9 @@ impl Created for Waiting {
             // It failed before this: it says why.
             return Err(machine.failure().unwrap_or_else(|| error.into()));
         }
+        if machine.keeps {
+            machine.receive_scratch()?;
+        }
         if machine.plan_terminal {
             machine.receive_terminal()?;
         }
@@ -316,6 +332,9 @@ struct ContainerMachine {
     emulates: bool,
     emulation: Option<Emulation>,
     groups: Groups,
+    /// What the machine writes is in there.
+    scratch: Option<OwnedFd>,
+    keeps: bool,
     /// Of a machine of its own; what is run in another has none.
     claim: Option<Claim>,
 }
@@ -331,6 +350,20 @@ impl ContainerMachine {
                 self.terminal = Some(master);
                 // Kept for a system only: a command's end is seen by its terminal's hang-up.
                 self.console = slave.filter(|_| self.boots);
+                Ok(())
+            }
+            (child::FAILED, _) if length == 9 => Err(self.explain(message)),
+            _ => Err(anyhow!("the machine ended while it was set up")),
+        }
+    }
+
+    fn receive_scratch(&mut self) -> Result<()> {
+        let mut message = [0; 9];
+        let (length, mut descriptors) =
+            self.channel.receive(&mut message).context("cannot hear from the machine")?;
+        match (message[0], descriptors.pop()) {
+            (child::SCRATCH, Some(scratch)) if length > 0 => {
+                self.scratch = Some(scratch);
                 Ok(())
             }
             (child::FAILED, _) if length == 9 => Err(self.explain(message)),
@@ -403,6 +436,10 @@ impl Machine for ContainerMachine {
         self.child.child.pid().as_raw_nonzero().get()
     }
 
+    fn scratch(&self) -> Option<BorrowedFd<'_>> {
+        self.scratch.as_ref().map(AsFd::as_fd)
+    }
+
     fn notifications(&self) -> Option<BorrowedFd<'_>> {
         self.notify.as_ref().map(AsFd::as_fd)
     }
@@ -440,13 +477,27 @@ impl Machine for ContainerMachine {
         sent.with_context(|| format!("cannot send signal {signal} to the machine"))
     }
 
-    fn wait(self: Box<Self>, over: &mut dyn FnMut(Ended) -> Ended) -> Result<Ended> {
+    fn wait_and_keep(
+        mut self: Box<Self>,
+        over: &mut dyn FnMut(Ended) -> Ended,
+    ) -> Result<(Ended, Option<Remains>)> {
         let ended = over(self.child.wait()?);
-        match ended {
-            // The status of a child that reported; a command may also exit with it.
-            Ended::Exited(125) => self.failure().map_or(Ok(ended), Err),
-            _ => Ok(ended),
+        // The status of a child that reported; a command may also exit with it.
+        if ended == Ended::Exited(125)
+            && let Some(error) = self.failure()
+        {
+            return Err(error);
         }
+        let remains = match (self.claim.take(), self.scratch.take()) {
+            (Some(claim), Some(scratch)) => Some(Remains { claim, scratch }),
+            // Dropped last, after the groups.
+            (claim, _) => {
+                self.claim = claim;
+                None
+            }
+        };
+        drop(self);
+        Ok((ended, remains))
     }
 }
 

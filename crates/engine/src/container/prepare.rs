@@ -38,6 +38,8 @@ pub(super) struct Means<'a> {
     pub(super) in_userns: bool,
     /// An empty place to mount on.
     pub(super) scratch: &'a Path,
+    /// What the machine's last run wrote is there.
+    pub(super) kept: bool,
     /// No control group can be had that the machine could manage.
     pub(super) emulates: bool,
     /// Control group hierarchies (v1) that the machine has a group in, and whether v2 is one.
@@ -93,6 +95,11 @@ fn moves(plan: &Plan) -> bool {
     plan.limits.any() || plan.boot.as_ref().is_some_and(|boot| boot.control_groups)
 }
 
+/// Whether what a machine writes is its own, and thrown away with it.
+pub(super) fn keeps(plan: &Plan) -> bool {
+    matches!(plan.root, Root::Overlay { .. })
+}
+
 /// An empty directory in the scratch.
 const EMPTY: &CStr = c"e";
 
@@ -119,7 +126,11 @@ impl Builder<'_> {
             self.steps.push(Step::CgroupNamespace);
         }
         let directory = cstring(&self.means.scratch.to_string_lossy(), "the run directory")?;
-        self.steps.push(Step::Scratch { directory });
+        let kept = self.means.kept;
+        self.steps.push(Step::Scratch { directory, kept });
+        if keeps(self.plan) {
+            self.steps.push(Step::KeepScratch);
+        }
         Ok(())
     }
 
@@ -151,8 +162,11 @@ impl Builder<'_> {
                 let lower: Vec<String> = (0..trees.len()).map(|n| format!("l{n}")).collect();
                 let options = self.overlay_options(&lower.join(":"), "u", "w")?;
                 self.steps.push(Step::Layers(trees));
-                self.steps.extend(self.etc_files()?.map(Step::EtcFiles));
-                if !links.is_empty() {
+                // They are there since the first run, and the machine's own by now.
+                if !self.means.kept {
+                    self.steps.extend(self.etc_files()?.map(Step::EtcFiles));
+                }
+                if !links.is_empty() && !self.means.kept {
                     let pair = |(name, to): &(String, String)| {
                         Ok((cstring(name, "a file name")?, cstring(to, "a path")?))
                     };
@@ -216,10 +230,13 @@ impl Builder<'_> {
             }
             MountKind::Overlay { source } => {
                 let tree = self.tree(source, false)?;
-                let index = self.steps.len();
+                // The same each time that the machine starts.
+                let index = self.plan.mounts.iter().position(|other| std::ptr::eq(other, mount));
+                let index = index.unwrap_or_default();
                 let [lower, upper, work] = ["h", "u", "w"].map(|name| format!("{name}{index}"));
                 let options = self.overlay_options(&lower, &upper, &work)?;
-                let files = if target == "/etc" { self.etc_files()? } else { None };
+                let files =
+                    if target == "/etc" && !self.means.kept { self.etc_files()? } else { None };
                 let files = files.unwrap_or_default();
                 self.steps.push(Step::OverlayMount { target, tree, index, options, files });
             }

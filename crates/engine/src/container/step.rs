@@ -67,8 +67,12 @@ pub(super) enum Step {
     CgroupNamespace,
     /// A file system in memory that holds everything that is thrown away.
     Scratch {
+        /// The one of the machine's last run was sent as the last tree.
+        kept: bool,
         directory: CString,
     },
+    /// Leave the scratch to the launcher, for what comes after the machine.
+    KeepScratch,
     /// The lower layers as `l0`, `l1`, … (highest first) in the scratch.
     Layers(Vec<Tree>),
     EtcFiles(Vec<EtcFile>),
@@ -173,7 +177,8 @@ impl Step {
             Self::AwaitLauncher => "hear from the launcher".into(),
             Self::BecomeRoot => "become root of the user namespace".into(),
             Self::CgroupNamespace => "make a control group namespace".into(),
-            Self::Scratch { directory } => format!("mount a tmpfs on {}", text(directory)),
+            Self::Scratch { directory, .. } => format!("mount a tmpfs on {}", text(directory)),
+            Self::KeepScratch => "keep what is written".into(),
             Self::Layers(_) => "place the image's layers".into(),
             Self::EtcFiles(_) => "write hosts, hostname, resolv.conf and machine-id".into(),
             Self::Links(_) => "make links in the root".into(),

@@ -71,6 +71,14 @@ impl Wish {
         self.without.iter().for_each(|name| add("--without", name));
         self.allowed_ports.iter().for_each(|port| add("--allow-port", &port.to_string()));
         add("--timeout", &self.timeout.to_string());
+        if let Some(at) = self.boot.iter().position(|word| word == "--network")
+            && let Some(mode) = self.boot.get(at + 1).filter(|mode| *mode != "none")
+        {
+            add("--network", mode);
+        }
+        if self.boot.iter().any(|word| word == "--fast") {
+            words.push("--fast".into());
+        }
         if self.packages.len() > 1 {
             words.push("--together".into());
         }

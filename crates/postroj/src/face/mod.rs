@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
+mod autopkgtest_virt;
 mod become_root;
 mod catatonit;
 mod dumb_init;
@@ -32,6 +33,7 @@ const FACES: &[&dyn Face] = &[
     &catatonit::Catatonit,
     &dumb_init::DumbInit,
     &become_root::BecomeRoot,
+    &autopkgtest_virt::AutopkgtestVirt,
 ];
 
 /// What may be printed for a face that has an option for it.

@@ -31,6 +31,28 @@ fn push(place: &Place, registry: &Registry, name: &str, credentials: &[&str]) {
     tool(&mut skopeo(&args));
 }
 
+/// Pulls, pushes to another repository, forgets, and pulls that by its digest; the digest.
+fn there_and_back(place: &Place, registry: &Registry, name: &str) -> String {
+    out(&mut place.postroj(&["pull", name]));
+    let pushed = out(&mut place.postroj(&["push", name, &registry.image("pushed/by/us:t")]));
+    let digest = pushed.split("digest: ").nth(1).unwrap().lines().next().unwrap().to_owned();
+    out(&mut place.postroj(&["rmi", name]));
+    out(&mut place.postroj(&["system", "prune"]));
+    assert_eq!(place.stored("layers"), [""; 0]);
+    let by_digest = format!("{}@{digest}", registry.image("pushed/by/us"));
+    assert_eq!(out(&mut place.postroj(&["run", &by_digest, "cat", "/etc/mark"])), "inside");
+    out(&mut place.postroj(&["rmi", &by_digest]));
+    digest
+}
+
+#[test]
+fn plain() {
+    let place = Place::new();
+    let registry = Registry::start(&place);
+    push(&place, &registry, "a:t", &[]);
+    there_and_back(&place, &registry, &registry.image("a:t"));
+}
+
 #[test]
 fn encrypted_with_an_authority_of_its_own() {
     let place = Place::new();
@@ -49,7 +71,8 @@ fn encrypted_with_an_authority_of_its_own() {
         registry.port,
         authority.display()
     ));
-    assert_eq!(out(&mut place.postroj(&["run", &name, "cat", "/etc/mark"])), "inside");
+    there_and_back(&place, &registry, &name);
+    out(&mut place.postroj(&["pull", &name]));
     // Where podman looks.
     place.configure("");
     let directory = format!("home/.config/containers/certs.d/localhost:{}", registry.port);
@@ -93,6 +116,8 @@ fn with_a_password() {
     let right = login("secret\n");
     assert_eq!((right.code, right.out.trim()), (0, "Login Succeeded"), "{right:?}");
     assert_eq!(out(&mut place.postroj(&["run", &name, "cat", "/etc/mark"])), "inside");
+    there_and_back(&place, &registry, &name);
+    out(&mut place.postroj(&["pull", &name]));
     let mode = std::fs::metadata(place.path("auth.json")).unwrap();
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o777, 0o600);
     // skopeo understands what was written.
@@ -131,15 +156,13 @@ fn token_server(place: &Place) -> Server {
             return;
         }
         let path = request.path.replace("%3A", ":").replace("%2F", "/").replace("%2C", ",");
-        let scope = path.split("scope=").nth(1).unwrap_or_default();
-        let mut parts = scope.split('&').next().unwrap_or_default().splitn(3, ':').skip(1);
-        let (name, actions) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        let actions = actions.replace(',', "\",\"");
-        let access = if name.is_empty() {
-            String::new()
-        } else {
-            format!(r#"{{"type":"repository","name":"{name}","actions":["{actions}"]}}"#)
+        let scope = |scope: &str| {
+            let mut parts = scope.split('&').next()?.splitn(3, ':').skip(1);
+            let (name, actions) = (parts.next()?, parts.next()?.replace(',', "\",\""));
+            Some(format!(r#"{{"type":"repository","name":"{name}","actions":["{actions}"]}}"#))
         };
+        let access: Vec<String> = path.split("scope=").skip(1).filter_map(scope).collect();
+        let access = access.join(",");
         let now =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         let claims = format!(
@@ -194,4 +217,14 @@ fn with_a_token() {
     let asked = server.requests();
     assert_eq!(asked.len(), 1, "one token for all requests: {asked:?}");
     assert!(asked[0].contains("scope=repository:a/b:pull"), "{asked:?}");
+    let raw =
+        ["inspect", "--tls-verify=false", "--format={{.Digest}}", &format!("docker://{name}")];
+    let original = tool(skopeo(&raw).env("REGISTRY_AUTH_FILE", place.path("auth.json")));
+    server.seen.lock().unwrap().clear();
+    // The same to the last bit: a token for both repositories let the registry take the layers over.
+    assert_eq!(there_and_back(&place, &registry, &name), original);
+    let asked = server.requests().join(" ").replace("%3A", ":").replace("%2F", "/");
+    assert!(asked.contains("scope=repository:a/b:pull"), "{asked}");
+    let both = "scope=repository:pushed/by/us:pull,push&scope=repository:a/b:pull";
+    assert!(asked.contains(both), "{asked}");
 }

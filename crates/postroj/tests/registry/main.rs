@@ -17,4 +17,5 @@ mod peers;
 mod place;
 mod pulling;
 mod server;
+mod transports;
 mod trees;

@@ -114,17 +114,15 @@ impl<'a> Peers<'a> {
 
 impl Drop for Peers<'_> {
     fn drop(&mut self) {
-        let storage = self.path("storage");
-        // buildah has something there as well, whatever its configuration says.
-        let other = self.path("home/.local");
-        let remove = ["rm", "-rf", &storage, &other];
+        // A driver may have left its own mount. Where an ordinary user's store is, podman itself decides.
+        let script = "for store in storage home/.local/share/containers/storage; do
+             umount -qR \"$0/$store/overlay\" || true; done; rm -rf \"$0/storage\" \"$0/home/.local\"";
+        let here = self.path("");
+        let shell = ["sh", "-ec", script, here.trim_end_matches('/')];
         let mut command = if is_root() {
-            // A driver may have left its own mount there.
-            let overlay = format!("{storage}/overlay");
-            let _ = Command::new("umount").args(["-qR", &overlay]).output();
-            self.command(remove[0], &remove[1..])
+            self.command(shell[0], &shell[1..])
         } else {
-            self.command("podman", &[&["unshare"], &remove[..]].concat())
+            self.command("podman", &[&["unshare"], &shell[..]].concat())
         };
         let removed = command.output();
         if !is_root() {

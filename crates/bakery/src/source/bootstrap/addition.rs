@@ -122,7 +122,7 @@ pub fn add(
     {
         return Ok(added);
     }
-    addition.from_archive(&fetcher, options, tell)
+    addition.with_archive(&fetcher, options, tell)
 }
 
 /// A package that was given, not found.
@@ -192,7 +192,7 @@ struct Choice {
 }
 
 impl Addition<'_> {
-    fn from_archive(
+    fn with_archive(
         &self,
         fetcher: &Fetcher<'_>,
         options: &Options,

@@ -1,8 +1,10 @@
 //! Images in files: OCI layouts (image-spec 1.1, image-layout.md), such layouts in a tar
-//! archive, and the archives of `docker save`.
+//! archive, the archives of `docker save`, skopeo's directories, and podman's store.
 
 mod archive;
 mod docker;
+mod skopeo;
+mod storage;
 
 use std::fs::File;
 use std::io::Read;
@@ -17,13 +19,14 @@ use spec::reference::{LayoutKind, LayoutReference, Reference};
 use store::Store;
 
 use self::archive::Archive;
+use self::skopeo::Skopeo;
 use super::assembly::{self, Blobs, Found, small};
 use super::registry::chosen;
 use super::registry::settings::Settings;
 use super::{Context, ImageSource, Pulled};
 use crate::digest;
 
-/// The source of `oci:`, `oci-archive:` and `docker-archive:`.
+/// The source of `oci:`, `oci-archive:`, `docker-archive:`, skopeo's `dir:` and `containers-storage:`.
 pub(crate) struct Source;
 
 impl ImageSource for Source {
@@ -45,13 +48,19 @@ fn pull(
     platform: Option<&Platform>,
     context: &Context<'_>,
 ) -> Result<Pulled> {
-    let place: Box<dyn Place> = match layout.kind {
-        LayoutKind::Oci => Box::new(Directory(layout.path.clone())),
-        _ => Box::new(Archive::open(&layout.path, context.store)?),
-    };
     let name = layout.name.as_deref();
-    let (found, docker);
+    let (found, docker, storage, skopeo);
+    if layout.kind == LayoutKind::ContainersStorage {
+        (found, storage) = storage::find(&layout.path, name.context("it names no image")?)?;
+        return finish(layout, found, &storage, platform, context);
+    }
+    let place = open(layout, context.store)?;
     let blobs: &dyn Blobs = match layout.kind {
+        LayoutKind::Directory => {
+            found = skopeo::find(&*place, platform)?;
+            skopeo = Skopeo(&*place);
+            &skopeo
+        }
         LayoutKind::DockerArchive => {
             (found, docker) = docker::find(&*place, name)?;
             &docker
@@ -62,6 +71,23 @@ fn pull(
             &Layout(&*place)
         }
     };
+    finish(layout, found, blobs, platform, context)
+}
+
+fn open(layout: &LayoutReference, store: &Store) -> Result<Box<dyn Place>> {
+    Ok(match layout.kind {
+        LayoutKind::Oci | LayoutKind::Directory => Box::new(Directory(layout.path.clone())),
+        _ => Box::new(Archive::open(&layout.path, store)?),
+    })
+}
+
+fn finish(
+    layout: &LayoutReference,
+    found: Found,
+    blobs: &dyn Blobs,
+    platform: Option<&Platform>,
+    context: &Context<'_>,
+) -> Result<Pulled> {
     let shown = platform.map(Platform::to_string);
     let up_to_date = context.previous.is_some_and(|image| match &image.origin {
         Origin::Oci(oci) => {
@@ -185,10 +211,10 @@ fn named<'i>(
 /// # Errors
 /// It cannot be read, or is no archive of images.
 pub fn names(layout: &LayoutReference, store: &Store) -> Result<Vec<(LayoutReference, String)>> {
-    let place: Box<dyn Place> = match layout.kind {
-        LayoutKind::Oci => Box::new(Directory(layout.path.clone())),
-        _ => Box::new(Archive::open(&layout.path, store)?),
-    };
+    if matches!(layout.kind, LayoutKind::Directory | LayoutKind::ContainersStorage) {
+        return Ok(Vec::new());
+    }
+    let place = open(layout, store)?;
     let names: Vec<String> = match layout.kind {
         LayoutKind::DockerArchive => docker::names(&*place)?,
         _ => {
@@ -218,11 +244,25 @@ pub fn sniff(path: &Path) -> Result<Reference> {
         let is_layout = path.join("oci-layout").is_file() && path.join("index.json").is_file();
         return Ok(if is_layout {
             layout(LayoutKind::Oci)
+        } else if skopeo::is_one(path) {
+            layout(LayoutKind::Directory)
         } else {
             Reference::Directory(path.into())
         });
     }
     Ok(archive::sniff(path)?.map_or_else(|| Reference::Tar(path.into()), layout))
+}
+
+/// Of `dir:`: whether skopeo wrote it, or it is a root.
+pub fn sniff_directory(path: &Path) -> Reference {
+    match skopeo::is_one(path) {
+        true => Reference::Layout(LayoutReference {
+            kind: LayoutKind::Directory,
+            path: path.to_owned(),
+            name: None,
+        }),
+        false => Reference::Directory(path.to_owned()),
+    }
 }
 
 /// The digest of some bytes.
@@ -231,7 +271,10 @@ pub(super) fn digest_of(bytes: &[u8]) -> String {
 }
 
 /// A file without a name in the store, for what must be read in any order.
-pub(crate) fn scratch(store: &Store) -> Result<File> {
+///
+/// # Errors
+/// The store cannot be written.
+pub fn scratch(store: &Store) -> Result<File> {
     use rustix::fs::{CWD, Mode, OFlags, openat};
     let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
     let directory = store.path().join("tmp");

@@ -15,6 +15,7 @@ use super::Face;
 
 mod boot;
 mod catalog;
+mod commit;
 mod completion;
 mod cp;
 mod doctor;
@@ -32,6 +33,7 @@ mod mounts;
 mod network;
 mod networks;
 mod options;
+mod pause;
 mod probe;
 mod progress;
 mod ps;
@@ -45,10 +47,12 @@ mod save;
 mod service;
 mod show;
 mod start;
+mod stats;
 mod stop;
 mod system;
 mod table;
 mod tag;
+mod top;
 mod unshare;
 mod version;
 mod wait;
@@ -80,6 +84,9 @@ enum Verb {
     Exec(exec::Args),
     Shell(exec::Shell),
     Cp(cp::Args),
+    Diff(commit::Diff),
+    Commit(commit::Commit),
+    Export(commit::Export),
     Service(service::Args),
     Probe(Box<probe::Args>),
     Matrix(Box<probe::MatrixArgs>),
@@ -89,7 +96,13 @@ enum Verb {
     Port(networks::PortArgs),
     Logs(logs::Args),
     Stop(stop::Stop),
+    Restart(stop::Restart),
     Kill(stop::Kill),
+    Pause(pause::Pause),
+    Unpause(pause::Unpause),
+    Rename(pause::Rename),
+    Top(top::Args),
+    Stats(stats::Args),
     Wait(wait::Args),
     Rm(stop::Rm),
     Pull(pull::Args),
@@ -165,6 +178,9 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Exec(args) => exec::run(args, &here),
         Verb::Shell(args) => exec::shell(args, &here),
         Verb::Cp(args) => cp::run(args, &here),
+        Verb::Diff(args) => commit::diff(args, &here),
+        Verb::Commit(args) => commit::commit(args, &here),
+        Verb::Export(args) => commit::export(args, &here),
         Verb::Service(args) => service::run(args, &here),
         Verb::Probe(args) => probe::run(args, &here),
         Verb::Matrix(args) => probe::matrix(args, &here),
@@ -175,7 +191,13 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Port(args) => networks::port(args, &here),
         Verb::Logs(args) => logs::run(args, &here),
         Verb::Stop(args) => stop::stop(args, &here),
+        Verb::Restart(args) => stop::restart(args, &here),
         Verb::Kill(args) => stop::kill(args, &here),
+        Verb::Pause(args) => pause::pause(args, &here),
+        Verb::Unpause(args) => pause::unpause(args, &here),
+        Verb::Rename(args) => pause::rename(args, &here),
+        Verb::Top(args) => top::run(args, &here),
+        Verb::Stats(args) => stats::run(args, &here),
         Verb::Wait(args) => wait::run(args, &here),
         Verb::Rm(args) => stop::rm(args, &here),
         Verb::Pull(args) => pull::run(args, &here),

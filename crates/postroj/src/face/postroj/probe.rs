@@ -92,6 +92,9 @@ struct What {
     /// Boot without what only people at a console and long-lived machines need
     #[arg(long)]
     fast: bool,
+    /// The machines' network, as `boot` takes it; packages need none [default: none]
+    #[arg(long, value_name = "MODE")]
+    network: Option<String>,
 }
 
 /// How it is gone about.
@@ -379,13 +382,20 @@ fn wish(
         timeout: what.timeout.unwrap_or(30),
         phase_timeout: what.phase_timeout.unwrap_or(600),
         boot_timeout: what.boot_timeout.unwrap_or(600),
-        boot: if what.fast { vec!["--fast".into()] } else { Vec::new() },
+        boot: boot(what),
         keep: how.keep_on_failure || how.shell_on_failure,
         evidence: PathBuf::new(),
         always_evidence: how.evidence.is_some(),
     };
     cells::checks(&wish)?;
     Ok(wish)
+}
+
+/// Options of `boot`.
+fn boot(what: &What) -> Vec<String> {
+    let network = what.network.as_deref().unwrap_or("none");
+    let fast = what.fast.then_some("--fast".to_owned());
+    ["--network".into(), network.to_owned()].into_iter().chain(fast).collect()
 }
 
 /// A file's path as it is wherever this program is started from.

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use engine::record::Record;
-use engine::state;
+use engine::state::now;
 use spec::boot::Condition;
 
 use super::images::short;
@@ -48,7 +48,7 @@ fn row(record: &Record) -> Vec<String> {
         short(record.id()).to_owned(),
         record.about.as_ref().map(|about| about.image.clone()).unwrap_or_default(),
         command(record),
-        quantity::show_age(state::now().saturating_sub(created)),
+        quantity::show_age(now().saturating_sub(created)),
         status(record),
         record.name.clone(),
     ]
@@ -64,8 +64,11 @@ fn command(record: &Record) -> String {
 
 fn status(record: &Record) -> String {
     if let Some(exited) = record.exited {
-        let age = quantity::show_age(state::now().saturating_sub(exited.at));
+        let age = quantity::show_age(now().saturating_sub(exited.at));
         return format!("Exited ({}) {age}", exited.code);
+    }
+    if record.paused {
+        return "Up (Paused)".into();
     }
     let word = word(record);
     if word.is_empty() { "Up".into() } else { format!("Up ({word})") }
@@ -82,6 +85,15 @@ fn word(record: &Record) -> &'static str {
     }
 }
 
+/// docker's word for it.
+pub(super) fn state(record: &Record) -> &'static str {
+    match record {
+        Record { exited: Some(_), .. } => "exited",
+        Record { paused: true, .. } => "paused",
+        _ => "running",
+    }
+}
+
 fn json(record: &Record) -> serde_json::Value {
     let about = record.about.as_ref();
     let failed = match &record.condition {
@@ -95,7 +107,7 @@ fn json(record: &Record) -> serde_json::Value {
         "Command": record.plan.as_ref().map(|plan| &plan.process.args),
         "Created": about.map(|about| about.created),
         "Detached": about.is_some_and(|about| about.detached),
-        "State": if record.exited.is_some() { "exited" } else { "running" },
+        "State": state(record),
         "System": word(record),
         "FailedUnits": failed,
         "Pid": record.pid.map(|(pid, _)| pid),

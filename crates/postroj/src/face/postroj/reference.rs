@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use bakery::source;
 use bakery::source::registry::settings::Settings;
-use spec::reference::{LayoutReference, Reference};
+use spec::reference::{LayoutKind, LayoutReference, Reference};
 
 /// Reads a reference; paths in it become absolute, so that they name the same image from everywhere.
 pub(super) fn parse(text: &str) -> Result<Reference> {
@@ -23,7 +23,10 @@ pub(super) fn parse(text: &str) -> Result<Reference> {
                 .with_context(|| format!("cannot open the image {}", path.display()))?
         }
         Reference::Tar(path) => Reference::Tar(absolute(path)?),
-        Reference::Directory(path) => Reference::Directory(absolute(path)?),
+        Reference::Directory(path) => source::layout::sniff_directory(&absolute(path)?),
+        Reference::Layout(layout) if layout.kind == LayoutKind::ContainersStorage => {
+            Reference::Layout(layout)
+        }
         Reference::Layout(layout) => {
             let path = absolute(layout.path)?;
             Reference::Layout(LayoutReference { path, ..layout })

@@ -1,6 +1,8 @@
 //! `save`, `load` and `import`: images to files and back.
 
+use std::fs::File;
 use std::io::IsTerminal;
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -77,24 +79,32 @@ fn names(store: &Store, image: &Image, given: &str) -> Result<Vec<String>> {
 /// Bring all images of an archive into the store, with their names
 #[derive(Debug, clap::Args)]
 pub(super) struct LoadArgs {
-    /// docker's archive, or OCI's archive or directory
+    /// docker's archive, or OCI's archive or directory [default: standard input]
     #[arg(short, long, value_name = "PATH")]
-    input: PathBuf,
+    input: Option<PathBuf>,
     /// Print nothing on standard output
     #[arg(short, long)]
     quiet: bool,
 }
 
 pub(super) fn load(args: &LoadArgs, here: &Here) -> Result<u8> {
-    let path = std::path::absolute(&args.input).context("no path")?;
-    let sniffed = layout::sniff(&path).with_context(|| format!("opening {}", path.display()))?;
-    let Reference::Layout(place) = sniffed else {
-        bail!(
-            "{} is no archive of images: `postroj import` takes a root file system",
-            path.display()
-        );
-    };
     let (store, run) = here.store_for_change()?;
+    let (path, shown, _kept) = match &args.input {
+        Some(path) => {
+            let path = std::path::absolute(path).context("no path")?;
+            let shown = path.display().to_string();
+            (path, shown, None)
+        }
+        None => {
+            let kept = standard_input(&store)?;
+            let path = format!("/proc/self/fd/{}", kept.as_raw_fd());
+            (path.into(), "standard input".to_owned(), Some(kept))
+        }
+    };
+    let sniffed = layout::sniff(&path).with_context(|| format!("opening {shown}"))?;
+    let Reference::Layout(place) = sniffed else {
+        bail!("{shown} is no archive of images: `postroj import` takes a root file system");
+    };
     let options = Options::default();
     let progress = Progress::new();
     let bring = |layout: LayoutReference| {
@@ -103,8 +113,7 @@ pub(super) fn load(args: &LoadArgs, here: &Here) -> Result<u8> {
         harness::pull(&pull).map(|(image, _)| image)
     };
     let mut loaded = Vec::new();
-    let all =
-        layout::names(&place, &store).with_context(|| format!("reading {}", path.display()))?;
+    let all = layout::names(&place, &store).with_context(|| format!("reading {shown}"))?;
     for (layout, name) in all {
         let own = layout.to_string();
         let image = bring(layout)?;
@@ -115,7 +124,11 @@ pub(super) fn load(args: &LoadArgs, here: &Here) -> Result<u8> {
         loaded.push(full);
     }
     if loaded.is_empty() {
+        let own = place.to_string();
         loaded.push(format!("sha256:{}", bring(place)?.id));
+        if args.input.is_none() {
+            store.untag(&own)?;
+        }
     }
     drop(progress);
     if !args.quiet {
@@ -124,7 +137,16 @@ pub(super) fn load(args: &LoadArgs, here: &Here) -> Result<u8> {
     Ok(0)
 }
 
-fn full_name(name: &str) -> Result<String> {
+/// Keeps what standard input holds in a file without a name: archives are read in any order.
+fn standard_input(store: &Store) -> Result<File> {
+    let mut input = std::io::stdin().lock();
+    ensure!(!input.is_terminal(), "an archive does not come from a terminal: give -i PATH");
+    let mut kept = layout::scratch(store)?;
+    std::io::copy(&mut input, &mut kept).context("reading standard input")?;
+    Ok(kept)
+}
+
+pub(super) fn full_name(name: &str) -> Result<String> {
     match Reference::parse(&format!("docker://{name}"), |_| false)? {
         Reference::Registry(name) => Ok(name.to_string()),
         other => bail!("{other} is no name of an image"),

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
-use engine::Waited;
-use engine::record::Record;
+use anyhow::{Result, bail};
+use engine::record::{Note, Record};
 use engine::state::RunDirectory;
+use engine::{Waited, pause};
 
 use super::Here;
+use super::wait::is_ready;
 
 /// Stop machines: a booted system powers off, a command is sent SIGTERM
 #[derive(Debug, clap::Args)]
@@ -27,6 +28,9 @@ pub(super) fn stop(args: &Stop, here: &Here) -> Result<u8> {
         let boots = record.plan.as_ref().is_some_and(|plan| plan.boot.is_some());
         let patience = Duration::from_secs(args.time.unwrap_or(if boots { 90 } else { 10 }));
         if record.exited.is_none() {
+            if record.paused {
+                pause::unpause(&run, &record)?;
+            }
             run.signal_monitor(&record, sys::signals::SIGTERM)?;
             if run.wait(&record.name, Some(patience), has_ended)? == Waited::Late {
                 kill_and_wait(&run, &record)?;
@@ -34,6 +38,52 @@ pub(super) fn stop(args: &Stop, here: &Here) -> Result<u8> {
             run.wait_for_monitor(&record, CLEANUP);
         }
         println!("{name}");
+        Ok(())
+    })
+}
+
+/// Stop machines and start them again, with all that was written in them
+#[derive(Debug, clap::Args)]
+pub(super) struct Restart {
+    /// Seconds until it is killed [default: 90 for a booted system, else 10]
+    #[arg(short, long, value_name = "SECONDS")]
+    time: Option<u64>,
+    /// Names or ids
+    #[arg(required = true)]
+    machines: Vec<String>,
+}
+
+pub(super) fn restart(args: &Restart, here: &Here) -> Result<u8> {
+    let run = here.run_directory()?;
+    each(&args.machines, |name| {
+        let record = run.find(name)?;
+        if record.exited.is_some() {
+            bail!(
+                "the machine {name} has ended, and what was written in it with it: start another"
+            );
+        }
+        let boots = record.plan.as_ref().is_some_and(|plan| plan.boot.is_some());
+        let patience = Duration::from_secs(args.time.unwrap_or(if boots { 90 } else { 10 }));
+        if record.paused {
+            pause::unpause(&run, &record)?;
+        }
+        run.note(&record.name, &Note::Again(true))?;
+        run.signal_monitor(&record, sys::signals::SIGTERM)?;
+        let anew = |now: &Record| now.pid != record.pid;
+        let mut waited = run.wait(&record.name, Some(patience), anew)?;
+        if waited == Waited::Late {
+            // It may have ended at this moment.
+            let _ = run.signal(&record, sys::signals::SIGKILL);
+            waited = run.wait(&record.name, Some(CLEANUP), anew)?;
+        }
+        if boots && matches!(waited, Waited::Holds(_)) {
+            waited = run.wait(&record.name, None, |now| anew(now) && is_ready(now))?;
+        }
+        match waited {
+            Waited::Holds(_) => println!("{name}"),
+            Waited::Ended(_) => bail!("the machine {name} ended instead of starting again"),
+            Waited::Late => bail!("the machine {name} does not start again"),
+        }
         Ok(())
     })
 }

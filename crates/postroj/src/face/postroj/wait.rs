@@ -85,7 +85,7 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
         }
         let (waited, missed) = match &args.what {
             What::Exit => return exit(&wait, args.timeout, name),
-            What::Ready => (wait.until(|record| record.condition.is_some())?, "it was up".into()),
+            What::Ready => (wait.until(is_ready)?, "it was up".into()),
             What::Port { number, udp } => {
                 (wait.for_port(*number, *udp)?, format!("anything listened on port {number}"))
             }
@@ -104,6 +104,11 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
         }
         Ok(())
     })
+}
+
+/// It may be degraded.
+pub(super) fn is_ready(record: &Record) -> bool {
+    matches!(record.condition, Some(Condition::Running | Condition::Degraded(_)))
 }
 
 fn exit(wait: &Wait<'_>, limit: Option<u64>, name: &str) -> Result<()> {

@@ -1,0 +1,125 @@
+//! Stopping all of a machine's processes, and letting them go on.
+//!
+//! Where the machine has a group of the v2 hierarchy, the kernel freezes that (cgroups(7),
+//! `cgroup.freeze`, Linux 5.2). Elsewhere each process is sent SIGSTOP, from which nothing hides:
+//! its parent may hear of that, and a job that was stopped before goes on with the others.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use sys::signals;
+
+use crate::ENGINES;
+use crate::record::{Note, Record};
+use crate::state::RunDirectory;
+
+/// How long processes may take to stop: they do so when they leave the kernel.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Stops a machine's processes, all of them.
+///
+/// # Errors
+/// Where it does not run, is paused already, or cannot be stopped.
+pub fn pause(run: &RunDirectory, record: &Record) -> Result<()> {
+    check(record)?;
+    if record.paused {
+        bail!("the machine {} is paused already", record.name);
+    }
+    // Told first: whoever finds it half stopped can let it go on.
+    run.note(&record.name, &Note::Paused(true))?;
+    let stopped = match frozen(record) {
+        Some(group) => freeze(&group, true),
+        // Process 1 first, so that it makes no new ones. It is spared by what is sent from inside.
+        None => {
+            run.signal(record, signals::SIGSTOP).and_then(|()| signal_all(record, signals::SIGSTOP))
+        }
+    };
+    stopped.with_context(|| format!("cannot pause the machine {}", record.name))
+}
+
+/// Lets them go on.
+///
+/// # Errors
+/// Where it is not paused.
+pub fn unpause(run: &RunDirectory, record: &Record) -> Result<()> {
+    check(record)?;
+    if !record.paused {
+        bail!("the machine {} is not paused", record.name);
+    }
+    let resumed = match frozen(record) {
+        Some(group) => freeze(&group, false),
+        None => {
+            signal_all(record, signals::SIGCONT).and_then(|()| run.signal(record, signals::SIGCONT))
+        }
+    };
+    resumed.with_context(|| format!("cannot unpause the machine {}", record.name))?;
+    run.note(&record.name, &Note::Paused(false))
+}
+
+fn check(record: &Record) -> Result<()> {
+    if record.exited.is_some() {
+        bail!("the machine {} has ended", record.name);
+    }
+    Ok(())
+}
+
+/// The machine's group that can be frozen, where all of its processes are in it.
+fn frozen(record: &Record) -> Option<PathBuf> {
+    record.cgroups.iter().find(|group| group.join("cgroup.freeze").exists()).cloned()
+}
+
+fn freeze(group: &Path, frozen: bool) -> Result<()> {
+    let what = || format!("cannot freeze the control group {}", group.display());
+    std::fs::write(group.join("cgroup.freeze"), if frozen { "1" } else { "0" })
+        .with_context(what)?;
+    // The kernel tells of a change by POLLPRI (cgroups(7), `cgroup.events`).
+    let wanted = format!("frozen {}", u8::from(frozen));
+    let limit = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+    loop {
+        let mut events = File::open(group.join("cgroup.events")).with_context(what)?;
+        let mut text = String::new();
+        events.read_to_string(&mut text).with_context(what)?;
+        if text.lines().any(|line| line == wanted) {
+            return Ok(());
+        }
+        let mut polled = [PollFd::new(&events, PollFlags::PRI)];
+        if rustix::event::poll(&mut polled, Some(&limit)).with_context(what)? == 0 {
+            bail!("{}: its processes take too long", what());
+        }
+    }
+}
+
+/// All but process 1 and the sender (kill(2)): at once, so that none escapes by forking.
+fn signal_all(record: &Record, signal: i32) -> Result<()> {
+    let visit = ENGINES[0].inside(record, &mut || {
+        match signals::send(-1, signal) {
+            // Nobody but process 1 is there.
+            Err(error) if error.raw_os_error() == Some(3) => {}
+            other => other.context("cannot send a signal to the machine's processes")?,
+        }
+        // Each stops when it leaves the kernel, a moment later.
+        let until = Instant::now() + PATIENCE;
+        while signal == signals::SIGSTOP && !all_stopped() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(String::new())
+    })?;
+    visit.join().map(drop)
+}
+
+/// Of the process that asks, inside, all others (proc_pid_stat(5), the third field). What is
+/// in the middle of a disk's work counts as well: it goes on only to stop.
+fn all_stopped() -> bool {
+    let own = std::process::id();
+    let ids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = ids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    ids.filter(|id| *id != own).all(|id| {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        !matches!(state, Some('R' | 'S'))
+    })
+}
