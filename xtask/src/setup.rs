@@ -63,6 +63,7 @@ const PEERS: &[Package] = &[
     package("crun", "crun", "benches/launch"),
     package("systemd-container", "systemd-nspawn", "benches/launch"),
     package("mmdebstrap", "mmdebstrap", "benches/bootstrap"),
+    package("iperf3", "iperf3", "benches/network"),
 ];
 
 const FOR_FUZZING: &[Package] = &[package("g++", "c++", "libFuzzer is C++")];

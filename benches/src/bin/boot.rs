@@ -102,7 +102,7 @@ impl Bench {
     }
 
     fn execs(&self) -> Result<Vec<Candidate>> {
-        self.postroj(&["boot", "-d", "--name", "bench-exec", IMAGE])?;
+        self.postroj(&["boot", "-d", "--network=none", "--name", "bench-exec", IMAGE])?;
         let machines: serde_json::Value = serde_json::from_str(&self.postroj(&["ps", "--json"])?)?;
         let list = machines.as_array().context("`postroj ps` lists nothing")?;
         let machine = list.iter().find(|m| m["Name"] == "bench-exec").context("it is not up")?;
@@ -136,7 +136,7 @@ impl Bench {
             .iter()
             .map(|name| {
                 let mut command = Command::new(&self.postroj);
-                command.args(["boot", "-d", "--name", name, IMAGE]);
+                command.args(["boot", "-d", "--network=none", "--name", name, IMAGE]);
                 command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()
             })
             .collect::<std::io::Result<_>>()?;

@@ -167,6 +167,11 @@ impl Directory {
         self.read("up")
     }
 
+    /// Whether it is there at all.
+    pub(crate) fn exists(&self) -> bool {
+        self.path.exists()
+    }
+
     /// Whether there is, or was, something of it.
     pub(crate) fn is_up(&self) -> bool {
         self.path.join("up").exists()

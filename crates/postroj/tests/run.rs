@@ -449,7 +449,7 @@ fn usage_errors_are_told_before_anything_is_done() {
         (vec!["run", "--bogus", "x"], "--bogus"),
         (vec!["run", "--memory", "1x", "x"], "unit"),
         (vec!["run", "-v", "a:/b", "x"], "named volumes"),
-        (vec!["run", "--network", "fast", "x"], "fast"),
+        (vec!["run", "--network", "user,fast", "x"], "accel"),
         (vec!["run", "--ulimit", "x=1", "x"], "unknown limit"),
     ] {
         let said = said(&mut postroj(&args));

@@ -233,7 +233,7 @@ const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
 /// Takes the network down in a while, in a process of its own; where that is killed, the
 /// next command does.
 fn linger(directory: &Directory) {
-    let Some(sweeper) = directory.sweep() else { return };
+    let (Some(sweeper), Some(up)) = (directory.sweep(), directory.up()) else { return };
     match sys::process::fork() {
         Ok(Some(_)) => {}
         Err(_) => drop(leave(directory)),
@@ -242,7 +242,8 @@ fn linger(directory: &Directory) {
                 if forward::leave_everything(&[sweeper.as_fd()], "pj-sweep").is_ok() {
                     let _ = rustix::process::setsid();
                     std::thread::sleep(LINGER);
-                    let _ = leave(directory);
+                    // Somebody may have removed the run directory, and all that was known with it.
+                    let _ = if directory.exists() { leave(directory) } else { remove(&up) };
                 }
             }));
             sys::process::exit_now(0)
@@ -265,6 +266,12 @@ pub(crate) fn leave(directory: &Directory) -> Result<()> {
 /// Removes what there is of a network; to be called with the lock held.
 pub(crate) fn take_down(directory: &Directory) -> Result<()> {
     let Some(up) = directory.up() else { return Ok(()) };
+    remove(&up)?;
+    directory.clear_up();
+    Ok(())
+}
+
+fn remove(up: &Up) -> Result<()> {
     if let Ok(rules) = Rules::new() {
         let what = "cannot remove the network's rules";
         rules.remove(&up.table()).context(what)?;
@@ -275,7 +282,6 @@ pub(crate) fn take_down(directory: &Directory) -> Result<()> {
     if links.hardware_address(&up.bridge) == Some(up.mac) {
         links.remove(&up.bridge).context("cannot remove the network's bridge")?;
     }
-    directory.clear_up();
     Ok(())
 }
 

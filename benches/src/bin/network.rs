@@ -1,0 +1,173 @@
+//! `cargo run --release -p benches --bin network [ROUNDS]`: throughput and connections of machines to
+//! this host, side by side with the host's own loopback device and a bridge made by hand, and what
+//! a network adds to `run`. As root; needs iperf3 and iproute2.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use benches::{Candidate, alternate, load, median, report, set_up};
+
+/// Of the servers on this host.
+const THROUGHPUT: &str = "5299";
+const CONNECTIONS: u16 = 5298;
+/// How long each measurement takes, in seconds.
+const SECONDS: u64 = 2;
+/// The bridge made by hand, and the network behind it.
+const BY_HAND: &str = "pjbench";
+const HAND: &str = "10.213.0";
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, address] = &args[..]
+        && word == "probe"
+    {
+        return probe(address);
+    }
+    ensure!(rustix::process::geteuid().is_root(), "networks are measured as root");
+    let rounds = args.first().map_or(Ok(5), |text| text.parse()).context("ROUNDS is a number")?;
+    let bench = Bench::new()?;
+    println!("load {}", load());
+    for (title, reverse) in [("machine to host", false), ("host to machine", true)] {
+        bench.table(&format!("{title}, Gbit/s"), rounds, |way| bench.throughput(way, reverse))?;
+    }
+    bench.table("connections a second", rounds, |way| bench.connections(way))?;
+    let run = |network: &str| format!("{} run --network={network} host /bin/true", bench.postroj);
+    let candidates =
+        [Candidate::new("none", &run("none")), Candidate::new("bridge", &run("bridge"))];
+    report("what a network adds to `run`", &alternate(&candidates, rounds.max(5) * 8)?);
+    Ok(())
+}
+
+/// Connects, sends a byte, and waits for the end, over and over; prints how often in a second.
+fn probe(address: &str) -> Result<()> {
+    let start = Instant::now();
+    let mut count = 0;
+    while start.elapsed() < Duration::from_secs(SECONDS) {
+        let mut stream = TcpStream::connect((address, CONNECTIONS))?;
+        stream.write_all(b"x")?;
+        stream.read_to_end(&mut Vec::new())?;
+        count += 1;
+    }
+    println!("{}", f64::from(count) / start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Where a client runs.
+#[derive(Clone, Copy)]
+enum Way {
+    Loopback,
+    ByHand,
+    Ours,
+}
+
+struct Bench {
+    postroj: String,
+    own: PathBuf,
+    /// An address of this host's that machines reach.
+    address: String,
+    servers: Vec<Child>,
+}
+
+impl Bench {
+    fn new() -> Result<Self> {
+        let own = std::env::current_exe()?;
+        let postroj = own.with_file_name("postroj");
+        ensure!(postroj.exists(), "{} is missing: cargo build --release", postroj.display());
+        let listener = TcpListener::bind(("0.0.0.0", CONNECTIONS))?;
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.read(&mut [0]);
+            }
+        });
+        let mut iperf = Command::new("iperf3");
+        iperf.args(["-s", "-p", THROUGHPUT]).stdout(Stdio::null());
+        let servers = vec![iperf.spawn().context("cannot start iperf3: apt install iperf3")?];
+        let postroj = postroj.to_string_lossy().into_owned();
+        let bench = Self { postroj, own, address: format!("{HAND}.1"), servers };
+        let script = format!(
+            "ip link add {BY_HAND} type bridge && ip addr add {HAND}.1/24 dev {BY_HAND} && \
+             ip link set {BY_HAND} up && ip netns add {BY_HAND} && \
+             ip link add {BY_HAND}0 master {BY_HAND} type veth peer name eth0 netns {BY_HAND} && \
+             ip link set {BY_HAND}0 up && ip -n {BY_HAND} addr add {HAND}.2/24 dev eth0 && \
+             ip -n {BY_HAND} link set eth0 up"
+        );
+        set_up("sh", &["-c", &script])?;
+        Ok(bench)
+    }
+
+    fn command(&self, way: Way, program: &str, args: &[&str]) -> Command {
+        let mut words: Vec<&str> = match way {
+            Way::Loopback => Vec::new(),
+            Way::ByHand => vec!["ip", "netns", "exec", BY_HAND],
+            Way::Ours => vec![&self.postroj, "run", "--network=bridge", "host"],
+        };
+        words.push(program);
+        words.extend(args);
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).stdin(Stdio::null());
+        command
+    }
+
+    fn address(&self, way: Way) -> &str {
+        if matches!(way, Way::Loopback) { "127.0.0.1" } else { &self.address }
+    }
+
+    fn throughput(&self, way: Way, reverse: bool) -> Result<f64> {
+        let time = SECONDS.to_string();
+        let mut args = vec!["-c", self.address(way), "-p", THROUGHPUT, "-t", &time, "-J"];
+        args.extend(reverse.then_some("-R"));
+        let output = self.command(way, "iperf3", &args).output()?;
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        let bits = told["end"]["sum_received"]["bits_per_second"].as_f64();
+        bits.map(|bits| bits / 1e9).with_context(|| format!("iperf3 failed: {}", told["error"]))
+    }
+
+    fn connections(&self, way: Way) -> Result<f64> {
+        let own = self.own.to_string_lossy().into_owned();
+        let output = self.command(way, &own, &["probe", self.address(way)]).output()?;
+        if !output.status.success() {
+            bail!("the probe failed: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).trim().parse()?)
+    }
+
+    fn table(
+        &self,
+        title: &str,
+        rounds: usize,
+        measure: impl Fn(Way) -> Result<f64>,
+    ) -> Result<()> {
+        let ways = [
+            ("loopback", Way::Loopback),
+            ("veth + bridge by hand", Way::ByHand),
+            ("postroj, bridge", Way::Ours),
+        ];
+        let mut all = ways.map(|_| Vec::new());
+        for _ in 0..rounds {
+            for ((_, way), values) in ways.iter().zip(&mut all) {
+                values.push(measure(*way)?);
+            }
+        }
+        println!("\n{title} (median of {rounds}, in turn; ratio to ours):");
+        let ours = median(&all[2]);
+        for ((name, _), values) in ways.iter().zip(&all) {
+            println!("  {name:<24} {:>10.2} {:>6.2}", median(values), ours / median(values));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        for server in &mut self.servers {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+        let script = format!("ip netns del {BY_HAND}; ip link del {BY_HAND}");
+        let _ = set_up("sh", &["-c", &script]);
+    }
+}
