@@ -20,6 +20,7 @@ pub mod init;
 mod ready;
 pub mod record;
 mod rest;
+pub mod sandbox;
 mod session;
 pub mod state;
 mod wait;
