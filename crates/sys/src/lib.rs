@@ -6,6 +6,7 @@ pub mod cgroups;
 pub mod exe;
 pub mod loopback;
 pub mod mount;
+pub mod netns;
 pub mod notify;
 pub mod process;
 pub mod pty;

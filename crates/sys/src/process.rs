@@ -1,7 +1,8 @@
 //! Making processes with clone3(2), executing, and waiting for them by pidfd.
 
 use std::ffi::{CStr, CString, OsStr, OsString};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::process::{Pid, WaitId, WaitIdOptions};
@@ -277,6 +278,23 @@ pub fn enter(pidfd: BorrowedFd<'_>, namespaces: Namespaces) -> io::Result<()> {
     }
 }
 
+/// Makes what the command starts be killed when this process dies (prctl(2), PR_SET_PDEATHSIG).
+pub fn die_with_parent(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let parent = rustix::process::getpid();
+    let tie = move || {
+        let kill = Some(rustix::process::Signal::KILL);
+        rustix::process::set_parent_process_death_signal(kill)?;
+        // It may have died before.
+        match rustix::process::getppid() == Some(parent) {
+            true => Ok(()),
+            false => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+        }
+    };
+    // SAFETY: in the forked child it makes two system calls, and allocates nothing.
+    unsafe { command.pre_exec(tie) };
+}
+
 /// Ends this process without running any exit handler.
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: _exit(2) has no preconditions.
@@ -331,6 +349,28 @@ pub fn close_all_but(keep: crate::socket::Channel) -> io::Result<crate::socket::
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(kept.into()),
     }
+}
+
+/// Closes every descriptor but the standard streams and these. For a forked child that will
+/// not return to what its parent did.
+///
+/// # Errors
+/// close_range(2)'s (Linux 5.9).
+pub fn close_all_except(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut numbers: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).collect();
+    numbers.sort_unstable();
+    let mut first = 3;
+    for last in numbers.into_iter().chain([u32::MAX]) {
+        if first < last {
+            let end = if last == u32::MAX { last } else { last - 1 };
+            // SAFETY: this process uses none of these descriptors again, whoever owned them.
+            if unsafe { libc::syscall(libc::SYS_close_range, first, end, 0) } == -1 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        first = first.max(last.saturating_add(1));
+    }
+    Ok(())
 }
 
 /// Closes every descriptor from `first` on (close_range(2), Linux 5.9). For a process that uses no
@@ -462,11 +502,13 @@ fn code(line: &str) -> Option<(usize, usize)> {
 /// `ENOENT` or `ESRCH` where there is no such process, or it has ended and only waits for
 /// its parent to hear of that.
 pub fn start_time(pid: Pid) -> io::Result<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))?;
-    let mut fields = stat
-        .rsplit_once(')')
-        .map(|(_, rest)| rest.split_ascii_whitespace())
-        .ok_or(io::ErrorKind::InvalidData)?;
+    // The kernel makes the whole line for the first read. The name before it, of any bytes, has at
+    // most 64 (proc_pid_stat(5)), so that the 22nd field is in here.
+    let mut buffer = [0; 1024];
+    let length = File::open(format!("/proc/{}/stat", pid.as_raw_nonzero()))?.read(&mut buffer)?;
+    let after_name = buffer[..length].rsplit(|byte| *byte == b')').next().unwrap_or_default();
+    let numbers = str::from_utf8(after_name).map_err(|_| io::ErrorKind::InvalidData)?;
+    let mut fields = numbers.split_ascii_whitespace();
     if matches!(fields.next(), Some("Z" | "X")) {
         return Err(io::Error::from_raw_os_error(libc::ESRCH));
     }

@@ -13,6 +13,7 @@ use spec::ids::{IdMapping, IdRange};
 use spec::plan::{Network, Plan};
 use sys::cgroups::{Groups, Layout, Refusal};
 use sys::mount;
+use sys::netns;
 use sys::process::{Child, Status};
 use sys::rooted::Root;
 use sys::signals;
@@ -21,7 +22,9 @@ use sys::userns::{self, MapError, Range};
 
 use crate::record::Record;
 use crate::state::{Claim, RunDirectory};
-use crate::{Created, Engine, Machine, NotStarted, NotStartedKind, Question, Streams};
+use crate::{
+    Created, Engine, Machine, NotStarted, NotStartedKind, Question, Streams, Talk, Visit, Visitor,
+};
 
 mod ask;
 mod cgroupfs;
@@ -71,6 +74,7 @@ impl Engine for Container {
         let notify = notify_socket(plan)?;
         let (steps_ref, ours_ref, claim_ref) = (&steps, &ours, &claim);
         let notify_ref = notify.as_ref().map(AsFd::as_fd);
+        let visit = visit(plan)?;
         let child = sys::process::spawn(namespaces, cgroup.as_ref().map(AsFd::as_fd), move || {
             ours_ref.close_copy();
             claim_ref.close_copy();
@@ -78,7 +82,9 @@ impl Engine for Container {
                 child::Inherited { launcher: Some(theirs), streams, notify: notify_ref };
             child::run(steps_ref, inherited)
         })
-        .map_err(|error| explain::clone(error, plan))?;
+        .map_err(|error| explain::clone(error, plan));
+        visit.map_or(Ok(()), netns::Visit::end)?;
+        let child = child?;
         let machine = ContainerMachine {
             child: MainProcess::new(child),
             channel: ours,
@@ -120,6 +126,18 @@ impl Engine for Container {
     fn root(&self, record: &Record) -> Result<Root> {
         exec::root(record)
     }
+
+    fn talk(&self, record: &Record, socket: &str, talk: &mut Talk<'_>) -> Result<Visit> {
+        exec::talk(record, socket, talk)
+    }
+
+    fn visit(&self, record: &Record, visitor: &mut Visitor<'_>) -> Result<Visit> {
+        exec::visit(record, visitor)
+    }
+
+    fn enter(&self, record: &Record) -> Result<()> {
+        exec::enter(record)
+    }
 }
 
 fn limit(plan: &Plan, claim: &Claim) -> Result<Groups> {
@@ -141,6 +159,13 @@ fn limit(plan: &Plan, claim: &Claim) -> Result<Groups> {
         }
         other => other.map_err(explain::cgroup),
     }
+}
+
+/// Moves this process into the network that the machine is to share, where that is not its own: the
+/// child is born there, since from its own user namespace it could not go there.
+fn visit(plan: &Plan) -> Result<Option<netns::Visit>> {
+    let Network::Joined { path } = &plan.network else { return Ok(None) };
+    netns::Visit::new(path.as_ref()).map(Some).map_err(|error| explain::network(&error, path))
 }
 
 /// Whether what runs makes control groups of its own.
@@ -206,6 +231,14 @@ const EMULATED: &str = "no control group is delegated to you, so the system's ow
 impl Created for Waiting {
     fn remark(&self) -> Option<&'static str> {
         self.machine.emulates.then_some(EMULATED)
+    }
+
+    fn process_id(&self) -> i32 {
+        self.machine.process_id()
+    }
+
+    fn process(&self) -> BorrowedFd<'_> {
+        self.machine.ended()
     }
 
     fn start(self: Box<Self>) -> Result<Box<dyn Machine>> {

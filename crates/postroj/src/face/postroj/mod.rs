@@ -14,7 +14,9 @@ use store::Store;
 use super::Face;
 
 mod boot;
+mod catalog;
 mod completion;
+mod cp;
 mod doctor;
 mod exec;
 mod history;
@@ -27,7 +29,9 @@ mod login;
 mod logs;
 mod man;
 mod mounts;
+mod network;
 mod options;
+mod probe;
 mod progress;
 mod ps;
 mod pull;
@@ -37,6 +41,8 @@ mod reference;
 mod rmi;
 mod run;
 mod save;
+mod service;
+mod show;
 mod start;
 mod stop;
 mod system;
@@ -44,6 +50,7 @@ mod table;
 mod tag;
 mod unshare;
 mod version;
+mod wait;
 
 /// The default face.
 pub(crate) struct Postroj;
@@ -71,11 +78,15 @@ enum Verb {
     Boot(Box<boot::Args>),
     Exec(exec::Args),
     Shell(exec::Shell),
+    Cp(cp::Args),
+    Service(service::Args),
+    Probe(Box<probe::Args>),
+    Matrix(Box<probe::MatrixArgs>),
     Ps(ps::Args),
     Logs(logs::Args),
     Stop(stop::Stop),
     Kill(stop::Kill),
-    Wait(stop::Wait),
+    Wait(wait::Args),
     Rm(stop::Rm),
     Pull(pull::Args),
     Images(images::Args),
@@ -90,6 +101,8 @@ enum Verb {
     Login(login::Args),
     Logout(login::LogoutArgs),
     #[command(subcommand)]
+    Catalog(catalog::Verb),
+    #[command(subcommand)]
     System(system::Verb),
     Doctor(doctor::Args),
     Completion(completion::Args),
@@ -98,6 +111,12 @@ enum Verb {
     Unshare(unshare::Args),
     Init(init::Args),
     InstallFaces(install_faces::Args),
+    /// Look at a machine from inside, for a probe
+    #[command(hide = true)]
+    Inside(probe::Inside),
+    /// One cell of a probe
+    #[command(hide = true)]
+    ProbeCell,
     Version(version::Args),
 }
 
@@ -141,11 +160,17 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Boot(args) => boot::run(args, &here),
         Verb::Exec(args) => exec::run(args, &here),
         Verb::Shell(args) => exec::shell(args, &here),
+        Verb::Cp(args) => cp::run(args, &here),
+        Verb::Service(args) => service::run(args, &here),
+        Verb::Probe(args) => probe::run(args, &here),
+        Verb::Matrix(args) => probe::matrix(args, &here),
+        Verb::Inside(args) => probe::inside(args, &here),
+        Verb::ProbeCell => probe::cell(&here),
         Verb::Ps(args) => ps::run(args, &here),
         Verb::Logs(args) => logs::run(args, &here),
         Verb::Stop(args) => stop::stop(args, &here),
         Verb::Kill(args) => stop::kill(args, &here),
-        Verb::Wait(args) => stop::wait(args, &here),
+        Verb::Wait(args) => wait::run(args, &here),
         Verb::Rm(args) => stop::rm(args, &here),
         Verb::Pull(args) => pull::run(args, &here),
         Verb::Images(args) => images::run(args, &here),
@@ -159,6 +184,7 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Import(args) => save::import(args, &here),
         Verb::Login(args) => login::run(args),
         Verb::Logout(args) => login::logout(args),
+        Verb::Catalog(verb) => catalog::run(verb),
         Verb::System(verb) => system::run(verb, &here),
         Verb::Doctor(args) => doctor::run(args, &here),
         Verb::Completion(args) => completion::run(args),
@@ -210,6 +236,17 @@ impl Here {
             (None, Some(run)) => Places { run: absolute(run)?, ..defaults()? },
             (None, None) => defaults()?,
         })
+    }
+
+    /// This program once more, for the same places.
+    fn again(&self) -> std::process::Command {
+        let mut command = std::process::Command::new("/proc/self/exe");
+        for (option, value) in [("--store", &self.store), ("--runroot", &self.runroot)] {
+            if let Some(value) = value {
+                command.arg(option).arg(value);
+            }
+        }
+        command
     }
 
     fn run_directory(&self) -> Result<RunDirectory> {

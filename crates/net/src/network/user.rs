@@ -1,0 +1,54 @@
+//! Mode `user`: processes of the user carry the machine's traffic, and nothing is set up on the host.
+
+use anyhow::{Context, Result, bail};
+use spec::network::{Attachment, Link, Tap};
+
+use super::{Attached, Known, Network, Place, Prepared, Target};
+
+mod carrier;
+mod pasta;
+mod slirp4netns;
+
+/// Mode `user`.
+pub(super) struct User;
+
+impl Network for User {
+    fn carries(&self, link: &Link) -> bool {
+        matches!(link, Link::User(_))
+    }
+
+    fn prepare(&self, attachment: &Attachment, place: &Place<'_>) -> Result<Box<dyn Prepared>> {
+        let Link::User(user) = attachment.link else { bail!("this is no user-mode network") };
+        if attachment.ip.is_some() || attachment.mac.is_some() {
+            bail!(
+                "a user-mode network gives no address to choose: leave --ip and --mac-address out"
+            );
+        }
+        if !attachment.aliases.is_empty() {
+            bail!("a user-mode network has no peers that could know an alias: leave it out");
+        }
+        let tap = user.tap.context("nothing carries packets here")?;
+        let (carrier, known): (Box<dyn carrier::Program>, Known) = match tap {
+            Tap::Pasta => (Box::new(pasta::Pasta::new(attachment, place)?), pasta::known()),
+            Tap::Slirp4netns => {
+                (Box::new(slirp4netns::Slirp4netns::new(attachment)?), slirp4netns::known())
+            }
+        };
+        Ok(Box::new(Waiting { carrier, known }))
+    }
+}
+
+struct Waiting {
+    carrier: Box<dyn carrier::Program>,
+    known: Known,
+}
+
+impl Prepared for Waiting {
+    fn known(&self) -> &Known {
+        &self.known
+    }
+
+    fn attach(self: Box<Self>, target: &Target<'_>) -> Result<Box<dyn Attached>> {
+        Ok(Box::new(self.carrier.start(target)?))
+    }
+}
