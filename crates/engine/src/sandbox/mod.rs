@@ -316,10 +316,7 @@ fn read_one(fd: i32) {
 }
 
 /// A seccomp filter as the kernel takes it, from a descriptor that is closed then.
-///
-/// # Errors
-/// Where it cannot be read, or is none.
-pub fn read_filter(fd: i32) -> Step<Vec<u8>> {
+fn read_filter(fd: i32) -> Step<Vec<u8>> {
     let mut program = Vec::new();
     let given = process::take_inherited(fd);
     given

@@ -1,56 +1,22 @@
-//! bubblewrap 0.11: a command in a root that is put together from one's own files.
+//! bubblewrap's options, read as it reads them.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::Read;
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use engine::sandbox;
 use spec::sandbox::{Access, Operation, Sandbox, Upper, Variable};
-
-use super::{Face, reason};
-
-/// The face.
-pub(crate) struct Bwrap;
-
-impl Face for Bwrap {
-    fn names(&self) -> &'static [&'static str] {
-        &["bwrap"]
-    }
-
-    fn verbs(&self) -> &'static [&'static str] {
-        &["bwrap"]
-    }
-
-    fn run(&self, args: Vec<OsString>) -> u8 {
-        let name = args.first().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let mut reader = Reader::default();
-        match reader.read(args).and_then(|()| reader.finish()) {
-            Ok(()) => sandbox::run(&reader.sandbox).unwrap_or_else(|text| reader.fail(&text)),
-            Err(End::Help) => {
-                print!("{}", usage(&name));
-                0
-            }
-            Err(End::Version) => {
-                println!("bubblewrap 0.11.0 (postroj {})", env!("CARGO_PKG_VERSION"));
-                0
-            }
-            Err(End::Usage) => {
-                eprint!("{}", usage(&name));
-                1
-            }
-            Err(End::Wrong(text)) => reader.fail(&text),
-        }
-    }
-}
 
 /// Why nothing is run.
 #[derive(Debug, PartialEq, Eq)]
-enum End {
+pub(crate) enum End {
+    /// The help was asked for.
     Help,
+    /// The version was asked for.
     Version,
+    /// There is no command.
     Usage,
+    /// This is wrong.
     Wrong(String),
 }
 
@@ -65,10 +31,18 @@ const MAX_ARGS: usize = 9000;
 const MAX_SIZE: u64 = u64::MAX >> 1;
 
 /// Options as they are read.
-#[derive(Debug, Default)]
-struct Reader {
-    sandbox: Sandbox,
-    level_prefix: bool,
+#[derive(Debug)]
+pub(crate) struct Reader {
+    /// What they say.
+    pub(crate) sandbox: Sandbox,
+    /// Messages tell how grave they are.
+    pub(crate) level_prefix: bool,
+    /// To be said before anything else.
+    pub(crate) warnings: Vec<String>,
+    /// Gives all that a descriptor has.
+    content: fn(i32) -> io::Result<Vec<u8>>,
+    /// To begin with.
+    capabilities: u64,
     user_try: bool,
     cgroup_try: bool,
     uid: Option<u32>,
@@ -153,20 +127,39 @@ fn bytes(word: &OsStr) -> Result<u64, End> {
 }
 
 impl Reader {
-    fn fail(&self, text: &str) -> u8 {
-        eprintln!("{}bwrap: {text}", if self.level_prefix { "<3>" } else { "" });
-        1
+    /// Reads nothing yet. `content` gives all that a descriptor has; `capabilities` are those to add to.
+    pub(crate) fn new(content: fn(i32) -> io::Result<Vec<u8>>, capabilities: u64) -> Self {
+        Self {
+            sandbox: Sandbox::default(),
+            level_prefix: false,
+            warnings: Vec::new(),
+            content,
+            capabilities,
+            user_try: false,
+            cgroup_try: false,
+            uid: None,
+            gid: None,
+            hostname: false,
+            mode: None,
+            size: None,
+            lower: Vec::new(),
+            total: 0,
+        }
     }
 
-    fn warn_last(&self, option: &str, given: bool) {
+    fn warn_last(&mut self, option: &str, given: bool) {
         if given {
             let prefix = if self.level_prefix { "<4>" } else { "" };
-            eprintln!("{prefix}bwrap: Only the last {option} option will take effect");
+            let text = format!("{prefix}bwrap: Only the last {option} option will take effect");
+            self.warnings.push(text);
         }
     }
 
     /// The whole command line; the first word is the program's name.
-    fn read(&mut self, args: Vec<OsString>) -> Result<(), End> {
+    ///
+    /// # Errors
+    /// Says why nothing is to be run.
+    pub(crate) fn read(&mut self, args: Vec<OsString>) -> Result<(), End> {
         if args.len() == 2 && args[1] == "--version" {
             return Err(End::Version);
         }
@@ -274,7 +267,7 @@ impl Reader {
             "--cap-add" | "--cap-drop" => {
                 let name = words.one()?;
                 let named = capability(&name)?;
-                let now = sandbox.capabilities.unwrap_or_else(own_capabilities);
+                let now = sandbox.capabilities.unwrap_or(self.capabilities);
                 let adds = option == "--cap-add";
                 sandbox.capabilities = Some(if adds { now | named } else { now & !named });
             }
@@ -442,7 +435,7 @@ impl Reader {
                 if sandbox.late_filter.is_some() {
                     return wrong("--add-seccomp-fd cannot be combined with --seccomp");
                 }
-                sandbox.filters.push(sandbox::read_filter(fd).map_err(End::Wrong)?);
+                sandbox.filters.push(filter(self.content, fd)?);
                 return Ok(true);
             }
             _ => return Ok(false),
@@ -454,12 +447,10 @@ impl Reader {
 
     /// Arguments from a descriptor, each ended by a NUL byte.
     fn arguments(&mut self, fd: i32) -> Result<(), End> {
-        let mut data = Vec::new();
-        let read =
-            sys::process::take_inherited(fd).and_then(|fd| File::from(fd).read_to_end(&mut data));
-        if let Err(error) = read {
-            return wrong(format!("Can't read --args data: {}", reason(&error)));
-        }
+        let mut data = match (self.content)(fd) {
+            Ok(data) => data,
+            Err(error) => return wrong(because("Can't read --args data", &error)),
+        };
         if data.last() == Some(&0) {
             data.pop();
         } else if data.is_empty() {
@@ -473,7 +464,10 @@ impl Reader {
     }
 
     /// What follows from all options together.
-    fn finish(&mut self) -> Result<(), End> {
+    ///
+    /// # Errors
+    /// Says which do not go together.
+    pub(crate) fn finish(&mut self) -> Result<(), End> {
         let sandbox = &mut self.sandbox;
         let new = &mut sandbox.namespaces;
         let refusals = [
@@ -542,12 +536,18 @@ fn user_namespaces() -> bool {
         && read("/proc/sys/user/max_user_namespaces").trim() != "0"
 }
 
-/// What root has; an ordinary user starts from none.
-fn own_capabilities() -> u64 {
-    if !rustix::process::getuid().is_root() {
-        return 0;
+/// As the kernel takes it: eight bytes an instruction.
+fn filter(content: fn(i32) -> io::Result<Vec<u8>>, fd: i32) -> Result<Vec<u8>, End> {
+    match content(fd) {
+        Ok(program) if program.len() % 8 == 0 => Ok(program),
+        Ok(_) => wrong("Invalid seccomp data, must be multiple of 8"),
+        Err(error) => wrong(because("Can't read seccomp data", &error)),
     }
-    rustix::thread::capabilities(None).map_or(0, |sets| sets.effective.bits())
+}
+
+fn because(what: &str, error: &io::Error) -> String {
+    let reason = error.to_string();
+    format!("{what}: {}", reason.split(" (os error ").next().unwrap_or_default())
 }
 
 fn capability(name: &OsStr) -> Result<u64, End> {
@@ -559,73 +559,3 @@ fn capability(name: &OsStr) -> Result<u64, End> {
     set.map(sys::caps::Set::bits)
         .ok_or_else(|| End::Wrong(format!("unknown cap: {}", name.display())))
 }
-
-fn usage(name: &str) -> String {
-    format!("usage: {name} [OPTIONS...] [--] COMMAND [ARGS...]\n\n{OPTIONS}")
-}
-
-const OPTIONS: &str = "    --help                       Print this help
-    --version                    Print version
-    --args FD                    Read NUL-separated options from FD
-    --argv0 VALUE                What the command is told as its name
-    --level-prefix               Prepend e.g. <3> to messages
-    --unshare-all                New namespaces of every kind, where there are any
-    --share-net                  Keep the network after --unshare-all
-    --unshare-user               New user namespace (implied unless you are root)
-    --unshare-user-try           New user namespace if there can be one
-    --unshare-ipc                New IPC namespace
-    --unshare-pid                New PID namespace
-    --unshare-net                New network namespace
-    --unshare-uts                New UTS namespace
-    --unshare-cgroup             New cgroup namespace
-    --unshare-cgroup-try         New cgroup namespace if there can be one
-    --userns FD                  Use this user namespace
-    --userns2 FD                 Enter this user namespace once all is set up
-    --disable-userns             No more user namespaces inside
-    --assert-userns-disabled     Fail where there can be user namespaces inside
-    --pidns FD                   Use this PID namespace (the parent of that of --unshare-pid)
-    --uid UID, --gid GID         Ids inside (need --unshare-user or --userns)
-    --hostname NAME              Host name inside (needs --unshare-uts)
-    --chdir DIR                  Start in DIR
-    --clearenv                   Unset all environment variables
-    --setenv VAR VALUE           Set an environment variable
-    --unsetenv VAR               Unset an environment variable
-    --lock-file DEST             Hold a lock on DEST while anything runs
-    --sync-fd FD                 Keep FD open while anything runs
-    --bind SRC DEST              Show the path SRC at DEST
-    --dev-bind SRC DEST          The same, with devices
-    --ro-bind SRC DEST           The same, read-only
-    --bind-try, --dev-bind-try, --ro-bind-try SRC DEST
-                                 The same, unless there is no SRC
-    --bind-fd, --ro-bind-fd FD DEST
-                                 Show the directory or path that FD is open on
-    --remount-ro DEST            Make the mount at DEST read-only, not those below
-    --overlay-src SRC            A lower directory of the overlay that follows
-    --overlay RWSRC WORKDIR DEST An overlay with writes to RWSRC
-    --tmp-overlay DEST           An overlay with writes to memory
-    --ro-overlay DEST            An overlay that is read-only
-    --exec-label, --file-label LABEL
-                                 SELinux labels: refused, for there is no SELinux
-    --proc DEST                  Mount a new procfs
-    --dev DEST                   Mount a small /dev
-    --tmpfs DEST                 Mount a new tmpfs
-    --mqueue DEST                Mount a new mqueue
-    --dir DEST                   Make a directory
-    --file FD DEST               Make a file of what FD gives
-    --bind-data, --ro-bind-data FD DEST
-                                 Mount a file of what FD gives
-    --symlink SRC DEST           Make a symbolic link at DEST to SRC
-    --seccomp FD                 Install the filter that FD gives
-    --add-seccomp-fd FD          The same, repeatable
-    --block-fd FD                Wait for FD before the command is run
-    --userns-block-fd FD         Wait for FD until the id maps are written
-    --info-fd FD                 Write facts to FD
-    --json-status-fd FD          Write facts and the exit code to FD
-    --new-session                A terminal session of its own
-    --die-with-parent            Be killed when the parent dies
-    --as-pid-1                   No small init as process 1
-    --cap-add, --cap-drop CAP    Add or drop a capability, or ALL
-    --perms OCTAL                Permissions of what the next option makes
-    --size BYTES                 Size of the next --tmpfs
-    --chmod OCTAL PATH           Change permissions of PATH
-";
