@@ -556,3 +556,52 @@ fn a_killed_launcher_leaves_nothing() {
         std::fs::remove_file(place.path.join("bin/bwrap")).unwrap();
     }
 }
+
+/// Namespaces that another sandbox has can be entered, and waiting ends when it is told to.
+#[test]
+fn namespaces_of_another_are_entered() {
+    use std::io::{BufRead, BufReader, Write};
+    let place = Place::new("joined");
+    let bwrap = ours(&place);
+    let mut first = Command::new("sh");
+    let script = format!(
+        "exec {} --bind / / --unshare-user --unshare-pid --proc /proc --info-fd 3 \
+         sh -c 'echo ready; read line' 3>{}/info",
+        bwrap.display(),
+        place.path.display()
+    );
+    let mut first =
+        first.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(first.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let info = std::fs::read_to_string(place.path.join("info")).unwrap();
+    let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+    let pid = info["child-pid"].as_i64().unwrap();
+    let number = |kind: &str| {
+        let link = std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+        link.to_str().unwrap().to_owned()
+    };
+    let list = format!(
+        "--userns 3 --pidns 4 --bind / / --proc /proc readlink /proc/self/ns/user /proc/self/ns/pid \
+         |3</proc/{pid}/ns/user 4</proc/{pid}/ns/pid"
+    );
+    let told = run(&bwrap, &list, &place);
+    let expected = format!("{}\n{}\n", number("user"), number("pid"));
+    assert_eq!((told.code, told.out.as_str()), (0, expected.as_str()), "{told:?}");
+    let told = run(&bwrap, "--bind / / --userns 3 true |3</proc/self/ns/user", &place);
+    assert!(
+        told.code == 1 && told.err.contains("Joining the specified user namespace failed"),
+        "{told:?}"
+    );
+    first.stdin.take().unwrap().write_all(b"\n").unwrap();
+    assert!(first.wait().unwrap().success());
+
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let mut waiting = Command::new(&bwrap);
+    waiting.args("--bind / / --block-fd 0 echo went on".split(' ')).stdin(reader);
+    let mut waiting = waiting.stdout(Stdio::piped()).spawn().unwrap();
+    assert!(waiting.try_wait().unwrap().is_none());
+    writer.write_all(b"x").unwrap();
+    let told = waiting.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(told.stdout).unwrap(), "went on\n");
+}
