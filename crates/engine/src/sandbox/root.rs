@@ -147,7 +147,8 @@ impl<'a> Builder<'a> {
                 parents &= !(class & 0o055);
             }
         }
-        let Some(parent) = target.parent().filter(|p| !p.as_os_str().is_empty()) else {
+        let known = |p: &&Path| p.as_os_str().is_empty() || *p == Path::new("/");
+        let Some(parent) = target.parent().filter(|p| !known(p)) else {
             return Ok(());
         };
         let made =
