@@ -94,5 +94,5 @@ pub fn start(
     if let ControlFlow::Break(code) = prepare() {
         process::exit_now(code);
     }
-    process::exit_now(failed(&process::execvp(command)))
+    process::exit_now(failed(&process::execvp(&command[0], command)))
 }

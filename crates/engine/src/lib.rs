@@ -21,6 +21,7 @@ pub mod pause;
 mod ready;
 pub mod record;
 mod rest;
+pub mod sandbox;
 mod session;
 pub mod state;
 mod visit;

@@ -16,4 +16,5 @@ pub mod platform;
 pub mod recipe;
 pub mod reference;
 pub mod request;
+pub mod sandbox;
 pub mod seccomp;

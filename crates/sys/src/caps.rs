@@ -63,6 +63,18 @@ impl Set {
         })
     }
 
+    /// The set of these bits, one for each number.
+    #[must_use]
+    pub fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// Its bits, one for each number.
+    #[must_use]
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
     /// What both sets have.
     pub fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
@@ -115,6 +127,37 @@ pub fn set(set: Set) -> io::Result<()> {
             inheritable: rustix::thread::CapabilitySet::empty(),
         },
     )?)
+}
+
+/// The same with an inheritable set that is equal.
+///
+/// # Errors
+/// capset(2)'s.
+pub fn set_inheritable(set: Set) -> io::Result<()> {
+    let bits = rustix::thread::CapabilitySet::from_bits_retain(set.0);
+    Ok(rustix::thread::set_capabilities(
+        None,
+        rustix::thread::CapabilitySets { effective: bits, permitted: bits, inheritable: bits },
+    )?)
+}
+
+/// Puts these into the ambient set, by which programs that are executed keep them (prctl(2),
+/// `PR_CAP_AMBIENT`). What is not both permitted and inheritable is passed over.
+///
+/// # Errors
+/// prctl(2)'s, but for `EPERM` and `EINVAL`.
+pub fn raise_ambient(set: Set) -> io::Result<()> {
+    for number in (0..NAMES.len()).filter(|n| set.has(*n)) {
+        let raise = libc::PR_CAP_AMBIENT_RAISE;
+        // SAFETY: it takes scalars.
+        if unsafe { libc::prctl(libc::PR_CAP_AMBIENT, raise, number, 0, 0) } == -1 {
+            let error = io::Error::last_os_error();
+            if !matches!(error.raw_os_error(), Some(libc::EPERM | libc::EINVAL)) {
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Making processes with clone3(2), executing, and waiting for them by pidfd.
 
-use std::ffi::{CStr, CString, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -240,11 +240,12 @@ pub fn fexecve(program: BorrowedFd<'_>, args: &Strings, env: &Strings) -> io::Er
 
 /// Replaces this process by a program that is looked for along `PATH`, with the environment as it
 /// is (execvp(3)). Returns only on failure.
-pub fn execvp(args: &[OsString]) -> io::Error {
+pub fn execvp(program: &OsStr, args: &[OsString]) -> io::Error {
     use std::os::unix::ffi::OsStrExt;
     let owned: Result<Vec<CString>, _> = args.iter().map(|a| CString::new(a.as_bytes())).collect();
-    let Ok(owned) = owned else { return io::ErrorKind::InvalidInput.into() };
-    let Some(program) = owned.first() else { return io::ErrorKind::InvalidInput.into() };
+    let (Ok(owned), Ok(program)) = (owned, CString::new(program.as_bytes())) else {
+        return io::ErrorKind::InvalidInput.into();
+    };
     let pointers: Vec<_> =
         owned.iter().map(|a| a.as_ptr()).chain(std::iter::once(std::ptr::null())).collect();
     // SAFETY: the array ends with a null pointer and points to strings that live until here.
@@ -385,15 +386,80 @@ pub fn close_from(first: RawFd) -> io::Result<()> {
     }
 }
 
-/// Changes a variable of this process's environment, and of what it executes.
+/// Closes every descriptor but the standard streams and these (close_range(2), Linux 5.9). For a
+/// process that uses no other one again, and does not drop its owner.
+///
+/// # Errors
+/// The system call's.
+pub fn close_others(keep: &[RawFd]) -> io::Result<()> {
+    let mut keep: Vec<RawFd> = keep.iter().copied().filter(|fd| *fd > 2).collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    for fd in keep {
+        if fd > first {
+            // SAFETY: as in `close_from`.
+            let done = unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) };
+            if done == -1 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        first = fd + 1;
+    }
+    close_from(first)
+}
+
+/// Takes a descriptor that this process was started with, and that its caller named by number.
+/// Each may be taken once.
+///
+/// # Errors
+/// `EBADF` where there is none.
+pub fn take_inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: plain system call with scalars, which fails for what is no descriptor.
+    if fd < 0 || unsafe { libc::fcntl(fd, libc::F_GETFD) } == -1 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: it is open, and by this function's contract nothing else here owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Changes a variable of this process's environment, and of what it executes; `None` removes it.
+///
+/// # Errors
+/// `EDEADLK` where another thread is alive, which could be reading it; `EINVAL` for a name or value that
+/// cannot be (setenv(3)).
+pub fn set_environment(
+    name: impl AsRef<OsStr>,
+    value: Option<impl AsRef<OsStr>>,
+) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    alone()?;
+    let (name, value) = (name.as_ref(), value.as_ref().map(AsRef::as_ref));
+    let holds_nul = |text: &OsStr| text.as_bytes().contains(&0);
+    let bad = name.is_empty() || name.as_bytes().contains(&b'=') || holds_nul(name);
+    if bad || value.is_some_and(holds_nul) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: there is no other thread.
+    unsafe {
+        match value {
+            Some(value) => std::env::set_var(name, value),
+            None => std::env::remove_var(name),
+        }
+    }
+    Ok(())
+}
+
+/// Removes every variable of this process's environment.
 ///
 /// # Errors
 /// `EDEADLK` where another thread is alive, which could be reading it.
-pub fn set_environment(name: &str, value: &str) -> io::Result<()> {
+pub fn clear_environment() -> io::Result<()> {
     alone()?;
     // SAFETY: there is no other thread.
-    unsafe { std::env::set_var(name, value) };
-    Ok(())
+    match unsafe { libc::clearenv() } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Gives the memory of this program's code back to the page cache. What is executed from here

@@ -170,6 +170,13 @@ static NOTE_PIPE: extern "C" fn() = {
     note
 };
 
+/// Unblocks a signal.
+pub fn unblock(signal: i32) {
+    let set = set_of(&[signal]);
+    // SAFETY: `set` is initialised; a null old set is allowed.
+    unsafe { libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) };
+}
+
 /// Gives SIGPIPE back the disposition that this program was started with.
 pub fn inherit_pipe() {
     let _ = Disposition::change(libc::SIGPIPE, IGNORED_PIPE.load(Ordering::Relaxed));

@@ -141,12 +141,12 @@ impl Session {
         for (name, value) in
             [("_LIBPOD_USERNS_CONFIGURED", "init"), ("_LIBPOD_ROOTLESS_UID", &uid.to_string())]
         {
-            sys::process::set_environment(name, value)?;
+            sys::process::set_environment(name, Some(value))?;
         }
         if !self.namespaces.contains(UnshareFlags::NEWPID) {
             self.mount()?;
             signals::inherit_pipe();
-            let error = sys::process::execvp(&self.command);
+            let error = sys::process::execvp(&self.command[0], &self.command);
             bail!("cannot exec {}: {}", self.command[0].display(), reason(&error));
         }
         self.in_processes_of_its_own()

@@ -131,7 +131,8 @@ fn activate(parent: Pid) {
     let meant = std::env::var("LISTEN_PID").ok().and_then(|pid| pid.trim().parse::<i32>().ok());
     if meant == Some(parent.as_raw_nonzero().get()) {
         // It cannot fail: a child has no other thread.
-        let _ = sys::process::set_environment("LISTEN_PID", &rustix::process::getpid().to_string());
+        let pid = rustix::process::getpid().to_string();
+        let _ = sys::process::set_environment("LISTEN_PID", Some(pid));
     }
 }
 

@@ -1,10 +1,12 @@
 //! The seam behind which every command line that postroj speaks stands.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 mod autopkgtest_virt;
 mod become_root;
+mod bwrap;
 mod catatonit;
 mod dumb_init;
 mod getopt;
@@ -33,6 +35,7 @@ const FACES: &[&dyn Face] = &[
     &catatonit::Catatonit,
     &dumb_init::DumbInit,
     &become_root::BecomeRoot,
+    &bwrap::Bwrap,
     &autopkgtest_virt::AutopkgtestVirt,
 ];
 
@@ -42,7 +45,7 @@ const LICENCE: &str =
 
 /// Runs the face that the program's name or the first argument names.
 pub(crate) fn run(mut args: Vec<OsString>) -> u8 {
-    let named = args.first().and_then(|arg| by_name(arg));
+    let named = args.first().and_then(|arg| by_name(arg).or_else(|| by_itself(arg)));
     if let Some(face) = named.or_else(|| args.get(1).and_then(|arg| by_verb(arg))) {
         if named.is_none() {
             args.remove(0);
@@ -60,6 +63,21 @@ fn names() -> impl Iterator<Item = &'static str> {
 fn by_name(program: &OsStr) -> Option<&'static dyn Face> {
     let name = Path::new(program).file_name()?.to_str()?;
     FACES[1..].iter().copied().find(|face| face.names().contains(&name))
+}
+
+/// A program that executes itself once more, by the only name that it can be sure of, is what it was.
+fn by_itself(program: &OsStr) -> Option<&'static dyn Face> {
+    if program != "/proc/self/exe" {
+        return None;
+    }
+    let exe = std::env::current_exe().ok();
+    exe.and_then(|exe| by_name(exe.as_os_str())).or_else(|| {
+        // It was called by a link then, and its parent still is.
+        let parent = rustix::process::getppid()?.as_raw_nonzero();
+        let line = std::fs::read(format!("/proc/{parent}/cmdline")).ok()?;
+        let mut words = line.split(|&b| b == 0).map(OsStr::from_bytes);
+        by_name(words.next()?).or_else(|| by_verb(words.next()?))
+    })
 }
 
 fn by_verb(argument: &OsStr) -> Option<&'static dyn Face> {

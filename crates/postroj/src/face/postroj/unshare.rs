@@ -42,10 +42,10 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
     harness::host::unshare(UnshareFlags::NEWNS)?;
     for (name, place) in [("POSTROJ_STORE", places.store), ("POSTROJ_RUNROOT", places.run)] {
         let place = place.to_str().with_context(|| format!("no text: {}", place.display()))?;
-        sys::process::set_environment(name, place)?;
+        sys::process::set_environment(name, Some(place))?;
     }
     sys::signals::inherit_pipe();
-    let error = sys::process::execvp(&command);
+    let error = sys::process::execvp(&command[0], &command);
     let kind = match error.kind() {
         std::io::ErrorKind::NotFound => NotStartedKind::NotFound,
         _ => NotStartedKind::NotExecutable,
