@@ -137,6 +137,7 @@ pub fn plan(
             NetworkRequest::Host => Network::Host,
             NetworkRequest::None => Network::Loopback,
         },
+        bypass: None,
         files: root::files(request, root, launcher, &hostname),
         mounts: root::mounts(request, root, launcher, &ids)?,
         devices: root::DEVICES.iter().map(|d| (*d).to_owned()).collect(),

@@ -4,6 +4,7 @@
 pub mod caps;
 pub mod cgroups;
 pub mod exe;
+pub mod inet;
 pub mod loopback;
 pub mod mount;
 pub mod notify;

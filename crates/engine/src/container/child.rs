@@ -30,8 +30,8 @@ use etc::{etc_files, write_files};
 pub(super) const GO: u8 = b'G';
 /// First byte of a message that carries the terminal's master end.
 pub(super) const TERMINAL: u8 = b'T';
-/// First byte of a message with what the launcher needs to emulate the control groups.
-pub(super) const EMULATED: u8 = b'E';
+/// First byte of a message with what the launcher needs to answer system calls.
+pub(super) const HANDED_OVER: u8 = b'H';
 /// First byte of a message about a failure: then the step's index and the errno.
 pub(super) const FAILED: u8 = b'F';
 
@@ -128,7 +128,7 @@ impl Child<'_> {
                 mount::set_attributes(self.root()?.as_fd(), read_only, false)
             }
             Step::Runtime { path, kind } => self.runtime(path, kind),
-            Step::EmulatedCgroups(filter) => self.emulated_cgroups(filter),
+            Step::HandOver { filter, cgroups } => self.hand_over(filter, *cgroups),
             Step::NotifySocket(path) => self.notify_socket(path),
             Step::Pivot => self.pivot(),
             Step::SharedMounts => mount::make_shared(),
@@ -403,14 +403,22 @@ impl Child<'_> {
         }
     }
 
-    /// Whatever runs here makes some system calls through the launcher from now on.
-    fn emulated_cgroups(&self, filter: &Filter) -> io::Result<()> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let mount = cstring(super::cgroupfs::MOUNT.to_owned())?;
-        let root = rustix::fs::open(&mount, flags, Mode::empty())?;
+    /// Whatever runs here makes some system calls through the launcher from now on. It is given
+    /// the listener, a socket of this network, and the root of what it stands in for.
+    fn hand_over(&self, filter: &Filter, cgroups: bool) -> io::Result<()> {
+        let inside = sys::inet::any()?;
+        let root = if cgroups {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let mount = cstring(super::cgroupfs::MOUNT.to_owned())?;
+            Some(rustix::fs::open(&mount, flags, Mode::empty())?)
+        } else {
+            None
+        };
         let listener = filter.listen()?;
         let launcher = self.launcher.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        launcher.send(&[EMULATED], &[listener.as_fd(), root.as_fd()])
+        let mut descriptors = vec![listener.as_fd(), inside.as_fd()];
+        descriptors.extend(root.as_ref().map(AsFd::as_fd));
+        launcher.send(&[HANDED_OVER], &descriptors)
     }
 
     fn notify_socket(&self, path: &str) -> io::Result<()> {

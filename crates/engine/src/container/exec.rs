@@ -53,7 +53,8 @@ pub(super) fn exec(
         takes_signals: true,
         notify: None,
         emulates: false,
-        emulation: None,
+        hands_over: false,
+        supervisor: None,
         groups: Groups::default(),
         claim: None,
     };

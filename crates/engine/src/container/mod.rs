@@ -1,6 +1,6 @@
 //! The container engine: a plan run in namespaces of this host's kernel.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, anyhow};
@@ -24,6 +24,7 @@ use crate::state::{Claim, RunDirectory};
 use crate::{Created, Engine, Machine, NotStarted, NotStartedKind, Question, Streams};
 
 mod ask;
+mod bypass;
 mod cgroupfs;
 mod child;
 mod door;
@@ -33,11 +34,14 @@ mod filter;
 mod init;
 mod prepare;
 mod step;
+mod supervisor;
 
+use bypass::Bypass;
 use cgroupfs::Emulation;
 pub use explain::map as explain_map;
 use prepare::{Means, Prepared};
 use step::Step;
+use supervisor::Supervisor;
 
 /// Runs plans in namespaces.
 pub(crate) struct Container;
@@ -85,13 +89,14 @@ impl Engine for Container {
             terminal: None,
             console: None,
             boots: plan.boot.is_some(),
-            plan: plan.boot.is_some().then(|| plan.clone()),
+            plan: (plan.boot.is_some() || plan.bypass.is_some()).then(|| plan.clone()),
             steps,
             plan_terminal: plan.process.terminal,
             takes_signals: plan.process.init || plan.boot.is_some(),
             notify,
             emulates,
-            emulation: None,
+            hands_over: emulates || plan.bypass.is_some(),
+            supervisor: None,
             groups,
             claim: Some(claim),
         };
@@ -224,8 +229,8 @@ impl Created for Waiting {
         if machine.plan_terminal {
             machine.receive_terminal()?;
         }
-        if machine.emulates {
-            machine.receive_emulation()?;
+        if machine.hands_over {
+            machine.receive_listener()?;
         }
         Ok(Box::new(machine))
     }
@@ -281,7 +286,10 @@ struct ContainerMachine {
     takes_signals: bool,
     notify: Option<OwnedFd>,
     emulates: bool,
-    emulation: Option<Emulation>,
+    /// Some of its system calls wait for this process.
+    hands_over: bool,
+    /// What becomes readable, and who answers then.
+    supervisor: Option<(OwnedFd, RefCell<Supervisor>)>,
     groups: Groups,
     /// Of a machine of its own; what is run in another has none.
     claim: Option<Claim>,
@@ -305,20 +313,27 @@ impl ContainerMachine {
         }
     }
 
-    fn receive_emulation(&mut self) -> Result<()> {
+    fn receive_listener(&mut self) -> Result<()> {
         let mut message = [0; 9];
-        let (length, mut descriptors) =
+        let (length, descriptors) =
             self.channel.receive(&mut message).context("cannot hear from the machine")?;
-        let (root, listener) = (descriptors.pop(), descriptors.pop());
-        let (Some(root), Some(listener)) = (root, listener) else {
+        let mut descriptors = descriptors.into_iter();
+        let (Some(listener), Some(inside)) = (descriptors.next(), descriptors.next()) else {
             return Err(match message[0] {
                 child::FAILED if length == 9 => self.explain(message),
                 _ => anyhow!("the machine ended while it was set up"),
             });
         };
         let owner = self.plan.as_ref().and_then(|plan| outer_root(&plan.ids)).unwrap_or((0, 0));
-        let emulation = Emulation::new(listener, root, owner);
-        self.emulation = Some(emulation.context("cannot emulate the control groups")?);
+        let emulation = descriptors.next().map(|root| Emulation::new(root, owner)).transpose();
+        let emulation = emulation.context("cannot emulate the control groups")?;
+        let policy = self.plan.as_ref().and_then(|plan| plan.bypass.as_ref());
+        let bypass = policy.map(|policy| Bypass::new(policy.clone(), inside.as_fd())).transpose();
+        let bypass = bypass.context("cannot tell networks apart (it takes Linux 5.14 or newer)")?;
+        let supervisor = Supervisor::new(listener, emulation, bypass);
+        let supervisor = supervisor.context("cannot answer the machine's system calls")?;
+        let ready = supervisor.as_fd().try_clone_to_owned()?;
+        self.supervisor = Some((ready, RefCell::new(supervisor)));
         Ok(())
     }
 
@@ -375,11 +390,11 @@ impl Machine for ContainerMachine {
     }
 
     fn requests(&self) -> Option<BorrowedFd<'_>> {
-        self.emulation.as_ref().map(Emulation::as_fd)
+        self.supervisor.as_ref().map(|(ready, _)| ready.as_fd())
     }
 
     fn serve(&self) -> Result<()> {
-        let served = self.emulation.as_ref().map_or(Ok(()), Emulation::serve);
+        let served = self.supervisor.as_ref().map_or(Ok(()), |(_, s)| s.borrow_mut().serve());
         served.context("cannot answer the machine's system calls")
     }
 

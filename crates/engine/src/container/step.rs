@@ -123,8 +123,12 @@ pub(super) enum Step {
         path: String,
         kind: Runtime,
     },
-    /// A stand-in for the control groups, which the launcher fills and answers for.
-    EmulatedCgroups(Filter),
+    /// Some system calls wait for the launcher from now on.
+    HandOver {
+        filter: Filter,
+        /// It answers for a stand-in of the control groups.
+        cgroups: bool,
+    },
     /// The launcher's socket that hears when the system is up.
     NotifySocket(String),
     Pivot,
@@ -192,7 +196,7 @@ impl Step {
             Self::Terminal { .. } => "make a terminal".into(),
             Self::Protect { root, .. } => format!("protect {root}"),
             Self::ReadonlyRoot => "make the root read-only".into(),
-            Self::EmulatedCgroups(_) => "emulate the control groups".into(),
+            Self::HandOver { .. } => "hand system calls over to the launcher".into(),
             Self::Runtime { path, .. } => format!("make {path}"),
             Self::NotifySocket(path) => format!("listen on {path}"),
             Self::SharedMounts => "share mounts with namespaces below".into(),
