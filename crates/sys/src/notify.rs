@@ -156,13 +156,7 @@ impl Call {
             }
             other => other,
         }?;
-        // SAFETY: plain system call with scalars; it gives a new descriptor of ours.
-        let got = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) };
-        if got == -1 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel made it for us.
-        Ok(unsafe { OwnedFd::from_raw_fd(got as RawFd) })
+        crate::process::descriptor(pidfd.as_fd(), fd)
     }
 
     /// The process that the calling thread is one of.

@@ -5,7 +5,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
@@ -403,8 +403,9 @@ impl Child<'_> {
         }
     }
 
-    /// Whatever runs here makes some system calls through the launcher from now on. It is given
-    /// the listener, a socket of this network, and the root of what it stands in for.
+    /// Whatever runs here makes some system calls through the launcher from now on. It is told
+    /// where it finds the listener, a socket of this network, and the root of what it stands in
+    /// for: this process cannot send it a descriptor any more, and waits until it has them.
     fn hand_over(&self, filter: &Filter, cgroups: bool) -> io::Result<()> {
         let inside = sys::inet::any()?;
         let root = if cgroups {
@@ -416,9 +417,15 @@ impl Child<'_> {
         };
         let listener = filter.listen()?;
         let launcher = self.launcher.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        let mut descriptors = vec![listener.as_fd(), inside.as_fd()];
-        descriptors.extend(root.as_ref().map(AsFd::as_fd));
-        launcher.send(&[HANDED_OVER], &descriptors)
+        let root = root.as_ref().map(AsFd::as_fd);
+        let mut message = [HANDED_OVER; 13];
+        let numbers = [Some(listener.as_fd()), Some(inside.as_fd()), root].map(|fd| {
+            fd.map_or(-1, |fd| fd.as_raw_fd()).to_le_bytes()
+        });
+        message[1..].copy_from_slice(numbers.as_flattened());
+        launcher.send(&message, &[])?;
+        launcher.receive(&mut [0])?;
+        Ok(())
     }
 
     fn notify_socket(&self, path: &str) -> io::Result<()> {

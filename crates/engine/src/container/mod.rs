@@ -230,7 +230,8 @@ impl Created for Waiting {
             machine.receive_terminal()?;
         }
         if machine.hands_over {
-            machine.receive_listener()?;
+            let handed = machine.receive_listener()?;
+            machine.supervise(handed)?;
         }
         Ok(Box::new(machine))
     }
@@ -268,6 +269,15 @@ impl Drop for MainProcess {
             let _ = self.child.wait();
         }
     }
+}
+
+/// What a machine's first process made for whoever answers its system calls.
+struct Handed {
+    listener: OwnedFd,
+    /// A socket of its network.
+    inside: OwnedFd,
+    /// Of the stand-in for its control groups.
+    root: Option<OwnedFd>,
 }
 
 /// A running container. The fields are in the order of teardown.
@@ -313,19 +323,35 @@ impl ContainerMachine {
         }
     }
 
-    fn receive_listener(&mut self) -> Result<()> {
-        let mut message = [0; 9];
-        let (length, descriptors) =
+    /// Takes what is needed to answer the machine's system calls.
+    fn receive_listener(&mut self) -> Result<Handed> {
+        let mut message = [0; 13];
+        let (length, _) =
             self.channel.receive(&mut message).context("cannot hear from the machine")?;
-        let mut descriptors = descriptors.into_iter();
-        let (Some(listener), Some(inside)) = (descriptors.next(), descriptors.next()) else {
-            return Err(match message[0] {
-                child::FAILED if length == 9 => self.explain(message),
-                _ => anyhow!("the machine ended while it was set up"),
-            });
+        if (message[0], length) != (child::HANDED_OVER, 13) {
+            let failure = message.first_chunk().filter(|_| message[0] == child::FAILED);
+            return Err(failure.map_or_else(
+                || anyhow!("the machine ended while it was set up"),
+                |message| self.explain(*message),
+            ));
+        }
+        let take = |at: usize| {
+            let number = message[at..at + 4].try_into().map_or(-1, i32::from_le_bytes);
+            (number >= 0).then(|| self.child.child.descriptor(number)).transpose()
         };
+        let taken = || Ok::<_, std::io::Error>((take(1)?, take(5)?, take(9)?));
+        let taken = taken().context("cannot take the machine's listener")?;
+        self.channel.send(&[child::GO], &[])?;
+        match taken {
+            (Some(listener), Some(inside), root) => Ok(Handed { listener, inside, root }),
+            _ => Err(anyhow!("the machine handed nothing over")),
+        }
+    }
+
+    fn supervise(&mut self, handed: Handed) -> Result<()> {
+        let Handed { listener, inside, root } = handed;
         let owner = self.plan.as_ref().and_then(|plan| outer_root(&plan.ids)).unwrap_or((0, 0));
-        let emulation = descriptors.next().map(|root| Emulation::new(root, owner)).transpose();
+        let emulation = root.map(|root| Emulation::new(root, owner)).transpose();
         let emulation = emulation.context("cannot emulate the control groups")?;
         let policy = self.plan.as_ref().and_then(|plan| plan.bypass.as_ref());
         let bypass = policy.map(|policy| Bypass::new(policy.clone(), inside.as_fd())).transpose();
