@@ -78,6 +78,12 @@ pub trait Created {
     /// What the user should know of how the plan is carried out here, on one line.
     fn remark(&self) -> Option<&'static str>;
 
+    /// Its first process, in the launcher's process ids: what waits, in the machine's namespaces.
+    fn process_id(&self) -> i32;
+
+    /// The same as a descriptor (pidfd_open(2)), with which its namespaces can be entered.
+    fn process(&self) -> BorrowedFd<'_>;
+
     /// Lets the process start.
     ///
     /// # Errors

@@ -16,6 +16,8 @@ pub struct Record {
     pub pid: Option<(i32, u64)>,
     /// Id of its monitor, and that process's start time.
     pub monitor: Option<(i32, u64)>,
+    /// Processes beside it, such as those that carry its network, to be ended with it.
+    pub helpers: Vec<(i32, u64)>,
     /// Control groups, to be removed with it.
     pub cgroups: Vec<PathBuf>,
     /// What it was made of.
@@ -55,6 +57,8 @@ pub struct Exited {
 pub enum Note<'a> {
     /// See [`Record::about`].
     About(&'a About),
+    /// See [`Record::helpers`]: its id.
+    Helper(i32),
     /// See [`Record::condition`].
     Condition(&'a Condition),
     /// See [`Record::exited`].
@@ -65,6 +69,13 @@ impl Note<'_> {
     /// With its line end.
     pub(crate) fn line(&self) -> serde_json::Result<String> {
         let (key, value) = match self {
+            Self::Helper(pid) => {
+                let start = rustix::process::Pid::from_raw(*pid).map(sys::process::start_time);
+                // One that has ended already is none to be ended.
+                let line =
+                    start.and_then(Result::ok).map(|start| format!("helper {pid} {start}\n"));
+                return Ok(line.unwrap_or_default());
+            }
             Self::About(about) => ("about", serde_json::to_string(about)),
             Self::Condition(condition) => ("condition", serde_json::to_string(condition)),
             Self::Exited(exited) => ("exited", serde_json::to_string(exited)),
@@ -82,6 +93,7 @@ impl Record {
             match key {
                 "pid" => record.pid = process(value),
                 "monitor" => record.monitor = process(value),
+                "helper" => record.helpers.extend(process(value)),
                 "cgroup" => record.cgroups.push(value.into()),
                 "about" => record.about = serde_json::from_str(value).ok(),
                 "plan" => record.plan = serde_json::from_str(value).ok(),

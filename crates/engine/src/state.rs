@@ -328,7 +328,7 @@ fn reap_file(path: &Path) -> bool {
         record.cgroups.iter().filter(|p| p.exists()).for_each(|path| sys::cgroups::remove(path));
         return false;
     }
-    if let Some((pid, start)) = record.pid {
+    for (pid, start) in record.pid.into_iter().chain(record.helpers.iter().copied()) {
         end(pid, start);
     }
     record.cgroups.iter().for_each(|path| sys::cgroups::remove(path));

@@ -11,6 +11,7 @@ use plan::RootSource;
 use spec::event::{Event, Tell};
 use spec::exit::Ended;
 use spec::image::{Config, Facts};
+use spec::network::Mode;
 use spec::recipe::{Recipe, Step};
 use spec::request::{NetworkRequest, Request};
 
@@ -36,7 +37,7 @@ fn bake_step(path: &str, step: &Step, run: &RunDirectory, tell: &dyn Tell) -> Re
     let request = Request {
         command: step.args.clone(),
         env,
-        network: NetworkRequest::None,
+        network: NetworkRequest::of(Mode::None),
         suppress_sync: true,
         ..Request::default()
     };

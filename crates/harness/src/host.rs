@@ -41,6 +41,7 @@ impl Host {
         };
         let (subuids, subgids) =
             if uid.is_root() { Default::default() } else { subordinate(uid.as_raw()) };
+        let resolv_conf = text("/etc/resolv.conf");
         let launcher = Launcher {
             uid: uid.as_raw(),
             gid: gid.as_raw(),
@@ -49,7 +50,8 @@ impl Host {
             subgids,
             private_base,
             capabilities: capabilities(uid.is_root())?,
-            resolv_conf: text("/etc/resolv.conf"),
+            upstream_resolv_conf: upstream(&resolv_conf),
+            resolv_conf,
             hosts: text("/etc/hosts"),
             id: random.iter().map(|b| format!("{b:02x}")).collect(),
             term: std::env::var("TERM").ok(),
@@ -132,6 +134,22 @@ fn capabilities(root: bool) -> Result<Vec<String>> {
     let permitted = sys::caps::permitted().context("cannot read this process's capabilities")?;
     let numbered = names.into_iter().enumerate();
     Ok(numbered.filter(|(n, _)| permitted.has(*n)).map(|(_, name)| name).collect())
+}
+
+/// What says the same without resolvers on this host's loopback device, which a machine with a
+/// network of its own cannot reach: systemd-resolved(8) keeps the real ones in a file of its own.
+fn upstream(resolv_conf: &str) -> String {
+    let is_local = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        words.next() == Some("nameserver")
+            && words.next().is_some_and(|a| a == "::1" || a.starts_with("127."))
+    };
+    if !resolv_conf.lines().any(is_local) {
+        return resolv_conf.to_owned();
+    }
+    let systemd = text("/run/systemd/resolve/resolv.conf");
+    let text = if systemd.is_empty() { resolv_conf } else { &systemd };
+    text.lines().filter(|line| !is_local(line)).map(|line| format!("{line}\n")).collect()
 }
 
 fn text(path: &str) -> String {

@@ -8,7 +8,7 @@ use engine::state::{self, RunDirectory};
 use engine::{ENGINES, Streams, attend};
 use spec::boot::Condition;
 use spec::exit::Ended;
-use spec::plan::Plan;
+use spec::plan::{Network, Plan};
 
 /// How a plan is to be run.
 pub struct Launch<'a> {
@@ -39,8 +39,23 @@ pub struct Launch<'a> {
 pub fn launch(launch: Launch<'_>) -> Result<Ended> {
     let Launch { plan, run, about, streams, interactive, remark, created, started, up } = launch;
     let signals = attend::signals(plan.process.terminal)?;
+    net::reap(run.path());
+    let mut amended = None;
+    let prepared = match &plan.network {
+        Network::Attached(attachment) => {
+            let plan = amended.insert(plan.clone());
+            Some(net::prepare(attachment, plan, run.path())?)
+        }
+        _ => None,
+    };
+    let plan = amended.as_ref().unwrap_or(plan);
     let waiting = ENGINES[0].create(plan, run, streams)?;
     run.note(&plan.name, &Note::About(about))?;
+    let target = net::Target { pid: waiting.process_id(), pidfd: waiting.process() };
+    let attached = prepared.map(|prepared| prepared.attach(&target)).transpose()?;
+    for pid in attached.iter().flat_map(|attached| attached.processes()) {
+        run.note(&plan.name, &Note::Helper(pid))?;
+    }
     if let Some(text) = waiting.remark() {
         remark(text);
     }
@@ -65,5 +80,8 @@ pub fn launch(launch: Launch<'_>) -> Result<Ended> {
             let _ = run.note(&plan.name, &Note::Exited(exited));
         },
     };
-    attend::attend(machine, attendance)
+    let ended = attend::attend(machine, attendance);
+    // Its addresses and ports are free again.
+    drop(attached);
+    ended
 }

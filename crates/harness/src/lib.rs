@@ -5,6 +5,7 @@ mod boot;
 mod exec;
 pub mod host;
 mod launch;
+pub mod network;
 pub mod places;
 mod pull;
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use spec::request::NetworkRequest;
 use spec::request::Request;
 use spec::seccomp::{BOOT_CAPABILITIES, DEFAULT_CAPABILITIES};
 
@@ -22,7 +21,7 @@ pub(crate) fn capabilities(
         usual.iter().copied().filter(|c| known.contains(c)).collect()
     };
     // A network of its own is the system's to set up.
-    if request.boot.is_some() && request.network != NetworkRequest::Host {
+    if request.boot.is_some() && !request.network.shares() {
         set.insert("NET_ADMIN");
     }
     let has_all = |list: &[String]| list.iter().any(|c| c == "ALL");

@@ -4,6 +4,7 @@
 mod capabilities;
 mod exec;
 mod ids;
+mod network;
 mod process;
 mod root;
 mod user;
@@ -15,8 +16,9 @@ pub use ids::{map as id_mapping, subordinate_map};
 
 use spec::ids::IdRange;
 use spec::image::{Config, Facts};
-use spec::plan::{Limits, Network, Plan};
-use spec::request::{NetworkRequest, Request, UsernsRequest};
+use spec::network::Mode;
+use spec::plan::{Limits, Plan};
+use spec::request::{Request, UsernsRequest};
 
 /// Where the root file system comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +71,8 @@ pub struct Launcher {
     pub capabilities: Vec<String>,
     /// `/etc/resolv.conf` of the host.
     pub resolv_conf: String,
+    /// The same without resolvers that only the host itself can reach.
+    pub upstream_resolv_conf: String,
     /// `/etc/hosts` of the host, where the machine shares its network.
     pub hosts: String,
     /// 64 random lower-case hex digits.
@@ -121,9 +125,7 @@ pub fn plan(
     let ids = ids::map(request, launcher)?;
     let hostname = match &request.hostname {
         Some(name) => checked_hostname(name)?,
-        None if request.network == NetworkRequest::Host
-            && matches!(root, RootSource::Host { .. }) =>
-        {
+        None if request.network.mode == Mode::Host && matches!(root, RootSource::Host { .. }) => {
             "host".into()
         }
         None => launcher.id[..12].to_owned(),
@@ -133,11 +135,8 @@ pub fn plan(
         id: launcher.id.clone(),
         name: request.name.clone().unwrap_or_else(|| launcher.id[..12].to_owned()),
         root: root::root(request, root),
-        network: match request.network {
-            NetworkRequest::Host => Network::Host,
-            NetworkRequest::None => Network::Loopback,
-        },
-        bypass: None,
+        network: network::network(request, config)?,
+        bypass: network::bypass(request, launcher),
         files: root::files(request, root, launcher, &hostname),
         mounts: root::mounts(request, root, launcher, &ids)?,
         devices: root::DEVICES.iter().map(|d| (*d).to_owned()).collect(),

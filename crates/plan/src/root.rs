@@ -2,9 +2,9 @@
 
 use spec::ids::IdMapping;
 use spec::plan::{Attributes, File, Mount, MountKind, Root};
-use spec::request::{MountRequest, NetworkRequest, Request};
+use spec::request::{MountRequest, Request};
 
-use crate::{HostTree, Launcher, PlanError, RootSource, without_userns};
+use crate::{HostTree, Launcher, PlanError, RootSource, network, without_userns};
 
 /// Device nodes that every program may expect (runtime-spec 1.2, config-linux.md, "Default Devices").
 pub(crate) const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -57,16 +57,8 @@ pub(crate) fn files(
     hostname: &str,
 ) -> Vec<File> {
     let file = |name: &str, content: String, mode| File { name: name.into(), content, mode };
-    let hosts = match (request.network, source) {
-        (NetworkRequest::Host, _) => with_hostname(&launcher.hosts, hostname),
-        (NetworkRequest::None, _) => format!(
-            "127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback {hostname}\n"
-        ),
-    };
-    let resolv_conf = match request.network {
-        NetworkRequest::Host => launcher.resolv_conf.clone(),
-        NetworkRequest::None => String::new(),
-    };
+    let hosts = network::hosts(request, launcher, hostname);
+    let resolv_conf = network::resolv_conf(request, launcher);
     match source {
         RootSource::InPlace(_) => Vec::new(),
         _ => vec![
@@ -76,15 +68,6 @@ pub(crate) fn files(
             file("machine-id", format!("{}\n", &launcher.id[..32]), 0o444),
         ],
     }
-}
-
-fn with_hostname(hosts: &str, hostname: &str) -> String {
-    let known = hosts.lines().any(|line| {
-        let line = line.split('#').next().unwrap_or_default();
-        line.split_ascii_whitespace().skip(1).any(|name| name == hostname)
-    });
-    let end = if hosts.is_empty() || hosts.ends_with('\n') { "" } else { "\n" };
-    if known { hosts.to_owned() } else { format!("{hosts}{end}127.0.1.1\t{hostname}\n") }
 }
 
 pub(crate) fn mounts(
@@ -137,7 +120,7 @@ fn system(request: &Request, launcher: &Launcher, ids: &IdMapping) -> Vec<Mount>
     let mut mounts = vec![mount("/proc", filesystem("proc", "", INERT))];
     let sys = Attributes { read_only: !request.privileged, ..INERT };
     // A user namespace may mount sysfs only together with a network of its own.
-    let shares_network = request.network == NetworkRequest::Host;
+    let shares_network = request.network.shares();
     mounts.push(
         if shares_network
             && !(launcher.uid == 0 && launcher.initial_userns && without_userns(request, launcher))

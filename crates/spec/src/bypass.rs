@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::network::Port;
+
 /// What a machine may reach by them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Bypass {
@@ -15,19 +17,6 @@ pub struct Bypass {
     pub resolvers: Vec<IpAddr>,
     /// Published ports.
     pub ports: Vec<Port>,
-}
-
-/// A port of the host's, and the machine's that it leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Port {
-    /// Where it is bound; all addresses where not given.
-    pub address: Option<IpAddr>,
-    /// The host's.
-    pub host: u16,
-    /// The machine's.
-    pub inside: u16,
-    /// Of datagrams, not of connections.
-    pub udp: bool,
 }
 
 /// A range of addresses, in CIDR notation (RFC 4632, RFC 4291 section 2.3).

@@ -10,6 +10,7 @@ pub mod event;
 pub mod exit;
 pub mod ids;
 pub mod image;
+pub mod network;
 pub mod oci;
 pub mod plan;
 pub mod platform;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::boot::{Boot, RuntimeFile};
 use crate::bypass::Bypass;
 use crate::ids::IdMapping;
+use crate::network::Attachment;
 
 /// Everything an engine needs to know. It holds no handle and no secret of the launcher.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,12 +72,27 @@ pub enum Root {
 }
 
 /// Network namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Network {
     /// The launcher's.
     Host,
     /// A new one with a loopback device that is up.
     Loopback,
+    /// A new one that is also attached to something.
+    Attached(Attachment),
+    /// One that is there.
+    Joined {
+        /// Path of its file (namespaces(7)).
+        path: String,
+    },
+}
+
+impl Network {
+    /// Whether the machine gets a namespace of its own.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        matches!(self, Self::Loopback | Self::Attached(_))
+    }
 }
 
 /// A file that the launcher supplies in a throw-away root.

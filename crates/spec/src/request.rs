@@ -1,6 +1,7 @@
 //! What a face was asked to do, in docker's words, before anything is known of the image.
 
 use crate::boot::Startup;
+use crate::network::{Mode, User, Wishes};
 
 /// One request to run a command in an image.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -64,14 +65,31 @@ pub struct Request {
     pub timeout: Option<u64>,
 }
 
-/// `--network`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum NetworkRequest {
-    /// The host's network.
-    #[default]
-    Host,
-    /// Only a loopback device of its own.
-    None,
+/// `--network` and its kin.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NetworkRequest {
+    /// Which.
+    pub mode: Mode,
+    /// How mode `user` is carried here.
+    pub user: Option<User>,
+    /// Where the mode is a namespace that is there: the path of its file.
+    pub path: Option<String>,
+    /// What else is said of it.
+    pub wishes: Wishes,
+}
+
+impl NetworkRequest {
+    /// Nothing but a mode.
+    #[must_use]
+    pub fn of(mode: Mode) -> Self {
+        Self { mode, ..Self::default() }
+    }
+
+    /// Whether the machine shares a network that is there.
+    #[must_use]
+    pub fn shares(&self) -> bool {
+        matches!(self.mode, Mode::Host | Mode::Container(_) | Mode::Namespace(_))
+    }
 }
 
 /// `--userns`.

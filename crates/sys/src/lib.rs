@@ -7,6 +7,7 @@ pub mod exe;
 pub mod inet;
 pub mod loopback;
 pub mod mount;
+pub mod netns;
 pub mod notify;
 pub mod process;
 pub mod pty;

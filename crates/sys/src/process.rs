@@ -284,6 +284,23 @@ pub fn enter(pidfd: BorrowedFd<'_>, namespaces: Namespaces) -> io::Result<()> {
     }
 }
 
+/// Makes what the command starts be killed when this process dies (prctl(2), PR_SET_PDEATHSIG).
+pub fn die_with_parent(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let parent = rustix::process::getpid();
+    let tie = move || {
+        let kill = Some(rustix::process::Signal::KILL);
+        rustix::process::set_parent_process_death_signal(kill)?;
+        // It may have died before.
+        match rustix::process::getppid() == Some(parent) {
+            true => Ok(()),
+            false => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+        }
+    };
+    // SAFETY: in the forked child it makes two system calls, and allocates nothing.
+    unsafe { command.pre_exec(tie) };
+}
+
 /// Ends this process without running any exit handler.
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: _exit(2) has no preconditions.
@@ -338,6 +355,28 @@ pub fn close_all_but(keep: crate::socket::Channel) -> io::Result<crate::socket::
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(kept.into()),
     }
+}
+
+/// Closes every descriptor but the standard streams and these. For a forked child that will
+/// not return to what its parent did.
+///
+/// # Errors
+/// close_range(2)'s (Linux 5.9).
+pub fn close_all_except(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut numbers: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).collect();
+    numbers.sort_unstable();
+    let mut first = 3;
+    for last in numbers.into_iter().chain([u32::MAX]) {
+        if first < last {
+            let end = if last == u32::MAX { last } else { last - 1 };
+            // SAFETY: this process uses none of these descriptors again, whoever owned them.
+            if unsafe { libc::syscall(libc::SYS_close_range, first, end, 0) } == -1 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        first = first.max(last.saturating_add(1));
+    }
+    Ok(())
 }
 
 /// Gives the memory of this program's code back to the page cache. What is executed from here

@@ -60,6 +60,7 @@ enum What {
     /// A connection that is being established.
     Connecting {
         number: RawFd,
+        to: Vec<u8>,
         /// What was under that number, to be put back where it fails.
         before: Option<OwnedFd>,
     },
@@ -143,12 +144,12 @@ impl Bypass {
     pub(super) fn go_on(&mut self, listener: &Listener, waiting: Waiting, late: bool) -> Outcome {
         let Waiting { call, socket, what } = waiting;
         let done = match what {
-            What::Connecting { number, before } => {
+            What::Connecting { number, to, before } => {
                 if late {
                     // connect(2), as socket(7) has it for SO_SNDTIMEO.
                     Err(Errno::INPROGRESS.into())
                 } else {
-                    self.connected(listener, &call, socket.as_fd(), number, before)
+                    self.connected(listener, &call, socket.as_fd(), number, &to, before)
                 }
             }
             What::Sending { .. } if late => Err(Errno::AGAIN.into()),
@@ -171,10 +172,15 @@ impl Bypass {
         call: &Call,
         socket: BorrowedFd<'_>,
         number: RawFd,
+        to: &[u8],
         before: Option<OwnedFd>,
     ) -> io::Result<Verdict> {
         let error = rustix::net::sockopt::socket_error(socket)?;
-        let Err(error) = error else { return Ok(Verdict::Done(0)) };
+        let Err(error) = error else {
+            // So far it only was begun to be connected: the next call would succeed once more.
+            let _ = inet::connect(socket, to);
+            return Ok(Verdict::Done(0));
+        };
         let inode = rustix::fs::fstat(socket)?.st_ino;
         let there = call.descriptor(number).and_then(|fd| Ok(rustix::fs::fstat(fd)?.st_ino));
         if let Some(before) = before
@@ -252,7 +258,7 @@ impl Bypass {
             Err(error) if !socket.waits()? => Err(error),
             Err(_) => {
                 let before = (socket.place == Place::Machine).then(|| socket.fd.try_clone());
-                Ok(waits_for_connection(call, socket.number, made, before.transpose()?))
+                Ok(waits_for_connection(call, socket.number, bytes, made, before.transpose()?))
             }
         }
     }
@@ -282,7 +288,7 @@ impl Bypass {
                 self.connect_outside(listener, call, &socket, &inet::encode(&outer), outer)
             }
             Err(error) if is(&error, Errno::INPROGRESS) && !flags.contains(OFlags::NONBLOCK) => {
-                Ok(waits_for_connection(call, socket.number, socket.fd, None))
+                Ok(waits_for_connection(call, socket.number, bytes, socket.fd, None))
             }
             Err(error) => Err(error),
         }
@@ -332,7 +338,7 @@ fn again(call: &Call, socket: &Socket, bytes: &[u8]) -> io::Result<Option<Outcom
         },
         SYN_SENT if socket.waits()? => {
             let fd = socket.fd.try_clone()?;
-            Ok(Some(waits_for_connection(call, socket.number, fd, None)))
+            Ok(Some(waits_for_connection(call, socket.number, bytes, fd, None)))
         }
         SYN_SENT => Err(Errno::ALREADY.into()),
         _ => Ok(Some(Outcome::Answered(done(inet::connect(socket.fd.as_fd(), bytes))))),
@@ -342,11 +348,12 @@ fn again(call: &Call, socket: &Socket, bytes: &[u8]) -> io::Result<Option<Outcom
 fn waits_for_connection(
     call: &Call,
     number: RawFd,
+    to: &[u8],
     socket: OwnedFd,
     before: Option<OwnedFd>,
 ) -> Outcome {
     let until = options::patience(socket.as_fd()).and_then(|time| Instant::now().checked_add(time));
-    let what = What::Connecting { number, before };
+    let what = What::Connecting { number, to: to.to_vec(), before };
     Outcome::Waits(Waiting { call: *call, socket, what }, until)
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use anyhow::{Error, anyhow};
 
 use super::step::Step;
-use super::{MapError, Network, NotStarted, NotStartedKind, Plan, Refusal};
+use super::{MapError, NotStarted, NotStartedKind, Plan, Refusal};
 
 /// clone3(2) failed.
 pub(super) fn clone(error: io::Error, plan: &Plan) -> Error {
@@ -25,9 +25,9 @@ pub(super) fn clone(error: io::Error, plan: &Plan) -> Error {
         Some(errno::ENOSYS) => Some("Linux 5.12 or newer is needed"),
         _ => None,
     };
-    let what = match plan.network {
-        Network::Loopback => "cannot make the machine's namespaces",
-        Network::Host => "cannot make the machine's namespaces (all but the network)",
+    let what = match plan.network.is_own() {
+        true => "cannot make the machine's namespaces",
+        false => "cannot make the machine's namespaces (all but the network)",
     };
     NotStarted {
         kind: NotStartedKind::Setup,
@@ -35,6 +35,16 @@ pub(super) fn clone(error: io::Error, plan: &Plan) -> Error {
         hint: hint.map(str::to_owned),
     }
     .into()
+}
+
+/// A network namespace could not be entered.
+pub(super) fn network(error: &io::Error, path: &str) -> Error {
+    let hint = match error.raw_os_error() {
+        Some(errno::EPERM) => " (only root may share the network of a namespace that it is not in)",
+        Some(errno::EINVAL) => " (this is no network namespace)",
+        _ => "",
+    };
+    anyhow!("cannot enter the network namespace {path}: {}{hint}", plain(error))
 }
 
 /// An id map could not be written, in words with a remedy.

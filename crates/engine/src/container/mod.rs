@@ -13,6 +13,7 @@ use spec::ids::{IdMapping, IdRange};
 use spec::plan::{Network, Plan};
 use sys::cgroups::{Groups, Layout, Refusal};
 use sys::mount;
+use sys::netns::Visit;
 use sys::process::{Child, Status};
 use sys::rooted::Root;
 use sys::signals;
@@ -75,6 +76,7 @@ impl Engine for Container {
         let notify = notify_socket(plan)?;
         let (steps_ref, ours_ref, claim_ref) = (&steps, &ours, &claim);
         let notify_ref = notify.as_ref().map(AsFd::as_fd);
+        let visit = visit(plan)?;
         let child = sys::process::spawn(namespaces, cgroup.as_ref().map(AsFd::as_fd), move || {
             ours_ref.close_copy();
             claim_ref.close_copy();
@@ -82,7 +84,9 @@ impl Engine for Container {
                 child::Inherited { launcher: Some(theirs), streams, notify: notify_ref };
             child::run(steps_ref, inherited)
         })
-        .map_err(|error| explain::clone(error, plan))?;
+        .map_err(|error| explain::clone(error, plan));
+        visit.map_or(Ok(()), Visit::end)?;
+        let child = child?;
         let machine = ContainerMachine {
             child: MainProcess::new(child),
             channel: ours,
@@ -148,6 +152,13 @@ fn limit(plan: &Plan, claim: &Claim) -> Result<Groups> {
     }
 }
 
+/// Moves this process into the network that the machine is to share, where that is not its own: the
+/// child is born there, since from its own user namespace it could not go there.
+fn visit(plan: &Plan) -> Result<Option<Visit>> {
+    let Network::Joined { path } = &plan.network else { return Ok(None) };
+    Visit::new(path.as_ref()).map(Some).map_err(|error| explain::network(&error, path))
+}
+
 /// Whether what runs makes control groups of its own.
 fn manages(plan: &Plan) -> bool {
     plan.boot.as_ref().is_some_and(|boot| boot.control_groups)
@@ -211,6 +222,14 @@ const EMULATED: &str = "no control group is delegated to you, so the system's ow
 impl Created for Waiting {
     fn remark(&self) -> Option<&'static str> {
         self.machine.emulates.then_some(EMULATED)
+    }
+
+    fn process_id(&self) -> i32 {
+        self.machine.process_id()
+    }
+
+    fn process(&self) -> BorrowedFd<'_> {
+        self.machine.ended()
     }
 
     fn start(self: Box<Self>) -> Result<Box<dyn Machine>> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 use spec::boot::{Ready, RuntimeKind};
 use spec::ids::IdMapping;
-use spec::plan::{self, Mount, MountKind, Network, Plan, Root};
+use spec::plan::{self, Mount, MountKind, Plan, Root};
 use sys::caps;
 use sys::mount::Attributes;
 use sys::process::{Namespaces, Strings};
@@ -69,12 +69,11 @@ pub(super) fn inside(plan: &Plan, process: &plan::Process) -> Result<Vec<Step>> 
         steps.push(Step::Terminal { console: false });
     }
     become_command(&mut steps, process, true)?;
-    hand_over(&mut steps, plan, false)?;
     Ok(steps)
 }
 
 /// While it still has the right to, and when it makes none of the calls itself any more.
-fn hand_over(steps: &mut Vec<Step>, plan: &Plan, cgroups: bool) -> Result<()> {
+pub(super) fn hand_over(steps: &mut Vec<Step>, plan: &Plan, cgroups: bool) -> Result<()> {
     let mut rules = if cgroups { cgroupfs::rules() } else { Vec::new() };
     if let Some(policy) = &plan.bypass {
         rules.extend(bypass::rules(!policy.ports.is_empty()));
@@ -90,7 +89,7 @@ fn hand_over(steps: &mut Vec<Step>, plan: &Plan, cgroups: bool) -> Result<()> {
 
 fn namespaces(plan: &Plan) -> Namespaces {
     let mut namespaces = Namespaces::MOUNT | Namespaces::PID | Namespaces::UTS | Namespaces::IPC;
-    if plan.network == Network::Loopback {
+    if plan.network.is_own() {
         namespaces |= Namespaces::NET;
     }
     if matches!(plan.ids, IdMapping::Private { .. }) {
@@ -121,7 +120,7 @@ impl Builder<'_> {
     /// What needs no ids comes first: it is done while helpers still write the id maps.
     fn isolate(&mut self) -> Result<()> {
         self.steps.extend([Step::DieWithLauncher, Step::Session, Step::PrivateMounts]);
-        if self.plan.network == Network::Loopback {
+        if self.plan.network.is_own() {
             self.steps.push(Step::Loopback);
         }
         self.steps.push(Step::Hostname(self.plan.hostname.clone()));

@@ -39,6 +39,7 @@ pub(super) struct Supervisor {
     timer: OwnedFd,
     waiting: HashMap<u64, (Waiting, Option<Instant>)>,
     next: u64,
+    over: bool,
 }
 
 const LISTENER: u64 = 0;
@@ -64,12 +65,17 @@ impl Supervisor {
         epoll::add(&ready, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
         epoll::add(&ready, &timer, EventData::new_u64(TIMER), EventFlags::IN)?;
         let waiting = HashMap::new();
-        Ok(Self { listener, emulation, bypass, ready, timer, waiting, next: FIRST })
+        Ok(Self { listener, emulation, bypass, ready, timer, waiting, next: FIRST, over: false })
     }
 
     /// Readable when something is to be done.
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
         self.ready.as_fd()
+    }
+
+    /// Whether nobody is left who could call.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
     }
 
     /// Does what is to be done now.
@@ -88,7 +94,10 @@ impl Supervisor {
                 match data.u64() {
                     LISTENER if flags.contains(EventFlags::IN) => self.receive()?,
                     // Nobody is left who could call.
-                    LISTENER => epoll::delete(&self.ready, &self.listener)?,
+                    LISTENER => {
+                        epoll::delete(&self.ready, &self.listener)?;
+                        self.over = true;
+                    }
                     TIMER => self.expire()?,
                     nth => self.go_on(nth, false)?,
                 }

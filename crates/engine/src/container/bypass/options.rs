@@ -19,8 +19,6 @@ const UDP: i32 = 17;
 const BUFFERS: [(i32, i32); 2] = [(1, 7), (2, 8)];
 const BUFFER_LOCK: OptionName = (SOCKET, 72);
 
-/// `SO_REUSEADDR`.
-pub(super) const REUSE_ADDRESS: OptionName = (SOCKET, 2);
 /// `SO_BINDTODEVICE`.
 const DEVICE: OptionName = (SOCKET, 25);
 /// `SO_SNDTIMEO`, which is a limit for connect(2) as well.

@@ -5,19 +5,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, RawFd};
 
 use rustix::io::Errno;
-use spec::bypass::Port;
+use spec::network::{Port, Protocol};
 use sys::inet;
 use sys::notify::{Call, Listener, Verdict};
 
 use super::socket::{Kind, Place, Socket};
-use super::{Bypass, Outcome, address, done, filter, left, options, policy};
+use super::{Bypass, Outcome, address, done, filter, left, policy};
 
 /// Which ports are published, asked from both sides.
 pub(super) struct Published<'a>(pub(super) &'a [Port]);
 
 impl Published<'_> {
     fn of(&self, kind: Kind) -> impl Iterator<Item = &Port> {
-        self.0.iter().filter(move |port| port.udp != kind.is_tcp())
+        let protocol = if kind.is_tcp() { Protocol::Tcp } else { Protocol::Udp };
+        self.0.iter().filter(move |port| port.protocol == protocol)
     }
 
     /// Where a server is to be bound that asks for `wanted`. One that asks for the machine's
@@ -80,8 +81,6 @@ impl Bypass {
         }
         let made = self.likenesses.make(socket.kind, socket.fd.as_fd())?;
         if socket.kind.is_tcp() {
-            // The monitor keeps the port for it (see `hold`).
-            inet::set_option(made.as_fd(), options::REUSE_ADDRESS, &1i32.to_ne_bytes())?;
             inet::restrict(made.as_fd(), &filter::never_connects())?;
         }
         inet::bind(made.as_fd(), &inet::encode(&at))?;
@@ -121,7 +120,7 @@ mod tests {
 
     fn published(address: Option<&str>) -> Port {
         let address = address.map(|a| a.parse().unwrap());
-        Port { address, host: 8080, inside: 80, udp: false }
+        Port { address, host: 8080, inside: 80, protocol: Protocol::Tcp }
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use anyhow::{Context, Result};
 use distro::init::Wish;
+use harness::network::Default;
 use spec::request::Request;
 
 use super::Here;
-use super::options::{Network, Options};
+use super::options::Options;
 use super::run::Rest;
 use super::start::{self, Start};
 
@@ -39,9 +40,6 @@ pub(super) struct Args {
     /// Do not wait until the system is up
     #[arg(long, requires = "detach")]
     no_wait: bool,
-    /// Network: the host's, or none but a loopback device
-    #[arg(long, value_enum, default_value = "none")]
-    network: Network,
     #[command(flatten)]
     options: Options,
     #[command(subcommand)]
@@ -53,13 +51,14 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
     let wish =
         Wish { fast: args.fast, mask: args.mask.clone(), credentials: args.credential.clone() };
     let interactive = !args.options.detach && sys::pty::is_terminal(rustix::stdio::stdin());
-    start::start(here, &args.options, name, |image| {
+    start::start(here, &args.options, name, |image, run| {
+        let network = args.options.network.request(Default::System, run)?;
         let startup = harness::startup(&image.facts, &args.init, &wish)
             .with_context(|| format!("cannot boot {name}"))?;
         let request = Request {
             command: init_args.to_vec(),
             boot: Some(startup),
-            network: args.network.into(),
+            network,
             ..args.options.request()?
         };
         Ok(Start { request, interactive, waits: !args.no_wait })

@@ -25,6 +25,7 @@ mod login;
 mod logs;
 mod man;
 mod mounts;
+mod network;
 mod options;
 mod progress;
 mod ps;

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use spec::request::{MountRequest, NetworkRequest, Request, SeccompRequest, Ulimit, UsernsRequest};
+use spec::request::{MountRequest, Request, SeccompRequest, Ulimit, UsernsRequest};
 
+use super::network::NetworkOptions;
 use super::pull::PullPolicy;
 use super::{mounts, quantity};
 
@@ -77,25 +78,11 @@ pub(super) struct Options {
     /// When to pull the image
     #[arg(long, value_enum, default_value = "missing")]
     pub(super) pull: PullPolicy,
+    #[command(flatten)]
+    pub(super) network: NetworkOptions,
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
-}
-
-/// Which network a machine has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Network {
-    Host,
-    None,
-}
-
-impl From<Network> for NetworkRequest {
-    fn from(network: Network) -> Self {
-        match network {
-            Network::Host => Self::Host,
-            Network::None => Self::None,
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -1,10 +1,11 @@
 //! `run`: a command in an image.
 
 use anyhow::{Context, Result, bail};
+use harness::network::Default;
 use spec::request::Request;
 
 use super::Here;
-use super::options::{Network, Options};
+use super::options::Options;
 use super::start::{self, Start};
 
 /// Run a command in an image
@@ -42,9 +43,6 @@ pub(super) struct Args {
     /// Make the command process 1 itself, without a small init above it
     #[arg(long, conflicts_with = "init")]
     as_pid_1: bool,
-    /// Network: the host's, or none but a loopback device
-    #[arg(long, value_enum, default_value = "host")]
-    network: Network,
     #[command(flatten)]
     options: Options,
     #[command(subcommand)]
@@ -70,7 +68,8 @@ impl Rest {
 pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
     let (name, command) = args.rest.split().context("no image is given")?;
     check_terminal(args)?;
-    start::start(here, &args.options, name, |_| {
+    start::start(here, &args.options, name, |_, run| {
+        let network = args.options.network.request(Default::Command, run)?;
         let request = Request {
             command: command.to_vec(),
             entrypoint: args.entrypoint.clone(),
@@ -79,7 +78,7 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
             as_pid_1: args.as_pid_1,
             interactive: args.interactive,
             terminal: args.tty,
-            network: args.network.into(),
+            network,
             ..args.options.request()?
         };
         Ok(Start { request, interactive: args.interactive, waits: false })

@@ -41,7 +41,7 @@ pub(super) fn start(
     here: &Here,
     options: &Options,
     name: &str,
-    decide: impl FnOnce(&image::Ready) -> Result<Start>,
+    decide: impl FnOnce(&image::Ready, &RunDirectory) -> Result<Start>,
 ) -> Result<u8> {
     let is_monitor = options.detach && std::env::var_os(MONITOR).is_some();
     if options.detach && !is_monitor {
@@ -54,7 +54,7 @@ pub(super) fn start(
     sys::exe::protect(|owner| harness::host::within_reach(&ids, owner))
         .context("cannot keep postroj's own file out of the machine's reach")?;
     let ready = image::open(name, options.pull, here)?;
-    let Start { request, interactive, waits } = decide(&ready)?;
+    let Start { request, interactive, waits } = decide(&ready, &run)?;
     let plan = plan::plan(&request, &ready.config, &ready.facts, &ready.root, &host.launcher)?;
     let mut background = is_monitor.then(|| Background::new(&run, &plan)).transpose()?;
     let about = About { image: name.to_owned(), created: state::now(), detached: is_monitor };

@@ -1,0 +1,75 @@
+//! Which network a request means on this host, by what can be had here.
+
+use anyhow::{Context, Result, bail};
+use engine::state::RunDirectory;
+use net::survey::{self, Survey};
+use spec::network::{Accel, DEFAULT, Mode, Wishes};
+use spec::request::NetworkRequest;
+
+/// What a machine has where no network is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Default {
+    /// Of a command: the best there is, at worst the host's.
+    Command,
+    /// Of a system, which sets its network up itself: at worst none.
+    System,
+}
+
+/// A network that can be had, and what the user should know of it, on one line.
+pub type Settled = (NetworkRequest, Option<String>);
+
+/// Decides what `asked` means here, or what takes its place where nothing is asked for.
+///
+/// # Errors
+/// Where what is asked for cannot be had: says what is missing, and the remedy.
+pub fn settle(
+    asked: Option<&Mode>,
+    default: Default,
+    wishes: Wishes,
+    run: &RunDirectory,
+) -> Result<Settled> {
+    let Some(mode) = asked else { return Ok(by_default(default, wishes)) };
+    let mut network = NetworkRequest { mode: mode.clone(), wishes, ..NetworkRequest::default() };
+    match mode {
+        Mode::Host | Mode::None | Mode::Bridge(_) => {}
+        Mode::User(accel, _) => {
+            let user = Survey::new().user(*accel).map_err(anyhow::Error::msg);
+            network.user = Some(user.context("there is no user-mode network here")?);
+        }
+        Mode::Namespace(path) => network.path = Some(path.clone()),
+        Mode::Container(name) => {
+            let record = run.find(name)?;
+            let (pid, _) = record
+                .pid
+                .filter(|_| record.monitored)
+                .with_context(|| format!("the machine {} does not run", record.name))?;
+            if record.plan.as_ref().is_some_and(|plan| !plan.network.is_own()) {
+                bail!("the machine {} has no network of its own: share that one's", record.name);
+            }
+            network.path = Some(format!("/proc/{pid}/ns/net"));
+        }
+    }
+    Ok((network, None))
+}
+
+fn by_default(default: Default, wishes: Wishes) -> Settled {
+    let of = |mode, user| NetworkRequest { mode, user, wishes: wishes.clone(), path: None };
+    let missing = if rustix::process::geteuid().is_root() {
+        match survey::bridge() {
+            Ok(()) => return (of(Mode::Bridge(DEFAULT.into()), None), None),
+            Err(missing) => missing,
+        }
+    } else {
+        match Survey::new().user(Accel::Auto) {
+            Ok(user) => return (of(Mode::User(Accel::Auto, Vec::new()), Some(user)), None),
+            Err(missing) => missing,
+        }
+    };
+    let kind = if rustix::process::geteuid().is_root() { "bridge" } else { "user-mode network" };
+    let (mode, instead) = match default {
+        Default::Command => (Mode::Host, "sharing the host's"),
+        Default::System => (Mode::None, "the machine has none"),
+    };
+    let remark = format!("no {kind} here ({missing}): {instead} (--network says otherwise)");
+    (of(mode, None), Some(remark))
+}

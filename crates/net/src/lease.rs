@@ -1,0 +1,351 @@
+//! Who has which address: a file for each, in the run directory, locked by the machine's monitor.
+//!
+//! A network's directory holds `lock`, taken for every change; `config`, where somebody made
+//! the network; `up`, what there is of it on this host, written before that is made; and
+//! `leases`. A lease that nobody has locked is one of a monitor that was killed.
+
+use std::fs::File;
+use std::io::Write;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+use spec::network::Mac;
+
+/// A network's directory.
+#[derive(Debug, Clone)]
+pub struct Directory {
+    path: PathBuf,
+    name: String,
+}
+
+/// What there is of a network on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Up {
+    /// The device's name.
+    pub(crate) bridge: String,
+    /// Its hardware address, by which it is known to be ours.
+    pub(crate) mac: Mac,
+    /// First address, which is the network's own, and the length of the prefix.
+    pub(crate) subnet: (Ipv4Addr, u8),
+    /// Of IPv6: 64 bits.
+    pub(crate) prefix: Option<Ipv6Addr>,
+    /// Of packets, in bytes.
+    pub(crate) mtu: u32,
+}
+
+/// What somebody said of a network.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Config {
+    /// Its machines reach each other only.
+    pub internal: bool,
+    /// Chosen addresses.
+    pub subnet: Option<(Ipv4Addr, u8)>,
+    /// Seconds since the epoch.
+    pub created: u64,
+}
+
+/// A machine on a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The machine's name.
+    pub machine: String,
+    /// Its id.
+    pub id: String,
+    /// Its address.
+    pub ip: Ipv4Addr,
+    /// Of IPv6.
+    pub ip6: Option<Ipv6Addr>,
+    /// Hardware address.
+    pub mac: Mac,
+    /// The host's end of its pair of devices.
+    pub device: String,
+    /// What its peers know it by.
+    pub names: Vec<String>,
+}
+
+/// An address that is a machine's until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    path: PathBuf,
+    /// Its lock says that the machine lives.
+    _file: File,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // One that stays is unlocked, and thus free.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// All networks of a run directory that there is something of.
+pub fn directories(run: &Path) -> Vec<Directory> {
+    let entries = std::fs::read_dir(run.join("networks")).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names.into_iter().map(|name| Directory::new(run, &name)).collect()
+}
+
+impl Directory {
+    /// Of a network by its name, which is checked elsewhere.
+    #[must_use]
+    pub fn new(run: &Path, name: &str) -> Self {
+        Self { path: run.join("networks").join(name), name: name.to_owned() }
+    }
+
+    /// The network's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Takes the network's lock, and makes the directory where it is missing.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub(crate) fn lock(&self) -> Result<File> {
+        let what = || format!("cannot open the network's directory {}", self.path.display());
+        let open = || {
+            File::options().create(true).truncate(false).write(true).open(self.path.join("lock"))
+        };
+        let file = match open() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                std::fs::create_dir_all(self.path.join("leases")).with_context(what)?;
+                open()
+            }
+            other => other,
+        };
+        let file = file.with_context(what)?;
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::LockExclusive) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => break other.with_context(what)?,
+            }
+        }
+        // Somebody may have removed the network meanwhile.
+        let _ = std::fs::create_dir(self.path.join("leases"));
+        Ok(file)
+    }
+
+    /// What somebody said of it.
+    #[must_use]
+    pub fn config(&self) -> Option<Config> {
+        self.read("config")
+    }
+
+    /// Writes down what somebody says of it.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub(crate) fn set_config(&self, config: &Config) -> Result<()> {
+        self.write("config", config)
+    }
+
+    /// What there is of it.
+    pub(crate) fn up(&self) -> Option<Up> {
+        self.read("up")
+    }
+
+    /// Whether there is, or was, something of it.
+    pub(crate) fn is_up(&self) -> bool {
+        self.path.join("up").exists()
+    }
+
+    /// Writes down what is about to be made of it.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub(crate) fn set_up(&self, up: &Up) -> Result<()> {
+        self.write("up", up)
+    }
+
+    /// Nothing is left of it.
+    pub(crate) fn clear_up(&self) {
+        let _ = std::fs::remove_file(self.path.join("up"));
+    }
+
+    /// Removes the directory.
+    ///
+    /// # Errors
+    /// Where it cannot be.
+    pub(crate) fn remove(&self) -> Result<()> {
+        std::fs::remove_dir_all(&self.path)
+            .with_context(|| format!("cannot remove {}", self.path.display()))
+    }
+
+    fn read<T: for<'de> Deserialize<'de>>(&self, name: &str) -> Option<T> {
+        serde_json::from_slice(&std::fs::read(self.path.join(name)).ok()?).ok()
+    }
+
+    /// Whole or not at all.
+    fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
+        let new = self.path.join(format!("{name}.new"));
+        let path = self.path.join(name);
+        let written = std::fs::write(&new, serde_json::to_vec(value)?)
+            .and_then(|()| std::fs::rename(&new, &path));
+        written.with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Machines on it that live. Leases of others are removed; to be called with the lock held.
+    pub(crate) fn members(&self) -> Vec<Member> {
+        self.look(true)
+    }
+
+    /// The same without changing anything.
+    #[must_use]
+    pub fn living(&self) -> Vec<Member> {
+        self.look(false)
+    }
+
+    fn look(&self, tidy: bool) -> Vec<Member> {
+        let entries = std::fs::read_dir(self.path.join("leases")).into_iter().flatten().flatten();
+        let mut members: Vec<Member> = entries
+            .filter_map(|entry| {
+                let file = File::open(entry.path()).ok()?;
+                if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
+                    if tidy {
+                        let _ = std::fs::remove_file(entry.path());
+                    }
+                    return None;
+                }
+                serde_json::from_reader(file).ok()
+            })
+            .collect();
+        members.sort_by_key(|member| member.ip);
+        members
+    }
+
+    /// Gives a machine an address: the one that it asks for, else one from `start` on. To be
+    /// called with the lock held.
+    ///
+    /// # Errors
+    /// Where it is taken, or none is free.
+    pub(crate) fn lease(
+        &self,
+        up: &Up,
+        wanted: Option<Ipv4Addr>,
+        start: u32,
+        fill: impl Fn(Ipv4Addr) -> Member,
+    ) -> Result<(Lease, Member)> {
+        let (first, prefix) = up.subnet;
+        let size = 1_u32 << (32 - prefix);
+        // The first is the network's, the second its bridge's, and the last everybody's.
+        let usable = size - 3;
+        let nth = |n: u32| Ipv4Addr::from(u32::from(first) + 2 + n % usable);
+        if let Some(wanted) = wanted {
+            let number = u32::from(wanted).wrapping_sub(u32::from(first));
+            if !(2..size - 1).contains(&number) {
+                bail!(
+                    "{wanted} is no address of a machine of {first}/{prefix}, the network {}",
+                    self.name
+                );
+            }
+            let lease = self.take(wanted, &fill)?;
+            return lease.with_context(|| {
+                let holder = self.living().into_iter().find(|member| member.ip == wanted);
+                let holder = holder.map_or("another machine".into(), |member| member.machine);
+                format!("the address {wanted} is in use by {holder}")
+            });
+        }
+        for n in 0..usable {
+            if let Some(lease) = self.take(nth(start.wrapping_add(n)), &fill)? {
+                return Ok(lease);
+            }
+        }
+        bail!("all {usable} addresses of the network {} are in use", self.name)
+    }
+
+    fn take(
+        &self,
+        address: Ipv4Addr,
+        fill: &impl Fn(Ipv4Addr) -> Member,
+    ) -> Result<Option<(Lease, Member)>> {
+        let path = self.path.join("leases").join(address.to_string());
+        let what = || format!("cannot write the lease {}", path.display());
+        let mut file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .with_context(what)?;
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Ok(None);
+        }
+        let member = fill(address);
+        file.set_len(0).with_context(what)?;
+        file.write_all(&serde_json::to_vec(&member)?).with_context(what)?;
+        Ok(Some((Lease { path, _file: file }, member)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn up() -> Up {
+        Up {
+            bridge: "pj0".into(),
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            subnet: (Ipv4Addr::new(10, 87, 0, 0), 29),
+            prefix: None,
+            mtu: 1500,
+        }
+    }
+
+    fn member(ip: Ipv4Addr) -> Member {
+        let [a, b, c, d] = ip.octets();
+        Member {
+            machine: format!("m{d}"),
+            id: "0".into(),
+            ip,
+            ip6: None,
+            mac: Mac([2, 112, a, b, c, d]),
+            device: format!("v{d}"),
+            names: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn addresses_are_given_once_and_come_back() {
+        let run = tempfile::tempdir().unwrap();
+        let directory = Directory::new(run.path(), "x");
+        let _lock = directory.lock().unwrap();
+        let up = up();
+        let mut leases: Vec<(Lease, Member)> =
+            (0..5).map(|_| directory.lease(&up, None, 3, member).unwrap()).collect();
+        let mut given: Vec<u8> = leases.iter().map(|(_, m)| m.ip.octets()[3]).collect();
+        assert_eq!(given[0], 5);
+        given.sort_unstable();
+        assert_eq!(given, [2, 3, 4, 5, 6]);
+        let full = directory.lease(&up, None, 0, member).unwrap_err().to_string();
+        assert!(full.contains("all 5 addresses"), "{full}");
+        let taken = directory.lease(&up, Some(Ipv4Addr::new(10, 87, 0, 5)), 0, member);
+        assert!(taken.unwrap_err().to_string().contains("in use by m5"));
+        for bad in [0, 1, 7, 8] {
+            assert!(directory.lease(&up, Some(Ipv4Addr::new(10, 87, 0, bad)), 0, member).is_err());
+        }
+        drop(leases.remove(0));
+        assert_eq!(directory.members().len(), 4);
+        let again = directory.lease(&up, Some(Ipv4Addr::new(10, 87, 0, 5)), 0, member);
+        assert_eq!(again.unwrap().1.machine, "m5");
+    }
+
+    #[test]
+    fn leases_of_killed_monitors_are_free() {
+        let run = tempfile::tempdir().unwrap();
+        let directory = Directory::new(run.path(), "x");
+        let _lock = directory.lock().unwrap();
+        let (lease, _) = directory.lease(&up(), None, 0, member).unwrap();
+        let path = lease.path.clone();
+        // What a kill leaves: the file without its lock.
+        let copy = std::fs::read(&path).unwrap();
+        drop(lease);
+        std::fs::write(&path, copy).unwrap();
+        assert_eq!(directory.members(), []);
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,29 @@
+//! Networks for machines: what leads out of a namespace that an engine made.
+//!
+//! A network is attached between [`Network::prepare`], when there is no machine yet, and the
+//! start of its first process. What must be undone is tied to what the kernel undoes by
+//! itself when this process dies, or written down before it is made, for [`reap`].
+
+mod forward;
+pub mod lease;
+mod link;
+mod netlink;
+mod network;
+mod ports;
+mod rules;
+pub mod survey;
+
+use std::path::Path;
+
+pub use network::{Attached, Network, Place, Prepared, Target, prepare};
+
+/// Takes down what killed monitors left of networks. Costs one look where there are none.
+pub fn reap(run: &Path) {
+    for directory in lease::directories(run) {
+        if !directory.is_up() {
+            continue;
+        }
+        // What cannot be removed now is looked at by the next command.
+        let _ = network::bridge::leave(&directory);
+    }
+}

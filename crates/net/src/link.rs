@@ -1,0 +1,220 @@
+//! Devices, addresses and routes (rtnetlink(7)).
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use rustix::net::netdevice;
+use spec::network::Mac;
+
+use crate::netlink::{ACK, Batch, CREATE, EXCL, Socket};
+
+/// linux/rtnetlink.h and linux/if_link.h.
+const NEWLINK: u16 = 16;
+const DELLINK: u16 = 17;
+const NEWADDR: u16 = 20;
+const NEWROUTE: u16 = 24;
+const NEWQDISC: u16 = 36;
+const DELQDISC: u16 = 37;
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_NET_NS_PID: u16 = 19;
+const INFO_KIND: u16 = 1;
+const INFO_DATA: u16 = 2;
+const VETH_PEER: u16 = 1;
+const UP: u32 = 1;
+
+/// Links of one network namespace.
+pub(crate) struct Links(Socket);
+
+/// One end of a pair of devices, inside a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Inside {
+    pub(crate) mac: Mac,
+    pub(crate) mtu: u32,
+    /// Address and length of its prefix.
+    pub(crate) addresses: Vec<(IpAddr, u8)>,
+    /// Ways out.
+    pub(crate) gateways: Vec<IpAddr>,
+}
+
+/// The device's name in a machine, as docker and podman have it.
+pub(crate) const DEVICE: &str = "eth0";
+
+impl Links {
+    /// Of the namespace that this process is in.
+    ///
+    /// # Errors
+    /// socket(2)'s.
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self(Socket::new(None)?))
+    }
+
+    /// A device's number.
+    ///
+    /// # Errors
+    /// `ENODEV` where there is none of that name.
+    pub(crate) fn index(&self, name: &str) -> io::Result<u32> {
+        Ok(netdevice::name_to_index(&self.0, name)?)
+    }
+
+    /// Makes a bridge with addresses, and brings it up.
+    ///
+    /// # Errors
+    /// `EEXIST` where the name is taken; rtnetlink(7)'s.
+    pub(crate) fn make_bridge(
+        &self,
+        name: &str,
+        mac: Mac,
+        mtu: u32,
+        addresses: &[(IpAddr, u8)],
+    ) -> io::Result<u32> {
+        let mut batch = Batch::default();
+        batch.message(NEWLINK, ACK | CREATE | EXCL, &interface(0, UP));
+        batch.text(IFLA_IFNAME, name).attribute(IFLA_ADDRESS, &mac.0).native(IFLA_MTU, mtu);
+        batch.nest(IFLA_LINKINFO, |info| {
+            info.attribute(INFO_KIND, b"bridge");
+        });
+        self.0.carry_out(&batch)?;
+        let index = self.index(name)?;
+        let mut batch = Batch::default();
+        addresses.iter().for_each(|(address, prefix)| add(&mut batch, index, *address, *prefix));
+        self.0.carry_out(&batch)?;
+        Ok(index)
+    }
+
+    /// Makes a pair of devices: one end on a bridge, the other in a process's namespace.
+    ///
+    /// # Errors
+    /// rtnetlink(7)'s.
+    pub(crate) fn make_pair(
+        &self,
+        name: &str,
+        bridge: u32,
+        pid: i32,
+        inside: &Inside,
+    ) -> io::Result<()> {
+        let mut batch = Batch::default();
+        batch.message(NEWLINK, ACK | CREATE | EXCL, &interface(0, UP));
+        batch.text(IFLA_IFNAME, name).native(IFLA_MTU, inside.mtu).native(IFLA_MASTER, bridge);
+        batch.nest(IFLA_LINKINFO, |info| {
+            info.attribute(INFO_KIND, b"veth").nest(INFO_DATA, |data| {
+                data.nest(VETH_PEER, |peer| {
+                    peer.raw(&interface(0, 0)).text(IFLA_IFNAME, DEVICE);
+                    peer.native(IFLA_MTU, inside.mtu).attribute(IFLA_ADDRESS, &inside.mac.0);
+                    peer.native(IFLA_NET_NS_PID, pid.cast_unsigned());
+                });
+            });
+        });
+        self.0.carry_out(&batch)
+    }
+
+    /// Brings the inner end up, with addresses and routes.
+    ///
+    /// # Errors
+    /// rtnetlink(7)'s.
+    pub(crate) fn set_up(&self, inside: &Inside) -> io::Result<()> {
+        let index = self.index(DEVICE)?;
+        let mut batch = Batch::default();
+        batch.message(NEWLINK, ACK, &interface(index, UP));
+        let addresses = inside.addresses.iter();
+        addresses.for_each(|(address, prefix)| add(&mut batch, index, *address, *prefix));
+        inside.gateways.iter().for_each(|gateway| default_route(&mut batch, index, *gateway));
+        self.0.carry_out(&batch)
+    }
+
+    /// Removes a device.
+    ///
+    /// # Errors
+    /// `ENODEV` where there is none of that name.
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
+        let mut batch = Batch::default();
+        batch.message(DELLINK, ACK, &interface(0, 0)).text(IFLA_IFNAME, name);
+        self.0.carry_out(&batch)
+    }
+}
+
+/// A bridge's or a device's hardware address.
+pub(crate) fn hardware_address(name: &str) -> Option<Mac> {
+    let text = std::fs::read_to_string(format!("/sys/class/net/{name}/address")).ok()?;
+    text.trim().parse().ok()
+}
+
+/// Networks that this host knows a way to, other than by default (proc(5), `/proc/net/route`).
+pub(crate) fn known_routes() -> Vec<(Ipv4Addr, Ipv4Addr)> {
+    let text = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let number =
+        |hex: &str| u32::from_str_radix(hex, 16).ok().map(u32::from_be).map(Ipv4Addr::from);
+    let route = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        let (destination, mask) = (number(fields.nth(1)?)?, number(fields.nth(5)?)?);
+        (!mask.is_unspecified()).then_some((destination, mask))
+    };
+    text.lines().skip(1).filter_map(route).collect()
+}
+
+/// The least of the MTUs of the devices that lead out: packets that are larger would not.
+pub(crate) fn mtu() -> u32 {
+    const ETHERNET: u32 = 1500;
+    let text = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let of_default = text.lines().skip(1).filter_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let (name, destination) = (fields.next()?, fields.next()?);
+        if destination != "00000000" {
+            return None;
+        }
+        std::fs::read_to_string(format!("/sys/class/net/{name}/mtu")).ok()?.trim().parse().ok()
+    });
+    of_default.min().unwrap_or(ETHERNET)
+}
+
+/// `struct ifinfomsg`.
+fn interface(index: u32, flags: u32) -> [u8; 16] {
+    let mut header = [0; 16];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..12].copy_from_slice(&flags.to_ne_bytes());
+    header[12..16].copy_from_slice(&flags.to_ne_bytes());
+    header
+}
+
+fn octets(address: IpAddr) -> (u8, Vec<u8>) {
+    const INET: u8 = 2;
+    const INET6: u8 = 10;
+    match address {
+        IpAddr::V4(address) => (INET, address.octets().to_vec()),
+        IpAddr::V6(address) => (INET6, address.octets().to_vec()),
+    }
+}
+
+fn add(batch: &mut Batch, index: u32, address: IpAddr, prefix: u8) {
+    const ADDRESS: u16 = 1;
+    const LOCAL: u16 = 2;
+    // Ours alone: nobody need be asked, and it can be used at once (linux/if_addr.h).
+    const NODAD: u8 = 2;
+    let (family, bytes) = octets(address);
+    let [a, b, c, d] = index.to_ne_bytes();
+    let flags = if address.is_ipv6() { NODAD } else { 0 };
+    batch.message(NEWADDR, ACK | CREATE, &[family, prefix, flags, 0, a, b, c, d]);
+    batch.attribute(LOCAL, &bytes).attribute(ADDRESS, &bytes);
+}
+
+/// linux/rtnetlink.h, `struct rtmsg`: table main, made by an administrator, any distance, unicast.
+fn default_route(batch: &mut Batch, index: u32, gateway: IpAddr) {
+    const OIF: u16 = 4;
+    const GATEWAY: u16 = 5;
+    let (family, bytes) = octets(gateway);
+    batch.message(NEWROUTE, ACK | CREATE, &[family, 0, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0]);
+    batch.attribute(GATEWAY, &bytes).native(OIF, index);
+}
+
+/// Whether this host speaks IPv6 at all.
+pub(crate) fn has_ipv6() -> bool {
+    std::path::Path::new("/proc/sys/net/ipv6").exists()
+}
+
+/// An address of a network, by its number.
+pub(crate) fn nth(prefix: Ipv6Addr, number: u32) -> Ipv6Addr {
+    Ipv6Addr::from(u128::from(prefix) | u128::from(number))
+}

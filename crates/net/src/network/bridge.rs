@@ -1,0 +1,401 @@
+//! Mode `bridge`: machines share a bridge, and the host routes for them. Needs CAP_NET_ADMIN.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use spec::network::{Attachment, DEFAULT, INTERNAL, Link, Mac};
+use sys::netns::Visit;
+
+use super::{Attached, Known, Network, Place, Prepared, Target};
+use crate::forward::{self, Forwarder};
+use crate::lease::{Directory, Lease, Member, Up};
+use crate::link::{Inside, Links, hardware_address, has_ipv6, known_routes, mtu, nth};
+use crate::ports::{self, Held};
+use crate::rules::{Hook, Part, Rules, Table};
+
+/// Mode `bridge`.
+pub(super) struct Bridge;
+
+impl Network for Bridge {
+    fn carries(&self, link: &Link) -> bool {
+        matches!(link, Link::Bridge(_))
+    }
+
+    fn prepare(&self, attachment: &Attachment, place: &Place<'_>) -> Result<Box<dyn Prepared>> {
+        let Link::Bridge(name) = &attachment.link else { bail!("this is no bridge") };
+        let directory = Directory::new(place.run, name);
+        if directory.config().is_none() && name != DEFAULT && name != INTERNAL {
+            bail!("there is no network {name:?}: `postroj network create {name}` makes it");
+        }
+        crate::survey::bridge().map_err(|missing| {
+            anyhow::anyhow!(
+                "cannot use the network {name}: {missing} (as an ordinary user: --network user)"
+            )
+        })?;
+        let ports = ports::hold(&attachment.ports)?;
+        let lock = directory.lock()?;
+        let up = bring_up(&directory)?;
+        let fill = |ip| member(ip, &up, attachment, place);
+        let taken = directory.lease(&up, attachment.ip, start_of(place.id), fill);
+        let (lease, member) = match taken {
+            Ok(taken) => taken,
+            Err(error) => {
+                let _ = take_down(&directory);
+                return Err(error);
+            }
+        };
+        drop(lock);
+        let internal = is_internal(&directory);
+        let (ip, ip6) = (IpAddr::V4(member.ip), member.ip6.map(IpAddr::V6));
+        let known = Known {
+            addresses: [Some(ip), ip6].into_iter().flatten().collect(),
+            gateway: Some(IpAddr::V4(up.gateway())),
+            resolvers: Vec::new(),
+            ports: Vec::new(),
+        };
+        let membership = Membership { lease: Some(lease), directory };
+        Ok(Box::new(Waiting { up, member, known, ports, internal, membership }))
+    }
+}
+
+impl Up {
+    /// The bridge's own address.
+    pub(crate) fn gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.subnet.0) + 1)
+    }
+
+    /// Of IPv6.
+    fn gateway6(&self) -> Option<Ipv6Addr> {
+        self.prefix.map(|prefix| nth(prefix, 1))
+    }
+
+    /// The name of its rules.
+    fn table(&self) -> String {
+        format!("postroj-{}", self.bridge)
+    }
+}
+
+pub(crate) fn is_internal(directory: &Directory) -> bool {
+    directory.name() == INTERNAL || directory.config().is_some_and(|config| config.internal)
+}
+
+/// Where the search for a free address begins: an address that was just given up may still be
+/// known to others.
+fn start_of(id: &str) -> u32 {
+    id.get(..7).and_then(|hex| u32::from_str_radix(hex, 16).ok()).unwrap_or(0)
+}
+
+fn member(ip: Ipv4Addr, up: &Up, attachment: &Attachment, place: &Place<'_>) -> Member {
+    let [a, b, c, d] = ip.octets();
+    let number = u32::from(ip) - u32::from(up.subnet.0);
+    let mut names = vec![place.machine.to_owned(), place.hostname.to_owned()];
+    names.extend(attachment.aliases.iter().cloned());
+    names.dedup();
+    Member {
+        machine: place.machine.to_owned(),
+        id: place.id.to_owned(),
+        ip,
+        ip6: up.prefix.map(|prefix| nth(prefix, number)),
+        // One machine has an address at a time, so one has this.
+        mac: attachment.mac.unwrap_or(Mac([0x02, 0x70, a, b, c, d])),
+        // IFNAMSIZ is 16, with the NUL.
+        device: format!("pjv{}", place.id.get(..11).unwrap_or_default()),
+        names,
+    }
+}
+
+/// A network that waits for its machine, and for no other.
+struct Waiting {
+    up: Up,
+    member: Member,
+    known: Known,
+    ports: Vec<Held>,
+    internal: bool,
+    membership: Membership,
+}
+
+impl Prepared for Waiting {
+    fn known(&self) -> &Known {
+        &self.known
+    }
+
+    fn attach(self: Box<Self>, target: &Target<'_>) -> Result<Box<dyn Attached>> {
+        let Self { up, member, ports, internal, membership, .. } = *self;
+        let outside = Links::new().context("cannot set up links")?;
+        let bridge = outside.index(&up.bridge).context("the network's bridge is gone")?;
+        let visit = Visit::of(target.pidfd).context("cannot enter the machine's network")?;
+        // A socket stays in the namespace where it was made.
+        let inside = Links::new();
+        visit.end().context("cannot leave the machine's network")?;
+        let end = inside_of(&up, &member, internal);
+        outside
+            .make_pair(&member.device, bridge, target.pid, &end)
+            .with_context(|| format!("cannot attach the machine to the bridge {}", up.bridge))?;
+        let inside = inside.context("cannot set up the machine's link")?;
+        inside.set_up(&end).context("cannot set up the machine's addresses and routes")?;
+        let published = (!ports.is_empty())
+            .then(|| publish(&up, &member, ports, target))
+            .transpose()
+            .context("cannot publish the machine's ports")?;
+        Ok(Box::new(Using { published, _membership: membership }))
+    }
+}
+
+fn inside_of(up: &Up, member: &Member, internal: bool) -> Inside {
+    let ip6 = member.ip6.map(|ip| (IpAddr::V6(ip), 64));
+    let gateways = [Some(IpAddr::V4(up.gateway())), up.gateway6().map(IpAddr::V6)];
+    Inside {
+        mac: member.mac,
+        mtu: up.mtu,
+        addresses: [Some((IpAddr::V4(member.ip), up.subnet.1)), ip6]
+            .into_iter()
+            .flatten()
+            .collect(),
+        gateways: gateways.into_iter().flatten().filter(|_| !internal).collect(),
+    }
+}
+
+/// The rules that lead to a machine's ports go with `rules`; who comes from this host itself is
+/// led there by a process.
+struct Published {
+    forwarder: Forwarder,
+    _rules: Rules,
+}
+
+fn publish(up: &Up, member: &Member, ports: Vec<Held>, target: &Target<'_>) -> Result<Published> {
+    let rules = Rules::new().context("cannot reach nftables")?;
+    let mut table = Table::new(&format!("postroj-{}", &member.device), true);
+    table.chain(Hook::Destination);
+    for Held { port, .. } in &ports {
+        let to = [Some(IpAddr::V4(member.ip)), member.ip6.map(IpAddr::V6)];
+        for to in to.into_iter().flatten() {
+            let bound = match port.address {
+                None => Part::Local,
+                Some(address) if address.is_unspecified() => Part::Local,
+                Some(address) if address.is_ipv4() != to.is_ipv4() => continue,
+                Some(address @ IpAddr::V4(_)) => Part::Destination(address, 32),
+                Some(address) => Part::Destination(address, 128),
+            };
+            let (version, reached) = (Part::Version(&to), Part::Port(port.protocol, port.host));
+            // Peers come by the process, as their answers would not pass here.
+            let outside = Part::NotFrom(&up.bridge);
+            let redirect = Part::Redirect(to, port.inside);
+            table.rule(Hook::Destination, &[version, outside, bound, reached, redirect]);
+        }
+    }
+    table.send(&rules).context("cannot write the port rules")?;
+    let forwarder = forward::start(ports, target, IpAddr::V4(member.ip), forward::From::Host)?;
+    Ok(Published { forwarder, _rules: rules })
+}
+
+/// A network in use, in the order of teardown.
+struct Using {
+    published: Option<Published>,
+    _membership: Membership,
+}
+
+impl Attached for Using {
+    fn processes(&self) -> Vec<i32> {
+        self.published.iter().map(|published| published.forwarder.process_id()).collect()
+    }
+}
+
+/// A place on a network; the last one to leave takes it down.
+struct Membership {
+    lease: Option<Lease>,
+    directory: Directory,
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.lease = None;
+        let _ = leave(&self.directory);
+    }
+}
+
+/// Takes a network down that nobody uses any more.
+///
+/// # Errors
+/// Where its directory cannot be locked.
+pub(crate) fn leave(directory: &Directory) -> Result<()> {
+    let _lock = directory.lock()?;
+    if !directory.members().is_empty() {
+        return Ok(());
+    }
+    take_down(directory)
+}
+
+/// Removes what there is of a network; to be called with the lock held.
+pub(crate) fn take_down(directory: &Directory) -> Result<()> {
+    let Some(up) = directory.up() else { return Ok(()) };
+    if let Ok(rules) = Rules::new() {
+        rules.remove(&up.table()).context("cannot remove the network's rules")?;
+        rules.remove_of_bridge(&up.table()).context("cannot remove the network's rules")?;
+    }
+    // Another's may have its name, where ours was never made.
+    if hardware_address(&up.bridge) == Some(up.mac) {
+        Links::new()?.remove(&up.bridge).context("cannot remove the network's bridge")?;
+    }
+    directory.clear_up();
+    Ok(())
+}
+
+/// Makes a network's bridge and rules, where they are not there; to be called with the lock held.
+pub(crate) fn bring_up(directory: &Directory) -> Result<Up> {
+    let links = Links::new().context("cannot set up links")?;
+    if let Some(up) = directory.up() {
+        if links.index(&up.bridge).is_ok() && hardware_address(&up.bridge) == Some(up.mac) {
+            return Ok(up);
+        }
+        take_down(directory)?;
+    }
+    let config = directory.config().unwrap_or_default();
+    let routes = known_routes();
+    let random = random()?;
+    for number in 0..=u8::MAX {
+        let up = candidate(number, config.subnet, &random);
+        if links.index(&up.bridge).is_ok() || overlaps(&up, &routes) {
+            if config.subnet.is_some() && overlaps(&up, &routes) {
+                let (first, prefix) = up.subnet;
+                bail!(
+                    "the network {first}/{prefix} overlaps with one that this host has a route to"
+                );
+            }
+            continue;
+        }
+        directory.set_up(&up)?;
+        let mut addresses = vec![(IpAddr::V4(up.gateway()), up.subnet.1)];
+        addresses.extend(up.gateway6().map(|gateway| (IpAddr::V6(gateway), 64)));
+        match links.make_bridge(&up.bridge, up.mac, up.mtu, &addresses) {
+            Ok(_) => {}
+            // Somebody with another run directory was quicker.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
+            Err(error) => {
+                let _ = take_down(directory);
+                return Err(error).context("cannot make a bridge");
+            }
+        }
+        let internal = is_internal(directory);
+        let made = route(internal).and_then(|()| write_rules(&up, internal));
+        if let Err(error) = made {
+            let _ = take_down(directory);
+            return Err(error);
+        }
+        return Ok(up);
+    }
+    bail!("no name and address is left for a bridge: see `ip link` and `ip route`")
+}
+
+/// What the nth bridge would be.
+fn candidate(number: u8, subnet: Option<(Ipv4Addr, u8)>, random: &[u8; 11]) -> Up {
+    let [a, b, c, d, e, f, g, h, i, j, _] = *random;
+    let pair = |high, low| u16::from_be_bytes([high, low]);
+    // RFC 4193, section 3.2: a random global id.
+    let ula = [0xfd00 | u16::from(f), pair(g, h), pair(i, j), u16::from(number)];
+    let prefix = Ipv6Addr::new(ula[0], ula[1], ula[2], ula[3], 0, 0, 0, 0);
+    Up {
+        bridge: format!("pj{number}"),
+        mac: Mac([0x02, a, b, c, d, e]),
+        subnet: subnet.unwrap_or((Ipv4Addr::new(10, 87, number, 0), 24)),
+        prefix: has_ipv6().then_some(prefix),
+        mtu: mtu(),
+    }
+}
+
+fn random() -> Result<[u8; 11]> {
+    let mut bytes = [0; 11];
+    let flags = rustix::rand::GetRandomFlags::empty();
+    rustix::rand::getrandom(&mut bytes, flags).context("cannot get random numbers")?;
+    Ok(bytes)
+}
+
+fn overlaps(up: &Up, routes: &[(Ipv4Addr, Ipv4Addr)]) -> bool {
+    let (first, prefix) = up.subnet;
+    let own = u32::MAX << (32 - prefix);
+    routes.iter().any(|(destination, mask)| {
+        let common = own & u32::from(*mask);
+        u32::from(*destination) & common == u32::from(first) & common
+    })
+}
+
+/// Makes this host a router (ip-sysctl.rst in the kernel's documentation).
+fn route(internal: bool) -> Result<()> {
+    if internal {
+        return Ok(());
+    }
+    let set = |path: &str| -> Result<()> {
+        let path = Path::new("/proc/sys/net").join(path);
+        match std::fs::read_to_string(&path) {
+            Ok(text) if text.trim() == "0" => std::fs::write(&path, "1").with_context(|| {
+                format!("cannot make this host a router: cannot write {}", path.display())
+            }),
+            // There is no such protocol, or it is one already.
+            _ => Ok(()),
+        }
+    };
+    set("ipv4/ip_forward")?;
+    let all = "ipv6/conf/all/forwarding";
+    let routes = std::fs::read_to_string(Path::new("/proc/sys/net").join(all));
+    if routes.is_ok_and(|text| text.trim() == "0") {
+        keep_advertised_routes();
+    }
+    set(all)
+}
+
+/// A router hears no router advertisements unless it is told to (`accept_ra` = 2): without this
+/// the host would lose its own way out, where that was advertised.
+fn keep_advertised_routes() {
+    let devices = std::fs::read_dir("/proc/sys/net/ipv6/conf").into_iter().flatten().flatten();
+    for device in devices {
+        let path = device.path().join("accept_ra");
+        if std::fs::read_to_string(&path).is_ok_and(|text| text.trim() == "1") {
+            let _ = std::fs::write(&path, "2");
+        }
+    }
+}
+
+/// The rules that all machines of a network share.
+fn write_rules(up: &Up, internal: bool) -> Result<()> {
+    let mut table = Table::new(&up.table(), false);
+    let bridge = up.bridge.as_str();
+    table.chain(Hook::Forward);
+    if internal {
+        table.chain(Hook::Input);
+        table.rule(Hook::Forward, &[Part::From(bridge), Part::NotTo(bridge), Part::Drop]);
+        table.rule(Hook::Forward, &[Part::To(bridge), Part::NotFrom(bridge), Part::Drop]);
+        table.rule(Hook::Input, &[Part::From(bridge), Part::New, Part::Drop]);
+    } else {
+        // From elsewhere only what is published can be reached.
+        let (to, elsewhere) = (Part::To(bridge), Part::NotFrom(bridge));
+        let unasked = [to, elsewhere, Part::New, Part::Undirected, Part::Drop];
+        table.rule(Hook::Forward, &unasked);
+        table.chain(Hook::Source);
+        let (network, prefix) = up.subnet;
+        let own = Part::Source(IpAddr::V4(network), prefix);
+        table.rule(Hook::Source, &[own, Part::NotTo(bridge), Part::Masquerade]);
+        if let Some(network) = up.prefix {
+            let own = Part::Source(IpAddr::V6(network), 64);
+            table.rule(Hook::Source, &[own, Part::NotTo(bridge), Part::Masquerade]);
+        }
+    }
+    let sent = Rules::new().and_then(|rules| table.send(&rules));
+    sent.context(
+        "cannot write the network's rules (nftables must be in the kernel: CONFIG_NF_TABLES)",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_that_are_there_are_kept_clear_of() {
+        let up = candidate(3, None, &[0; 11]);
+        assert_eq!((up.bridge.as_str(), up.subnet), ("pj3", (Ipv4Addr::new(10, 87, 3, 0), 24)));
+        let route = |a: [u8; 4], m: [u8; 4]| (Ipv4Addr::from(a), Ipv4Addr::from(m));
+        assert!(overlaps(&up, &[route([10, 0, 0, 0], [255, 0, 0, 0])]));
+        assert!(overlaps(&up, &[route([10, 87, 3, 128], [255, 255, 255, 128])]));
+        assert!(!overlaps(&up, &[route([10, 87, 4, 0], [255, 255, 255, 0])]));
+    }
+}
