@@ -62,9 +62,7 @@ impl std::str::FromStr for Mode {
             ("ns", Some(path)) if path.starts_with('/') => Ok(Self::Namespace(path.into())),
             ("ns", Some(_)) => Err("ns: takes an absolute path, such as ns:/run/netns/x".into()),
             ("container" | "ns", None) => Err(format!("{word}: lacks what follows the colon")),
-            _ if text == "user" || text.starts_with("user,") => {
-                user(&text["user".len()..])
-            }
+            _ if text == "user" || text.starts_with("user,") => user(&text["user".len()..]),
             (name, None) if checked_name(name).is_ok() => Ok(Self::Bridge(name.into())),
             _ => Err(KNOWN.into()),
         }

@@ -202,7 +202,8 @@ pub fn decode(bytes: &[u8]) -> Option<SocketAddr> {
             let flow = u32::from_be_bytes(bytes.get(4..8)?.try_into().ok()?);
             let address: [u8; 16] = bytes.get(8..24)?.try_into().ok()?;
             // An address without its scope is as long as before Linux 2.2 (linux/in6.h, SIN6_LEN_RFC2133).
-            let scope = bytes.get(24..28).map_or(0, |b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+            let scope =
+                bytes.get(24..28).map_or(0, |b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
             Some(SocketAddrV6::new(Ipv6Addr::from(address), port, flow, scope).into())
         }
         _ => None,

@@ -216,10 +216,10 @@ impl Call {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-use syscalls::x86::Sysno as Foreign;
 #[cfg(target_arch = "aarch64")]
 use syscalls::arm::Sysno as Foreign;
+#[cfg(target_arch = "x86_64")]
+use syscalls::x86::Sysno as Foreign;
 
 fn pidfd_open(pid: u32, flags: libc::c_uint) -> io::Result<OwnedFd> {
     // SAFETY: plain system call with scalars.

@@ -147,14 +147,6 @@ impl Child {
         self::signal(self.pidfd.as_fd(), signal)
     }
 
-    /// A copy of one of its descriptors (pidfd_getfd(2), Linux 5.6).
-    ///
-    /// # Errors
-    /// pidfd_getfd(2)'s.
-    pub fn descriptor(&self, fd: RawFd) -> io::Result<OwnedFd> {
-        descriptor(self.pidfd.as_fd(), fd)
-    }
-
     /// Waits for its end, and takes it.
     ///
     /// # Errors

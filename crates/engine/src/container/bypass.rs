@@ -108,10 +108,7 @@ impl Bypass {
     ///
     /// # Errors
     /// `ENOPROTOOPT` on kernels before Linux 5.14.
-    pub(super) fn new(
-        policy: Policy,
-            inside: BorrowedFd<'_>,
-    ) -> io::Result<Self> {
+    pub(super) fn new(policy: Policy, inside: BorrowedFd<'_>) -> io::Result<Self> {
         let host = inet::namespace(inet::any()?.as_fd())?;
         let places = Places { host, machine: inet::namespace(inside)? };
         Ok(Self {
@@ -227,7 +224,8 @@ impl Bypass {
             Route::OutsideUnlessOwn => !inet::is_own(policy::plain(to.ip())),
             Route::Inside => false,
         };
-        by_policy && !(socket.place == Place::Machine && options::is_bound_to_device(socket.fd.as_fd()))
+        by_policy
+            && !(socket.place == Place::Machine && options::is_bound_to_device(socket.fd.as_fd()))
     }
 
     fn connect_outside(
@@ -277,16 +275,16 @@ impl Bypass {
         rustix::fs::fcntl_setfl(&socket.fd, flags | OFlags::NONBLOCK)?;
         let begun = inet::connect(socket.fd.as_fd(), bytes);
         rustix::fs::fcntl_setfl(&socket.fd, flags)?;
+        // A server whose port is published listens outside. That nobody listens here is known
+        // as soon as the call returns.
+        if let Some(outer) = self.published().reached_at(to, socket.kind)
+            && begun.as_ref().is_err_and(|error| is(error, Errno::INPROGRESS))
+            && inet::tcp_state(socket.fd.as_fd())? == CLOSE
+        {
+            return self.connect_outside(listener, call, &socket, &inet::encode(&outer), outer);
+        }
         match begun {
             Ok(()) => Ok(Outcome::Answered(Verdict::Done(0))),
-            Err(error) if is(&error, Errno::CONNREFUSED) => {
-                // A server whose port is published listens outside.
-                let outer = self.published().reached_at(to, socket.kind).filter(|_| {
-                    policy::plain(to.ip()).is_loopback() || to.ip().is_unspecified()
-                });
-                let Some(outer) = outer else { return Err(error) };
-                self.connect_outside(listener, call, &socket, &inet::encode(&outer), outer)
-            }
             Err(error) if is(&error, Errno::INPROGRESS) && !flags.contains(OFlags::NONBLOCK) => {
                 Ok(waits_for_connection(call, socket.number, bytes, socket.fd, None))
             }
@@ -325,12 +323,13 @@ impl Bypass {
     }
 }
 
+// net/tcp_states.h.
+const SYN_SENT: u8 = 2;
+const CLOSE: u8 = 7;
+
 /// What connect(2) says of a socket of the host's that it was called for before; `None` where it
 /// is as good as new.
 fn again(call: &Call, socket: &Socket, bytes: &[u8]) -> io::Result<Option<Outcome>> {
-    // net/tcp_states.h.
-    const SYN_SENT: u8 = 2;
-    const CLOSE: u8 = 7;
     match inet::tcp_state(socket.fd.as_fd())? {
         CLOSE => match rustix::net::sockopt::socket_error(&socket.fd)? {
             Ok(()) => Ok(None),

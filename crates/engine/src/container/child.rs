@@ -418,10 +418,9 @@ impl Child<'_> {
         let listener = filter.listen()?;
         let launcher = self.launcher.as_ref().ok_or(io::ErrorKind::NotConnected)?;
         let root = root.as_ref().map(AsFd::as_fd);
-        let mut message = [HANDED_OVER; 13];
-        let numbers = [Some(listener.as_fd()), Some(inside.as_fd()), root].map(|fd| {
-            fd.map_or(-1, |fd| fd.as_raw_fd()).to_le_bytes()
-        });
+        let mut message = [HANDED_OVER; super::HANDED];
+        let numbers = [Some(listener.as_fd()), Some(inside.as_fd()), root]
+            .map(|fd| fd.map_or(-1, |fd| fd.as_raw_fd()).to_le_bytes());
         message[1..].copy_from_slice(numbers.as_flattened());
         launcher.send(&message, &[])?;
         launcher.receive(&mut [0])?;

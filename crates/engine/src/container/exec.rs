@@ -16,7 +16,7 @@ use sys::socket::{self, Channel};
 use super::child::{self, Inherited};
 use super::door::Door;
 use super::supervisor::Supervisor;
-use super::{ContainerMachine, Handed, MainProcess, prepare};
+use super::{ContainerMachine, HANDED, Handed, MainProcess, prepare};
 use crate::record::Record;
 use crate::{Machine, Streams};
 
@@ -67,7 +67,7 @@ pub(super) fn exec(
         machine.receive_terminal()?;
     }
     if let Some(outside) = outside {
-        outside.take_over(machine.receive_listener()?)?;
+        outside.take_over(&machine)?;
     }
     Ok(Box::new(machine))
 }
@@ -93,15 +93,17 @@ impl Outside {
         Ok(Self { channel: ours, _process: process })
     }
 
-    fn take_over(&self, handed: Handed) -> Result<()> {
-        let descriptors = [handed.listener.as_fd(), handed.inside.as_fd()];
-        let told = self.channel.send(b"L", &descriptors).and_then(|()| {
+    /// It may look into the process; the launcher has become one of the machine's own.
+    fn take_over(&self, machine: &ContainerMachine) -> Result<()> {
+        let message = machine.receive_handed()?;
+        let told = self.channel.send(&message, &[machine.child.child.as_fd()]).and_then(|()| {
             match self.channel.receive(&mut [0])? {
                 (0, _) => Err(std::io::ErrorKind::BrokenPipe.into()),
                 _ => Ok(()),
             }
         });
-        told.context("cannot give the process its network")
+        told.context("cannot give the process its network")?;
+        Ok(machine.channel.send(&[child::GO], &[])?)
     }
 }
 
@@ -109,11 +111,10 @@ fn answer(channel: &Channel, policy: &Bypass) -> Result<()> {
     let kill = Some(rustix::process::Signal::KILL);
     rustix::process::set_parent_process_death_signal(kill)?;
     process::close_all_except(&[channel.as_fd()])?;
-    let (_, descriptors) = channel.receive(&mut [0])?;
-    let mut descriptors = descriptors.into_iter();
-    let (Some(listener), Some(inside)) = (descriptors.next(), descriptors.next()) else {
-        bail!("the launcher ended");
-    };
+    let mut message = [0; HANDED];
+    let (_, descriptors) = channel.receive(&mut message)?;
+    let Some(process) = descriptors.first() else { bail!("the launcher ended") };
+    let Handed { listener, inside, .. } = Handed::take(process.as_fd(), &message)?;
     let bypass = super::bypass::Bypass::new(policy.clone(), inside.as_fd())?;
     let mut supervisor = Supervisor::new(listener, None, Some(bypass))?;
     channel.send(b"L", &[])?;

@@ -249,7 +249,9 @@ impl Created for Waiting {
             machine.receive_terminal()?;
         }
         if machine.hands_over {
-            let handed = machine.receive_listener()?;
+            let message = machine.receive_handed()?;
+            let handed = Handed::take(machine.child.child.as_fd(), &message)?;
+            machine.channel.send(&[child::GO], &[])?;
             machine.supervise(handed)?;
         }
         Ok(Box::new(machine))
@@ -299,6 +301,24 @@ struct Handed {
     root: Option<OwnedFd>,
 }
 
+/// Length of the message with their numbers.
+const HANDED: usize = 13;
+
+impl Handed {
+    /// Takes them out of the process that waits. That needs the right to look into it.
+    fn take(process: BorrowedFd<'_>, message: &[u8; HANDED]) -> Result<Self> {
+        let take = |at: usize| {
+            let number = message[at..at + 4].try_into().map_or(-1, i32::from_le_bytes);
+            (number >= 0).then(|| sys::process::descriptor(process, number)).transpose()
+        };
+        let taken = || Ok::<_, std::io::Error>((take(1)?, take(5)?, take(9)?));
+        match taken().context("cannot take the machine's listener")? {
+            (Some(listener), Some(inside), root) => Ok(Self { listener, inside, root }),
+            _ => Err(anyhow!("the machine handed nothing over")),
+        }
+    }
+}
+
 /// A running container. The fields are in the order of teardown.
 struct ContainerMachine {
     child: MainProcess,
@@ -342,29 +362,19 @@ impl ContainerMachine {
         }
     }
 
-    /// Takes what is needed to answer the machine's system calls.
-    fn receive_listener(&mut self) -> Result<Handed> {
-        let mut message = [0; 13];
+    /// Hears what is needed to answer the machine's system calls: see [`Handed::take`].
+    fn receive_handed(&self) -> Result<[u8; HANDED]> {
+        let mut message = [0; HANDED];
         let (length, _) =
             self.channel.receive(&mut message).context("cannot hear from the machine")?;
-        if (message[0], length) != (child::HANDED_OVER, 13) {
-            let failure = message.first_chunk().filter(|_| message[0] == child::FAILED);
-            return Err(failure.map_or_else(
-                || anyhow!("the machine ended while it was set up"),
-                |message| self.explain(*message),
-            ));
+        if (message[0], length) == (child::HANDED_OVER, HANDED) {
+            return Ok(message);
         }
-        let take = |at: usize| {
-            let number = message[at..at + 4].try_into().map_or(-1, i32::from_le_bytes);
-            (number >= 0).then(|| self.child.child.descriptor(number)).transpose()
-        };
-        let taken = || Ok::<_, std::io::Error>((take(1)?, take(5)?, take(9)?));
-        let taken = taken().context("cannot take the machine's listener")?;
-        self.channel.send(&[child::GO], &[])?;
-        match taken {
-            (Some(listener), Some(inside), root) => Ok(Handed { listener, inside, root }),
-            _ => Err(anyhow!("the machine handed nothing over")),
-        }
+        let failure = message.first_chunk().filter(|_| message[0] == child::FAILED);
+        Err(failure.map_or_else(
+            || anyhow!("the machine ended while it was set up"),
+            |message| self.explain(*message),
+        ))
     }
 
     fn supervise(&mut self, handed: Handed) -> Result<()> {

@@ -148,7 +148,8 @@ impl Bypass {
         for (header, nth) in headers {
             let length = at + nth * HEADER_OF_MANY + LENGTH_IN_MANY;
             let message = Message::read(call, &header[..HEADER], flags as i32);
-            let done = message.and_then(|message| self.deliver(listener, call, &mut socket, message));
+            let done =
+                message.and_then(|message| self.deliver(listener, call, &mut socket, message));
             let bytes = match done {
                 Ok(Sent::Bytes(bytes)) => bytes,
                 Ok(Sent::Later(..)) | Err(_) if sent > 0 => break,

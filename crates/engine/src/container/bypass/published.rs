@@ -38,8 +38,13 @@ impl Published<'_> {
         places.next()
     }
 
-    /// Where a published port is found from the monitor's own network.
+    /// Where a published port of the machine's loopback is found from the monitor's own network.
+    /// Datagrams are sent whether or not somebody is there.
     pub(super) fn reached_at(&self, to: SocketAddr, kind: Kind) -> Option<SocketAddr> {
+        let address = policy::plain(to.ip());
+        if !kind.is_tcp() || !(address.is_loopback() || address.is_unspecified()) {
+            return None;
+        }
         let port = self.of(kind).find(|port| port.inside == to.port())?;
         let loopback = || match policy::plain(to.ip()) {
             IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -72,7 +77,8 @@ impl Bypass {
             // It has a port already, or what it is for was decided otherwise.
             return Err(Errno::INVAL.into());
         }
-        let Some(at) = wanted.and_then(|wanted| self.published().bound_at(wanted, socket.kind)) else {
+        let Some(at) = wanted.and_then(|wanted| self.published().bound_at(wanted, socket.kind))
+        else {
             // With the caller's own rights to low ports.
             return left();
         };
@@ -141,7 +147,10 @@ mod tests {
             assert_eq!(at, expected.map(|e| e.parse().unwrap()), "{address:?} {wanted}");
         }
         let datagrams = Kind { kind: 2, protocol: 17, ..V4 };
-        assert_eq!(Published(&[published(None)]).bound_at("0.0.0.0:80".parse().unwrap(), datagrams), None);
+        assert_eq!(
+            Published(&[published(None)]).bound_at("0.0.0.0:80".parse().unwrap(), datagrams),
+            None
+        );
     }
 
     #[test]

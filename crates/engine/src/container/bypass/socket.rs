@@ -97,7 +97,8 @@ impl Socket {
 
     /// Whether it was given by us: with a filter that stays.
     pub(super) fn is_ours(&self) -> bool {
-        self.place == Place::Host && inet::number(self.fd.as_fd(), SO_LOCK_FILTER).is_ok_and(|locked| locked == 1)
+        self.place == Place::Host
+            && inet::number(self.fd.as_fd(), SO_LOCK_FILTER).is_ok_and(|locked| locked == 1)
     }
 
     pub(super) fn flags(&self) -> io::Result<OFlags> {

@@ -54,20 +54,28 @@ impl Watchers {
             let link = rustix::fs::readlink(format!("/proc/{}/fd/{fd}", call.pid), Vec::new());
             link.is_ok_and(|link| link.as_bytes() == b"anon_inode:[eventpoll]")
         };
-        if let Some((when, list)) = self.known.get(&call.pid)
-            && *when == made
-            && list.iter().all(|fd| is_epoll(*fd))
-        {
-            return Ok(list.clone());
+        let remembered = |known: &HashMap<u32, (u64, Vec<RawFd>)>, of: u32| {
+            let (when, list) = known.get(&of)?;
+            (*when == made && list.iter().all(|fd| is_epoll(*fd))).then(|| list.clone())
+        };
+        if let Some(list) = remembered(&self.known, call.pid) {
+            return Ok(list);
+        }
+        if self.known.len() >= MANY {
+            self.known.clear();
+        }
+        // All threads of a process have the same.
+        let process = call.process()?;
+        if let Some(list) = remembered(&self.known, process) {
+            self.known.insert(call.pid, (made, list.clone()));
+            return Ok(list);
         }
         let list: Vec<RawFd> = std::fs::read_dir(format!("/proc/{}/fd", call.pid))?
             .flatten()
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
             .filter(|fd| is_epoll(*fd))
             .collect();
-        if self.known.len() >= MANY {
-            self.known.clear();
-        }
+        self.known.insert(process, (made, list.clone()));
         self.known.insert(call.pid, (made, list.clone()));
         Ok(list)
     }

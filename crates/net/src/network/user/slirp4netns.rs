@@ -16,7 +16,12 @@ pub(super) struct Slirp4netns;
 /// What it gives by default (slirp4netns(1), "--cidr").
 pub(super) fn known() -> Known {
     let address = |last| IpAddr::V4(Ipv4Addr::new(10, 0, 2, last));
-    Known { addresses: vec![address(100)], gateway: Some(address(2)), resolvers: vec![address(3)], ports: Vec::new() }
+    Known {
+        addresses: vec![address(100)],
+        gateway: Some(address(2)),
+        resolvers: vec![address(3)],
+        ports: Vec::new(),
+    }
 }
 
 impl Slirp4netns {
