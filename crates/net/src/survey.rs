@@ -31,8 +31,7 @@ impl Survey {
             pasta: program("pasta").is_some(),
             slirp4netns: program("slirp4netns").is_some(),
             tun: rustix::fs::accessat(CWD, TUN, access, AtFlags::EACCESS).is_ok(),
-            // Networks can be told apart (Linux 5.14).
-            bypass: sys::inet::any().is_ok_and(|s| sys::inet::namespace(s.as_fd()).is_ok()),
+            bypass: bypass(),
         }
     }
 
@@ -63,12 +62,21 @@ impl Survey {
         let alone = User { bypass: true, tap: None };
         match (accel, self.bypass, self.tap()) {
             (Accel::On, true, _) => Ok(alone),
-            (Accel::On, false, _) => Err("accel=on takes Linux 5.14 or newer: leave it out".into()),
+            (Accel::On, false, _) => Err("accel=on takes Linux 5.14 or newer, with Landlock from 6.7 on: leave it out".into()),
             (_, _, Ok(tap)) => Ok(User { bypass: false, tap: Some(tap) }),
             (Accel::Auto, true, Err(_)) => Ok(alone),
             (_, _, Err(missing)) => Err(missing),
         }
     }
+}
+
+/// Whether networks can be told apart (Linux 5.14), and whether a machine can be kept from connecting
+/// the host's sockets itself: by Landlock, or by a filter, which Linux has ceased to allow to all.
+fn bypass() -> bool {
+    let accepts = [(0x06, 0, 0, u32::MAX)];
+    sys::inet::any().is_ok_and(|socket| sys::inet::namespace(socket.as_fd()).is_ok())
+        && (sys::landlock::restricts_connections()
+            || sys::inet::stream().is_ok_and(|s| sys::inet::restrict(s.as_fd(), &accepts).is_ok()))
 }
 
 impl Default for Survey {

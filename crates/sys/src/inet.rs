@@ -29,6 +29,14 @@ pub fn any() -> io::Result<OwnedFd> {
     socket(libc::AF_INET, libc::SOCK_DGRAM, 0)
 }
 
+/// A socket for connections.
+///
+/// # Errors
+/// socket(2)'s.
+pub fn stream() -> io::Result<OwnedFd> {
+    socket(libc::AF_INET, libc::SOCK_STREAM, 0)
+}
+
 /// A socket option's value, at most as long as `buffer`; gives its length.
 ///
 /// # Errors

@@ -7,9 +7,10 @@
 //! on the kernel carries the data as on the host, and the monitor sees none of it.
 //!
 //! Nothing of a socket of IP is left to the kernel with arguments that the caller can still
-//! change (seccomp_unotify(2), NOTES). What is left is what stays in the machine anyway; should a
-//! thread put one of our sockets under that descriptor in the meantime, the socket's own
-//! filter makes it worthless (see [`filter`]).
+//! change (seccomp_unotify(2), NOTES). What is left is what stays in the machine anyway. Should a
+//! thread put one of our sockets under that descriptor in the meantime, the kernel refuses to
+//! connect it: by Landlock, as the machine never needs it to; else by the socket's own filter (see
+//! [`filter`]), which an ordinary user may not give a TCP socket on the newest kernels.
 //!
 //! Where the policy refuses, the call is made with the machine's own socket: it then reaches what
 //! the machine reaches without us, at least its own servers.
@@ -101,6 +102,8 @@ pub(super) struct Bypass {
     places: Places,
     likenesses: Likenesses,
     watchers: Watchers,
+    /// The machine's processes are forbidden to connect.
+    fenced: bool,
 }
 
 impl Bypass {
@@ -116,6 +119,7 @@ impl Bypass {
             places,
             likenesses: Likenesses::default(),
             watchers: Watchers::default(),
+            fenced: sys::landlock::restricts_connections(),
         })
     }
 
@@ -200,7 +204,7 @@ impl Bypass {
         let to = match inet::decode(&bytes) {
             Some(to) => to,
             // Disconnects, or is no address at all.
-            None if socket.place == Place::Machine || is_unspecified(&bytes) => {
+            None if socket.place != Place::Host || is_unspecified(&bytes) => {
                 return Ok(Outcome::Answered(done(inet::connect(socket.fd.as_fd(), &bytes))));
             }
             None => return Err(Errno::AFNOSUPPORT.into()),
@@ -219,6 +223,9 @@ impl Bypass {
     }
 
     fn leads_outside(&self, socket: &Socket, to: SocketAddr) -> bool {
+        if socket.place == Place::Inner {
+            return false;
+        }
         let by_policy = match policy::route(&self.policy, to) {
             Route::Outside => true,
             Route::OutsideUnlessOwn => !inet::is_own(policy::plain(to.ip())),
@@ -243,7 +250,9 @@ impl Bypass {
             return Ok(Outcome::Answered(done(inet::connect(fd.as_fd(), bytes))));
         }
         let made = self.likenesses.make(socket.kind, socket.fd.as_fd())?;
-        inet::restrict(made.as_fd(), &filter::only_from(to))?;
+        if !self.fenced {
+            inet::restrict(made.as_fd(), &filter::only_from(to))?;
+        }
         let begun = match inet::connect(made.as_fd(), bytes) {
             Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => {
                 return Err(error);
@@ -277,7 +286,8 @@ impl Bypass {
         rustix::fs::fcntl_setfl(&socket.fd, flags)?;
         // A server whose port is published listens outside. That nobody listens here is known
         // as soon as the call returns.
-        if let Some(outer) = self.published().reached_at(to, socket.kind)
+        if socket.place == Place::Machine
+            && let Some(outer) = self.published().reached_at(to, socket.kind)
             && begun.as_ref().is_err_and(|error| is(error, Errno::INPROGRESS))
             && inet::tcp_state(socket.fd.as_fd())? == CLOSE
         {

@@ -128,7 +128,12 @@ impl Child<'_> {
                 mount::set_attributes(self.root()?.as_fd(), read_only, false)
             }
             Step::Runtime { path, kind } => self.runtime(path, kind),
-            Step::HandOver { filter, cgroups } => self.hand_over(filter, *cgroups),
+            Step::HandOver { filter, cgroups, connects } => {
+                if *connects && sys::landlock::restricts_connections() {
+                    sys::landlock::forbid_connections()?;
+                }
+                self.hand_over(filter, *cgroups)
+            }
             Step::NotifySocket(path) => self.notify_socket(path),
             Step::Pivot => self.pivot(),
             Step::SharedMounts => mount::make_shared(),

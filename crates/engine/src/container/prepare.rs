@@ -83,7 +83,8 @@ pub(super) fn hand_over(steps: &mut Vec<Step>, plan: &Plan, cgroups: bool) -> Re
     }
     let at = steps.iter().position(|step| matches!(step, Step::BoundCapabilities(_)));
     let at = at.context("the machine has no rights to give up")?;
-    steps.insert(at, Step::HandOver { filter: supervisor::filter(&rules), cgroups });
+    let (filter, connects) = (supervisor::filter(&rules), plan.bypass.is_some());
+    steps.insert(at, Step::HandOver { filter, cgroups, connects });
     Ok(())
 }
 

@@ -128,6 +128,8 @@ pub(super) enum Step {
         filter: Filter,
         /// It answers for a stand-in of the control groups.
         cgroups: bool,
+        /// It makes all connections.
+        connects: bool,
     },
     /// The launcher's socket that hears when the system is up.
     NotifySocket(String),

@@ -167,7 +167,7 @@ impl Bypass {
     fn datagrams(&self, call: &Call) -> io::Result<Option<Socket>> {
         let socket = Socket::of(call, call.args[0] as RawFd, &self.places)?;
         // A stream does not look at the address.
-        Ok(socket.filter(|socket| !socket.kind.is_tcp()))
+        Ok(socket.filter(|socket| !socket.kind.is_tcp() && socket.place != Place::Inner))
     }
 
     fn send(
@@ -247,7 +247,7 @@ pub(super) fn told(call: &Call, bytes: usize, length: Option<u64>) -> io::Result
 /// A 32-bit program's structures are others: what needs a look at them is refused.
 fn foreign(socket: &Socket) -> io::Result<Outcome> {
     match socket.place {
-        Place::Machine => left(),
+        Place::Machine | Place::Inner => left(),
         Place::Host => Err(Errno::OPNOTSUPP.into()),
     }
 }

@@ -77,6 +77,7 @@ impl Bypass {
             // It has a port already, or what it is for was decided otherwise.
             return Err(Errno::INVAL.into());
         }
+        let wanted = wanted.filter(|_| socket.place == Place::Machine);
         let Some(at) = wanted.and_then(|wanted| self.published().bound_at(wanted, socket.kind))
         else {
             // With the caller's own rights to low ports.
@@ -86,7 +87,7 @@ impl Bypass {
             return Err(Errno::INVAL.into());
         }
         let made = self.likenesses.make(socket.kind, socket.fd.as_fd())?;
-        if socket.kind.is_tcp() {
+        if socket.kind.is_tcp() && !self.fenced {
             inet::restrict(made.as_fd(), &filter::never_connects())?;
         }
         inet::bind(made.as_fd(), &inet::encode(&at))?;
@@ -99,7 +100,7 @@ impl Bypass {
         let Some(socket) = Socket::of(call, call.args[0] as RawFd, &self.places)? else {
             return left();
         };
-        if socket.place == Place::Machine {
+        if socket.place != Place::Host {
             return left();
         }
         let local = inet::local(socket.fd.as_fd())?;

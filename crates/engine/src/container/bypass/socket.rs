@@ -45,6 +45,8 @@ impl Kind {
 pub(super) enum Place {
     Host,
     Machine,
+    /// Of a namespace that was made inside: it stays there.
+    Inner,
 }
 
 /// A socket that can be moved, or was.
@@ -66,8 +68,8 @@ pub(super) struct Places {
 }
 
 impl Socket {
-    /// `None` for what is none, and for sockets that stay as they are: of other families, raw
-    /// ones, and those of namespaces that were made inside.
+    /// `None` for what is none, and for sockets that stay as they are: of other families, and raw
+    /// ones.
     pub(super) fn of(call: &Call, number: RawFd, places: &Places) -> io::Result<Option<Self>> {
         let fd = match call.descriptor(number) {
             Ok(fd) => fd,
@@ -90,7 +92,7 @@ impl Socket {
         let place = match namespace {
             _ if namespace == places.machine => Place::Machine,
             _ if namespace == places.host => Place::Host,
-            _ => return Ok(None),
+            _ => Place::Inner,
         };
         Ok(Some(Self { fd, number, kind, place }))
     }
