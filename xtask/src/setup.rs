@@ -34,20 +34,31 @@ const FOR_TESTS: &[Package] = &[
     package("docker-registry", "docker-registry", "a registry to pull from"),
     package("skopeo", "skopeo", "images in registries and archives as others write them"),
     package("umoci", "umoci", "images, and trees of them to compare with"),
+    package("podman", "podman", "trees to compare with, and images in its store"),
+    package("buildah", "buildah", "images as others make them, and take them"),
+    package("runc", "runc", "podman's runs of what we push"),
     package("apache2-utils", "htpasswd", "a registry with passwords"),
     package("openssl", "openssl", "certificates and tokens of registries"),
     package("curl", "curl", "manifests that no tool pushes"),
+    package("libxml2-utils", "xmllint", "reports against a schema"),
+    package("gcc", "gcc", "programs that call the kernel as no shell does"),
+    package("libc6-dev", "/usr/include/stdio.h", "the same"),
+    package("iproute2", "/sbin/ip", "hosts of their own for tests of networks"),
+    package("nftables", "/usr/sbin/nft", "what rules tests of networks leave"),
+    package("passt", "pasta", "networks of ordinary users"),
+    package("slirp4netns", "slirp4netns", "networks of ordinary users, elsewhere"),
     package("libcap2-bin", "setcap", "file capabilities in layers"),
+    package("tini", "tini", "an init to compare ours with"),
+    package("catatonit", "catatonit", "an init to compare ours with"),
+    package("dumb-init", "dumb-init", "an init to compare ours with"),
+    package("bubblewrap", "bwrap", "a sandbox to compare ours with"),
 ];
 
 const PEERS: &[Package] = &[
     package("bubblewrap", "bwrap", "benches/launch"),
     package("crun", "crun", "benches/launch"),
-    package("runc", "runc", "benches/launch"),
-    package("podman", "podman", "benches/launch"),
     package("systemd-container", "systemd-nspawn", "benches/launch"),
     package("mmdebstrap", "mmdebstrap", "benches/bootstrap"),
-    package("buildah", "buildah", "benches/pull"),
 ];
 
 const FOR_FUZZING: &[Package] = &[package("g++", "c++", "libFuzzer is C++")];

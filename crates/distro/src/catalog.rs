@@ -1,66 +1,141 @@
-//! The releases that can be bootstrapped, by label. All that is known of them is
-//! in `distros/*.toml`, one file a family; nothing else names a release.
+//! The systems that can be asked for by name. All that is known of them is in
+//! `distros/*.toml`, one file a family, and in the user's own files of the same form; no code
+//! names a release.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-/// Every family's file, as it is built into the binary.
-const FILES: &[&str] =
-    &[include_str!("../distros/debian.toml"), include_str!("../distros/ubuntu.toml")];
+pub use check::{Fault, check};
+pub use files::is_label;
 
-/// All known families and their releases.
+mod check;
+mod files;
+
+/// All known families and their releases. What comes first counts before what comes later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Catalog {
     families: Vec<Family>,
 }
 
-/// Distributions that share archives, keys and manners.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// Distributions that share archives, keys and manners: one file.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Family {
     /// Its `ID` of os-release(5), such as `debian`.
     #[serde(rename = "family")]
     pub name: String,
-    /// Last components of the paths that its archives have on mirrors.
-    pub archives: Vec<String>,
-    /// Base names, without a suffix, of the keyring files that hold the archive's keys.
-    pub keyrings: Vec<String>,
-    /// Absolute path of the keyring in an installed system, for `Signed-By` (sources.list(5)).
-    pub signed_by: String,
+    /// Name of its package manager; `none` where there is none.
+    #[serde(default)]
+    pub package_manager: String,
+    /// The init that its images have or get; `none` where they have none.
+    #[serde(default)]
+    pub init: String,
     /// Packages that make an installation a system that boots, by the name of its init;
     /// `debian-12+openrc` asks for another than [`DEFAULT_INIT`].
+    #[serde(default)]
     pub bootable: BTreeMap<String, Vec<String>>,
+    /// The architectures that its releases are for, in OCI's (Go's) words, and in the family's own:
+    /// what `{architecture}` stands for in addresses.
+    #[serde(default)]
+    pub architectures: BTreeMap<String, String>,
+    /// Last components of the paths that its archives have on mirrors, by which a host's apt
+    /// sources are recognised.
+    #[serde(default)]
+    pub archives: Vec<String>,
+    /// Base names, without a suffix, of the keyring files that hold the archive's keys.
+    #[serde(default)]
+    pub keyrings: Vec<String>,
+    /// Absolute path of the keyring in an installed system, for `Signed-By` (sources.list(5)).
+    #[serde(default)]
+    pub signed_by: String,
     /// Oldest first.
-    #[serde(rename = "release")]
+    #[serde(rename = "release", default)]
     pub releases: Vec<Release>,
+    /// The file that it is from; `None` for what is built in.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
 }
 
 /// One release of a family.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Release {
     /// The name that users and records use, such as `debian-12`.
     pub label: String,
     /// Other spellings, such as `debian-bookworm`.
+    #[serde(default)]
     pub aliases: Vec<String>,
+    /// ISO 8601 day on which its last free support ends; none for a rolling release, and
+    /// for one whose day is not known.
+    pub end_of_life: Option<String>,
+    /// Where its packages are kept after that day.
+    pub archive: Option<String>,
+    /// Another package manager than the family's.
+    pub package_manager: Option<String>,
+    /// Another init than the family's.
+    pub init: Option<String>,
+    /// What is special about booting it.
+    #[serde(default)]
+    pub quirks: Vec<Quirk>,
+    /// How it is made from its archive, which comes before all that is in `from`.
+    pub bootstrap: Option<Bootstrap>,
+    /// Where it can be had finished, the best first.
+    #[serde(default)]
+    pub from: Vec<Place>,
+}
+
+/// What is special about booting a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Quirk {
+    /// Its systemd is older than 226 and knows only control groups of version 1.
+    CgroupV1,
+    /// Its `/usr` is deployed by OSTree and not to be written.
+    Ostree,
+}
+
+/// How a Debian-like release is made from its archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Bootstrap {
     /// The suite's name in the archive, which is also its code name.
     pub suite: String,
     /// Archive components.
     pub components: Vec<String>,
     /// Suites that belong to it besides its own.
+    #[serde(default)]
     pub extras: Vec<Extra>,
     /// How `/bin`, `/lib` and `/sbin` come to be.
     pub usr: Usr,
     /// In which style its apt sources are written.
     pub sources: SourcesStyle,
-    /// ISO 8601 day on which its last free support ends; none for a rolling release.
-    pub end_of_life: Option<String>,
+}
+
+/// A finished image: exactly one of `registry`, `tarball` and `disk` says where.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Place {
+    /// Full name in a registry, such as `quay.io/fedora/fedora:43`.
+    pub registry: Option<String>,
+    /// A tar archive of the root: an address, or a path, which is relative to the catalog's file.
+    pub tarball: Option<String>,
+    /// Address of a disk image.
+    pub disk: Option<String>,
+    /// SHA-256 of the archive, in lower-case hex.
+    pub sha256: Option<String>,
+    /// Address of a list of digests, as sha256sum(1) or sha512sum(1) write it.
+    pub checksum: Option<String>,
+    /// Address of an OpenPGP signature.
+    pub signature: Option<String>,
+    /// The architectures that it has, in OCI's words; all of the family's where it says nothing.
+    #[serde(default)]
+    pub architectures: Vec<String>,
 }
 
 /// A suite that belongs to a release and is named after it, as `<suite>-updates`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Extra {
     /// Served by the release's own archive.
@@ -81,7 +156,7 @@ impl Extra {
 
 /// How `/bin`, `/lib` and `/sbin` come to be (the merged `/usr` of Debian's
 /// UsrMerge wiki page and DEP 17).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Usr {
     /// Directories of their own.
@@ -93,7 +168,7 @@ pub enum Usr {
 }
 
 /// The two styles of sources.list(5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SourcesStyle {
     /// `deb URI SUITE COMPONENT…` in `/etc/apt/sources.list`.
@@ -103,32 +178,6 @@ pub enum SourcesStyle {
 }
 
 impl Catalog {
-    /// The catalog that is built in.
-    pub fn builtin() -> &'static Self {
-        static BUILTIN: OnceLock<Catalog> = OnceLock::new();
-        BUILTIN.get_or_init(|| Self::parse(FILES).expect("the built-in catalog was tested"))
-    }
-
-    /// Reads the files of a catalog.
-    ///
-    /// # Errors
-    /// Says what is wrong: TOML, an unknown or missing key, or a name that occurs twice.
-    pub fn parse(files: &[&str]) -> Result<Self, String> {
-        let mut families = Vec::new();
-        for text in files {
-            let family: Family = toml::from_str(text).map_err(|error| error.to_string())?;
-            check_family(&family)?;
-            families.push(family);
-        }
-        let catalog = Self { families };
-        let mut names: Vec<&str> = catalog.names().collect();
-        names.sort_unstable();
-        match names.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => Err(format!("the catalog has {:?} twice", pair[0])),
-            None => Ok(catalog),
-        }
-    }
-
     /// All families.
     pub fn families(&self) -> &[Family] {
         &self.families
@@ -136,9 +185,21 @@ impl Catalog {
 
     /// What a label means, with the init that may follow it after a `+`.
     pub fn resolve(&self, label: &str) -> Option<Resolved<'_>> {
-        let (name, init) = label.split_once('+').unwrap_or((label, DEFAULT_INIT));
+        let (name, init) = match label.split_once('+') {
+            Some((name, init)) => (name, Some(init)),
+            None => (label, None),
+        };
         let (family, release) = self.find_with_family(name)?;
-        let (init, bootable) = family.bootable.get_key_value(init)?;
+        let bootable = family.bootable.get_key_value(init.unwrap_or(DEFAULT_INIT));
+        // Only what is made here can be made with another init.
+        let (init, bootable) = match (init, bootable) {
+            (Some(_), Some((init, packages))) if release.bootstrap.is_some() => {
+                (&init[..], &packages[..])
+            }
+            (Some(_), _) => return None,
+            (None, Some((init, packages))) => (&init[..], &packages[..]),
+            (None, None) => (DEFAULT_INIT, &[][..]),
+        };
         Some(Resolved { family, release, init, bootable })
     }
 
@@ -155,9 +216,20 @@ impl Catalog {
         })
     }
 
-    /// Every label, oldest release of a family first.
-    pub fn labels(&self) -> impl Iterator<Item = &str> {
-        self.families.iter().flat_map(|family| &family.releases).map(|r| r.label.as_str())
+    /// The family of a system, by what it says of itself (os-release(5)): the one that it is, else the
+    /// first that it is like.
+    pub fn family_of(&self, os_release: &BTreeMap<String, String>) -> Option<&Family> {
+        let words = ["ID", "ID_LIKE"].iter().filter_map(|name| os_release.get(*name));
+        let mut words = words.flat_map(|value| value.split_ascii_whitespace());
+        words.find_map(|word| self.families.iter().find(|family| family.name == word))
+    }
+
+    /// Every release with its family; those that another one's label hides are left out.
+    pub fn releases(&self) -> impl Iterator<Item = (&Family, &Release)> {
+        let all = self.families.iter().flat_map(|f| f.releases.iter().map(move |r| (f, r)));
+        all.filter(|(_, release)| {
+            self.find(&release.label).is_some_and(|found| std::ptr::eq(found, *release))
+        })
     }
 
     /// Every label and every other spelling.
@@ -198,6 +270,9 @@ impl Resolved<'_> {
 /// What a label has where it names no init.
 pub const DEFAULT_INIT: &str = "systemd";
 
+/// What stands where there is no init or no package manager.
+pub const NONE: &str = "none";
+
 impl Release {
     /// The label and the other spellings.
     pub fn names(&self) -> impl Iterator<Item = &str> {
@@ -207,181 +282,48 @@ impl Release {
     fn has_name(&self, name: &str) -> bool {
         self.names().any(|known| known == name)
     }
+
+    /// Whether it has had no support any more since before `today`, an ISO 8601 day.
+    pub fn is_over(&self, today: &str) -> bool {
+        self.end_of_life.as_deref().is_some_and(|day| day < today)
+    }
+
+    /// Its package manager, or [`NONE`].
+    pub fn package_manager<'a>(&'a self, family: &'a Family) -> &'a str {
+        self.package_manager.as_deref().unwrap_or(&family.package_manager)
+    }
+
+    /// Its init, or [`NONE`].
+    pub fn init<'a>(&'a self, family: &'a Family) -> &'a str {
+        self.init.as_deref().unwrap_or(&family.init)
+    }
+
+    /// Where it can be had finished for an architecture (OCI's word), the best first.
+    pub fn places<'a>(
+        &'a self,
+        family: &'a Family,
+        architecture: &'a str,
+    ) -> impl Iterator<Item = &'a Place> {
+        self.from.iter().filter(move |place| match &place.architectures[..] {
+            [] => {
+                family.architectures.is_empty() || family.architectures.contains_key(architecture)
+            }
+            some => some.iter().any(|known| known == architecture),
+        })
+    }
 }
 
-/// Whether the built-in catalog has this label or other spelling. Called for every
-/// reference, so it reads the text and parses nothing.
-pub fn is_label(name: &str) -> bool {
-    if name.contains('+') {
-        return Catalog::builtin().resolve(name).is_some();
+impl Place {
+    /// Where it is, whatever it is.
+    pub fn address(&self) -> &str {
+        [&self.registry, &self.tarball, &self.disk].into_iter().flatten().next().map_or("", |a| a)
     }
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
-    if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
-        return false;
-    }
-    let quoted = format!("\"{name}\"");
-    let is_name_line = |line: &&str| line.starts_with("label = ") || line.starts_with("aliases = ");
-    FILES
-        .iter()
-        .flat_map(|text| text.lines())
-        .filter(is_name_line)
-        .any(|line| line.contains(&quoted))
 }
 
-fn check_family(family: &Family) -> Result<(), String> {
-    let fail = |what: String| Err(format!("the catalog's family {:?}: {what}", family.name));
-    if family.releases.is_empty() || family.keyrings.is_empty() || family.archives.is_empty() {
-        return fail("it needs releases, keyrings and archives".into());
-    }
-    if !family.signed_by.starts_with('/') {
-        return fail("signed-by is no absolute path".into());
-    }
-    if !family.bootable.contains_key(DEFAULT_INIT) {
-        return fail(format!("bootable lacks {DEFAULT_INIT}"));
-    }
-    for release in &family.releases {
-        let prefix = format!("{}-", family.name);
-        if let Some(name) = release.names().find(|name| !name.starts_with(&prefix)) {
-            return fail(format!("{name:?} does not begin with {prefix:?}"));
-        }
-        let word = |text: &String| !text.is_empty() && !text.contains(char::is_whitespace);
-        if release.components.is_empty() || !release.components.iter().all(word) {
-            return fail(format!("{:?} has no usable components", release.label));
-        }
-        if !word(&release.suite) {
-            return fail(format!("{:?} has no suite", release.label));
-        }
-        if let Some(day) = &release.end_of_life
-            && !is_day(day)
-        {
-            return fail(format!("{day:?} is no day such as 2028-06-30"));
-        }
-    }
-    Ok(())
-}
-
-fn is_day(text: &str) -> bool {
-    let parts: Vec<&str> = text.split('-').collect();
-    let [year, month, day] = parts[..] else { return false };
-    let within = |text: &str, length: usize, low: u32, high: u32| {
-        text.len() == length && text.parse().is_ok_and(|n: u32| (low..=high).contains(&n))
-    };
-    within(year, 4, 1993, 2999) && within(month, 2, 1, 12) && within(day, 2, 1, 31)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_spellings_mean_the_same_release() {
-        let catalog = Catalog::builtin();
-        for (label, alias, suite) in [
-            ("debian-11", "debian-bullseye", "bullseye"),
-            ("debian-12", "debian-bookworm", "bookworm"),
-            ("debian-13", "debian-trixie", "trixie"),
-            ("debian-sid", "debian-unstable", "sid"),
-            ("ubuntu-20.04", "ubuntu-focal", "focal"),
-            ("ubuntu-22.04", "ubuntu-jammy", "jammy"),
-            ("ubuntu-24.04", "ubuntu-noble", "noble"),
-        ] {
-            let release = catalog.find(label).expect(label);
-            assert_eq!(release.suite, suite);
-            assert_eq!(catalog.find(alias), Some(release));
-            let (family, _) = catalog.find_with_family(alias).expect(alias);
-            assert!(label.starts_with(&family.name));
-        }
-        assert_eq!(catalog.find("debian-7"), None);
-        assert_eq!(catalog.labels().count(), 7);
-    }
-
-    #[test]
-    fn the_quick_look_agrees_with_the_catalog() {
-        for name in Catalog::builtin().names() {
-            assert!(is_label(name), "{name}");
-        }
-        let words =
-            FILES.iter().flat_map(|text| text.split(|c: char| c == '"' || c.is_whitespace()));
-        let others =
-            ["", "debian", "debian-1", "debian-122", "ebian-12", "a\"b", ", ", "*", "main"];
-        for word in words.chain(others) {
-            assert_eq!(is_label(word), Catalog::builtin().find(word).is_some(), "{word:?}");
-        }
-        assert!(!is_label(&"d".repeat(1 << 20)));
-    }
-
-    fn family(extra: &str, release: &str) -> String {
-        format!(
-            "family = \"x\"\narchives = [\"x\"]\nkeyrings = [\"x\"]\nsigned-by = \"/x\"\n{extra}\n\
-             [bootable]\nsystemd = [\"s\"]\nrunit = [\"r\"]\n\
-             [[release]]\nlabel = \"x-1\"\naliases = []\nsuite = \"one\"\ncomponents = [\"main\"]\n\
-             extras = []\nusr = \"shipped\"\nsources = \"deb822\"\n{release}\n"
-        )
-    }
-
-    #[test]
-    fn an_init_may_follow_a_label() {
-        let text = family("", "");
-        let catalog = Catalog::parse(&[&text]).expect("a good catalog");
-        let plain = catalog.resolve("x-1").expect("the label alone");
-        assert_eq!((&plain.label()[..], plain.bootable), ("x-1", &["s".to_owned()][..]));
-        let other = catalog.resolve("x-1+runit").expect("with an init");
-        assert_eq!((&other.label()[..], other.bootable), ("x-1+runit", &["r".to_owned()][..]));
-        for bad in ["x-1+", "x-1+upstart", "+runit", "x-2+runit", "x-1+runit+runit"] {
-            assert!(catalog.resolve(bad).is_none(), "{bad}");
-            assert!(!is_label(bad), "{bad}");
-        }
-        assert!(is_label("debian-12+openrc") && !is_label("debian-12+systemd-"));
-    }
-
-    #[test]
-    fn a_release_more_is_one_entry_more() {
-        let second = "[[release]]\nlabel = \"x-2\"\naliases = [\"x-two\"]\nsuite = \"two\"\n\
-            components = [\"main\"]\nextras = [\"updates\"]\nusr = \"split\"\nsources = \"one-line\"";
-        let text = family("", second);
-        let catalog = Catalog::parse(&[&text]).expect("a good catalog");
-        let release = catalog.find("x-two").expect("the second release");
-        assert_eq!(release.label, "x-2");
-        assert_eq!(release.extras, [Extra::Updates]);
-        assert_eq!(release.end_of_life, None);
-    }
-
-    #[test]
-    fn mistakes_are_told() {
-        for (extra, release, part) in [
-            ("colour = \"red\"", "", "colour"),
-            ("", "color = 1", "color"),
-            ("", "end-of-life = \"soon\"", "no day"),
-            ("", "end-of-life = \"2028-13-01\"", "no day"),
-            ("", "[[release]]\nlabel = \"x-2\"", "missing field"),
-            (
-                "",
-                "[[release]]\nlabel = \"y-2\"\naliases = []\nsuite = \"two\"\ncomponents = [\"main\"]\n\
-                 extras = []\nusr = \"split\"\nsources = \"deb822\"",
-                "does not begin",
-            ),
-            (
-                "",
-                "[[release]]\nlabel = \"x-2\"\naliases = [\"x-1\"]\nsuite = \"two\"\n\
-                 components = [\"main\"]\nextras = []\nusr = \"split\"\nsources = \"deb822\"",
-                "twice",
-            ),
-            (
-                "",
-                "[[release]]\nlabel = \"x-2\"\naliases = []\nsuite = \"two\"\ncomponents = []\n\
-                 extras = []\nusr = \"split\"\nsources = \"deb822\"",
-                "components",
-            ),
-            (
-                "",
-                "[[release]]\nlabel = \"x-2\"\naliases = []\nsuite = \"two\"\ncomponents = [\"main\"]\n\
-                 extras = [\"backports\"]\nusr = \"split\"\nsources = \"deb822\"",
-                "backports",
-            ),
-        ] {
-            let error = Catalog::parse(&[&family(extra, release)]).expect_err(part);
-            assert!(error.contains(part), "{part}: {error}");
-        }
-        assert!(Catalog::parse(&["family = 3"]).is_err());
+impl Family {
+    /// An address of this family with the family's word for an architecture (OCI's word) in it.
+    pub fn with_architecture(&self, address: &str, architecture: &str) -> String {
+        let own = self.architectures.get(architecture).map_or(architecture, String::as_str);
+        address.replace("{architecture}", own)
     }
 }

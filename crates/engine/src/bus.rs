@@ -42,7 +42,7 @@ impl<S: Read + Write> Bus<S> {
     /// Where the call fails or its answer makes no sense.
     pub fn system_state(&mut self) -> io::Result<String> {
         let mut body = Body::default();
-        body.string("org.freedesktop.systemd1.Manager");
+        body.string(MANAGER);
         body.string("SystemState");
         let reply = self.call("org.freedesktop.DBus.Properties", "Get", "ss", &body.0)?;
         let mut reader = Reader::new(&reply);
@@ -59,9 +59,64 @@ impl<S: Read + Write> Bus<S> {
     pub fn failed_units(&mut self) -> io::Result<Vec<String>> {
         let mut body = Body::default();
         body.strings(&["failed"]);
-        let manager = "org.freedesktop.systemd1.Manager";
-        let reply = self.call(manager, "ListUnitsFiltered", "as", &body.0)?;
+        let reply = self.call(MANAGER, "ListUnitsFiltered", "as", &body.0)?;
         failed_units(&reply)
+    }
+
+    /// Waits until a unit is active, or has failed: woken by the manager's signals.
+    ///
+    /// # Errors
+    /// As [`Bus::system_state`].
+    pub fn wait_for_unit(&mut self, name: &str) -> io::Result<UnitEnd> {
+        self.subscribe()?;
+        loop {
+            // Signals that came before this answer are older than it, and passed over with it.
+            match &self.unit(name)?.active[..] {
+                "active" => return Ok(UnitEnd::Active),
+                "failed" => return Ok(UnitEnd::Failed),
+                _ => self.hear()?,
+            }
+        }
+    }
+
+    /// All units that are loaded.
+    ///
+    /// # Errors
+    /// As [`Bus::system_state`].
+    pub fn units(&mut self) -> io::Result<Vec<Unit>> {
+        units(&self.call(MANAGER, "ListUnits", "", &[])?)
+    }
+
+    /// One unit, whether it is loaded or not: then its load state tells.
+    ///
+    /// # Errors
+    /// As [`Bus::system_state`].
+    pub fn unit(&mut self, name: &str) -> io::Result<Unit> {
+        let mut body = Body::default();
+        body.strings(&[name]);
+        let reply = self.call(MANAGER, "ListUnitsByNames", "as", &body.0)?;
+        units(&reply)?.pop().ok_or_else(|| nonsense("it knows nothing of the unit"))
+    }
+
+    /// Asks for signals about units and jobs, which [`Bus::hear`] then gets.
+    ///
+    /// # Errors
+    /// As [`Bus::system_state`].
+    pub fn subscribe(&mut self) -> io::Result<()> {
+        self.call(MANAGER, "Subscribe", "", &[]).map(drop)
+    }
+
+    /// Reads one message, whatever it says: something has changed.
+    ///
+    /// # Errors
+    /// Where the connection is over.
+    pub fn hear(&mut self) -> io::Result<()> {
+        self.receive().map(drop)
+    }
+
+    /// To wait for something to hear.
+    pub fn stream(&self) -> &S {
+        &self.stream
     }
 
     fn call(
@@ -77,7 +132,10 @@ impl<S: Read + Write> Bus<S> {
             let (kind, reply_to, body) = self.receive()?;
             match (kind, reply_to == self.serial) {
                 (METHOD_RETURN, true) => return Ok(body),
-                (ERROR, true) => return Err(nonsense("it answers with an error")),
+                (ERROR, true) => {
+                    let said = Reader::new(&body).string().unwrap_or_default();
+                    return Err(io::Error::other(format!("it answers with an error: {said}")));
+                }
                 // Signals that nobody asked for.
                 _ => {}
             }
@@ -107,30 +165,60 @@ impl<S: Read + Write> Bus<S> {
 const METHOD_RETURN: u8 = 2;
 const ERROR: u8 = 3;
 
-/// The body of an answer to `ListUnitsFiltered`: `a(ssssssouso)`, of which the first
-/// text of each is the unit's name.
+const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+
+/// How waiting for a unit ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnitEnd {
+    /// It is active.
+    Active,
+    /// It has failed.
+    Failed,
+}
+
+/// What systemd says of a unit (org.freedesktop.systemd1(5), `ListUnits`).
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Unit {
+    /// Its full name.
+    pub name: String,
+    /// `loaded`, `not-found`, `masked` …
+    pub load: String,
+    /// `active`, `activating`, `failed` …
+    pub active: String,
+    /// What that means for its kind of unit, such as `running`, `exited`, `start`, `auto-restart`.
+    pub sub: String,
+    /// Kind of the job that is under way for it; empty where none is.
+    pub job: String,
+}
+
+/// Names of the units in an answer to `ListUnitsFiltered`.
 ///
 /// # Errors
 /// Where it is something else.
 pub fn failed_units(body: &[u8]) -> io::Result<Vec<String>> {
+    Ok(units(body)?.into_iter().map(|unit| unit.name).collect())
+}
+
+/// The body of an answer to `ListUnits` and its kin: `a(ssssssouso)`.
+fn units(body: &[u8]) -> io::Result<Vec<Unit>> {
     let mut reader = Reader::new(body);
     let length = reader.number()? as usize;
     reader.align(8)?;
     let end = reader.at.checked_add(length).filter(|&end| end <= body.len());
     let end = end.ok_or_else(|| nonsense("its list is cut off"))?;
-    let mut names = Vec::new();
+    let mut units = Vec::new();
     while reader.at < end {
         reader.align(8)?;
-        names.push(reader.string()?);
-        for _ in 0..6 {
-            reader.string()?;
-        }
-        reader.number()?;
-        for _ in 0..2 {
-            reader.string()?;
-        }
+        let name = reader.string()?;
+        let _description = reader.string()?;
+        let (load, active, sub) = (reader.string()?, reader.string()?, reader.string()?);
+        let (_following, _path) = (reader.string()?, reader.string()?);
+        let has_job = reader.number()? != 0;
+        let (job, _job_path) = (reader.string()?, reader.string()?);
+        let job = if has_job { job } else { String::new() };
+        units.push(Unit { name, load, active, sub, job });
     }
-    Ok(names)
+    Ok(units)
 }
 
 /// A method call on systemd's one object.
@@ -147,10 +235,12 @@ fn message(serial: u32, interface: &str, member: &str, signature: &str, body: &[
         fields.signature(kind);
         fields.string(value);
     }
-    fields.align(8);
-    fields.0.push(8);
-    fields.signature("g");
-    fields.signature(signature);
+    if !signature.is_empty() {
+        fields.align(8);
+        fields.0.push(8);
+        fields.signature("g");
+        fields.signature(signature);
+    }
     let mut message = Body(vec![b'l', 1, 0, 1]);
     message.number(body.len() as u32);
     message.number(serial);

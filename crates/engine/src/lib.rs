@@ -16,15 +16,18 @@ use sys::rooted::Root;
 pub mod attend;
 pub mod bus;
 mod container;
+pub mod init;
 mod ready;
 pub mod record;
 mod rest;
 mod session;
 pub mod state;
+mod visit;
 mod wait;
 
 pub use ready::Question;
-pub use wait::Waited;
+pub use visit::Visit;
+pub use wait::{Sources, Waited};
 
 /// A way to run plans.
 pub trait Engine: Sync {
@@ -59,7 +62,34 @@ pub trait Engine: Sync {
     /// # Errors
     /// Where the machine has ended.
     fn root(&self, record: &record::Record) -> Result<Root>;
+
+    /// Does something with a running machine's files as its root user, in a process of its own:
+    /// none of the machine's can reach that, and it uses none of the machine's programs.
+    ///
+    /// # Errors
+    /// Where the machine cannot be entered.
+    fn visit(&self, record: &record::Record, visitor: &mut Visitor<'_>) -> Result<Visit>;
+
+    /// Speaks with a running machine's systemd at this socket inside, in a process of its own.
+    ///
+    /// # Errors
+    /// Where the machine cannot be entered.
+    fn talk(&self, record: &record::Record, socket: &str, talk: &mut Talk<'_>) -> Result<Visit>;
+
+    /// Moves this process into a machine, as root with every right that there is inside: for
+    /// looking at it with code of our own. Of its process ids only children made from now on
+    /// are, and they are not confined: nothing of the image may be executed by them.
+    ///
+    /// # Errors
+    /// Where the machine has ended.
+    fn enter(&self, record: &record::Record) -> Result<()>;
 }
+
+/// What [`Engine::talk`] says; the text is its answer.
+pub type Talk<'a> = dyn FnMut(&mut bus::Bus<std::os::unix::net::UnixStream>) -> Result<String> + 'a;
+
+/// What [`Engine::visit`] does with the machine's root; the text is its answer.
+pub type Visitor<'a> = dyn FnMut(&Root) -> Result<String> + 'a;
 
 /// Where a machine's standard streams lead, where it has no terminal: the launcher's own
 /// streams unless something else is given. `Plan` says whether there is an input at all.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -25,6 +25,15 @@ pub enum Waited {
     Late,
 }
 
+/// What else may wake whoever waits for a machine.
+#[derive(Debug, Default)]
+pub struct Sources<'a> {
+    /// A file that is written to.
+    pub file: Option<&'a Path>,
+    /// Something that becomes readable.
+    pub descriptor: Option<BorrowedFd<'a>>,
+}
+
 impl RunDirectory {
     /// Waits until something holds of a machine's record, or it ends, or `patience` is over.
     ///
@@ -34,7 +43,21 @@ impl RunDirectory {
         &self,
         name: &str,
         patience: Option<Duration>,
-        holds: impl Fn(&Record) -> bool,
+        holds: impl FnMut(&Record) -> bool,
+    ) -> Result<Waited> {
+        self.wait_and_hear(name, patience, &Sources::default(), holds)
+    }
+
+    /// As [`RunDirectory::wait`], for something that is told elsewhere too.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn wait_and_hear(
+        &self,
+        name: &str,
+        patience: Option<Duration>,
+        sources: &Sources<'_>,
+        mut holds: impl FnMut(&Record) -> bool,
     ) -> Result<Waited> {
         let path = self.path().join("machines").join(name);
         let what = || format!("cannot watch the machine {name}");
@@ -47,7 +70,8 @@ impl RunDirectory {
             }
             Err(error) => return Err(error).with_context(what),
         };
-        let watch = watch(&path);
+        let files: Vec<&Path> = [&*path].into_iter().chain(sources.file).collect();
+        let watch = watch(&files);
         // A monitor that is killed writes nothing; its end is seen by itself.
         let monitor = crate::state::monitor(&read(name, &file)?);
         let mut gone = monitor.is_none();
@@ -74,9 +98,10 @@ impl RunDirectory {
                 tv_sec: left.as_secs() as i64,
                 tv_nsec: left.subsec_nanos().into(),
             });
-            let watched = monitor.iter().chain(&watch);
+            let watched = monitor.iter().chain(&watch).map(AsFd::as_fd);
+            let watched: Vec<BorrowedFd<'_>> = watched.chain(sources.descriptor).collect();
             let mut polled: Vec<PollFd<'_>> =
-                watched.map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+                watched.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
             match rustix::event::poll(&mut polled, left.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => bail!("cannot wait for the machine {name}: {error}"),
@@ -108,9 +133,11 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// `None` where this user has used up its instances (inotify(7), `max_user_instances`): every
 /// systemd in a machine of an ordinary user counts among them.
-fn watch(path: &Path) -> Option<OwnedFd> {
+fn watch(files: &[&Path]) -> Option<OwnedFd> {
     let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
-    inotify::add_watch(&watch, path, WatchFlags::MODIFY).ok()?;
+    for file in files {
+        inotify::add_watch(&watch, *file, WatchFlags::MODIFY).ok()?;
+    }
     Some(watch)
 }
 

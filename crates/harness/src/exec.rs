@@ -1,17 +1,93 @@
 //! Runs a further command in a machine.
 
-use anyhow::{Result, bail};
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use anyhow::{Context, Result, bail};
 use engine::record::Record;
 use engine::{ENGINES, Streams, attend};
 use plan::ExecRequest;
+use rustix::process::Signal;
 use spec::exit::Ended;
 use spec::image::Facts;
+use sys::process::{self, Child, Namespaces, Status};
 
 /// Runs it until its end.
 ///
 /// # Errors
 /// [`engine::NotStarted`] where the command was never executed; where the machine has ended.
 pub fn exec(record: &Record, request: &ExecRequest) -> Result<Ended> {
+    exec_with(record, request, Streams::default())
+}
+
+/// A command in a machine, run by a process of its own. It is killed when this is dropped, and when
+/// this process is.
+pub struct Running {
+    helper: Child,
+    over: bool,
+    /// What it prints.
+    pub output: File,
+}
+
+/// Runs it beside this process; what it says on its standard error is lost.
+///
+/// # Errors
+/// Where no process can be made.
+pub fn exec_beside(record: &Record, request: &ExecRequest) -> Result<Running> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let null = File::options().write(true).open("/dev/null")?;
+    let helper = process::spawn(Namespaces::NONE, None, || {
+        process::close_copy(reader.as_fd());
+        let error = Some(null.into());
+        let streams = Streams { input: None, output: Some(writer), error };
+        let tied = || {
+            // Lost when the machine was entered (prctl(2), PR_SET_PDEATHSIG).
+            Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
+        };
+        let ended = enter(record, request, streams, tied);
+        process::exit_now(ended.map_or(spec::exit::FAILED, |ended| ended.code()))
+    })
+    .context("cannot make a process for the machine")?;
+    Ok(Running { helper, over: false, output: reader.into() })
+}
+
+impl Running {
+    /// Waits until it ends by itself; gives its exit code.
+    ///
+    /// # Errors
+    /// Where it cannot be waited for.
+    pub fn wait(mut self) -> Result<u8> {
+        self.over = true;
+        Ok(match self.helper.wait().context("cannot wait for the command")? {
+            Status::Exited(code) => code,
+            Status::Signalled(signal) => Ended::Signalled(signal).code(),
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.over {
+            let _ = self.helper.signal(sys::signals::SIGKILL);
+            let _ = self.helper.wait();
+        }
+    }
+}
+
+/// As [`exec`], with other streams than one's own.
+///
+/// # Errors
+/// As [`exec`].
+pub fn exec_with(record: &Record, request: &ExecRequest, streams: Streams) -> Result<Ended> {
+    enter(record, request, streams, || Ok(()))
+}
+
+fn enter(
+    record: &Record,
+    request: &ExecRequest,
+    streams: Streams,
+    entered: impl FnOnce() -> Result<()>,
+) -> Result<Ended> {
     let Some(plan) = &record.plan else { bail!("the machine {} is not up yet", record.name) };
     if record.exited.is_some() {
         bail!("the machine {} has ended", record.name);
@@ -23,7 +99,8 @@ pub fn exec(record: &Record, request: &ExecRequest) -> Result<Ended> {
     };
     let process = plan::exec(plan, &facts, request)?;
     let signals = attend::signals(process.terminal)?;
-    let machine = ENGINES[0].exec(record, &process, Streams::default())?;
+    let machine = ENGINES[0].exec(record, &process, streams)?;
+    entered()?;
     let attendance = attend::Attendance {
         signals: &signals,
         interactive: request.interactive,

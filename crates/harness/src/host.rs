@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use plan::{HostTree, Launcher};
 use rustix::fs::FlockOperation;
+use rustix::thread::UnshareFlags;
 use spec::ids::{IdMapping, IdRange};
 use sys::userns::{self, Range};
 
@@ -165,15 +166,43 @@ pub fn enter_user_namespace() -> Result<()> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
     }
+    unshare(UnshareFlags::NEWNS)?;
+    userns::become_root().context("cannot become root of a user namespace")
+}
+
+/// Moves this process into a user namespace as its root, and into the new namespaces of `with`:
+/// one that has all of the user's ids, or for root all of its own. Supplementary groups remain.
+/// Must happen before any thread is made.
+///
+/// # Errors
+/// As [`enter_user_namespace`].
+pub fn unshare(with: UnshareFlags) -> Result<()> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let (subuids, subgids) = subordinate(uid);
-    let uids = plan::subordinate_map(uid, &subuids, uid, "subuid")?;
-    let gids = plan::subordinate_map(gid, &subgids, uid, "subgid")?;
+    let (uids, gids) = if uid == 0 {
+        (own_map("/proc/self/uid_map")?, own_map("/proc/self/gid_map")?)
+    } else {
+        let (subuids, subgids) = subordinate(uid);
+        let uids = plan::subordinate_map(uid, &subuids, uid, "subuid")?;
+        (uids, plan::subordinate_map(gid, &subgids, uid, "subgid")?)
+    };
     let ranges = |map: Vec<IdRange>| -> Vec<Range> {
         let range = |r: IdRange| Range { inside: r.inside, outside: r.outside, count: r.count };
         map.into_iter().map(range).collect()
     };
-    userns::enter(&ranges(uids), &ranges(gids)).map_err(engine::explain_map)
+    userns::enter(&ranges(uids), &ranges(gids), with).map_err(engine::explain_map)
+}
+
+/// The ids that there are, each as itself (user_namespaces(7)).
+fn own_map(path: &str) -> Result<Vec<IdRange>> {
+    let map = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    let numbers = |line: &str| -> Option<IdRange> {
+        let mut fields = line.split_ascii_whitespace().map(|field| field.parse().ok());
+        let (inside, _, count) = (fields.next()??, fields.next()??, fields.next()??);
+        Some(IdRange { inside, outside: inside, count })
+    };
+    map.lines()
+        .map(|line| numbers(line).with_context(|| format!("no map of ids in {path}")))
+        .collect()
 }
 
 /// Whether a file of this owner could be written by some id of the machine: see [`sys::exe`].

@@ -53,6 +53,7 @@ pub(crate) fn start(
     target: &Target<'_>,
     address: IpAddr,
     from: From,
+    machine: &str,
 ) -> Result<Forwarder> {
     let parent = rustix::process::getpid();
     if let Some(pid) = sys::process::fork().context("cannot start a process for the ports")? {
@@ -63,7 +64,7 @@ pub(crate) fn start(
         let kill = Some(Signal::KILL);
         let tied = rustix::process::set_parent_process_death_signal(kill).is_ok()
             && rustix::process::getppid() == Some(parent);
-        if tied && prepare(&ports, target, from).is_ok() {
+        if tied && prepare(&ports, target, from, machine).is_ok() {
             serve(&ports, address);
         }
     }));
@@ -71,7 +72,7 @@ pub(crate) fn start(
 }
 
 /// Leaves all that it does not need.
-fn prepare(ports: &[Held], target: &Target<'_>, from: From) -> io::Result<()> {
+fn prepare(ports: &[Held], target: &Target<'_>, from: From, machine: &str) -> io::Result<()> {
     if let From::Machine = from {
         // As an ordinary user only the user namespace gives the right to enter the other.
         let both = Namespaces::USER | Namespaces::NET;
@@ -81,20 +82,29 @@ fn prepare(ports: &[Held], target: &Target<'_>, from: From) -> io::Result<()> {
         // Changed by it (prctl(2), PR_SET_PDEATHSIG).
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     }
-    let null = rustix::fs::open(
-        "/dev/null",
-        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    )?;
+    let sockets: Vec<BorrowedFd<'_>> =
+        ports.iter().flat_map(|held| held.sockets.iter().map(AsFd::as_fd)).collect();
+    leave_everything(&sockets, &format!("{OWN_NAME}{machine}"))?;
+    raise_limit();
+    Ok(())
+}
+
+/// How a process for a machine's ports is called, before the machine's name.
+pub(crate) const OWN_NAME: &str = "pj:";
+
+/// Gives up all that a forked process has of its parent's, but these descriptors.
+pub(crate) fn leave_everything(kept: &[BorrowedFd<'_>], name: &str) -> io::Result<()> {
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
+    let null = rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty())?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;
-    let sockets: Vec<BorrowedFd<'_>> =
-        ports.iter().flat_map(|held| held.sockets.iter().map(AsFd::as_fd)).collect();
-    sys::process::close_all_except(&sockets)?;
-    raise_limit();
+    drop(null);
+    sys::process::close_all_except(kept)?;
     rustix::process::chdir("/")?;
-    Ok(())
+    // The kernel keeps 15 bytes of it (prctl(2), PR_SET_NAME).
+    let name = std::ffi::CString::new(name)?;
+    Ok(rustix::thread::set_name(&name)?)
 }
 
 /// Each connection needs two descriptors.

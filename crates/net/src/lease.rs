@@ -131,6 +131,23 @@ impl Directory {
         Ok(file)
     }
 
+    /// The right to take the network down later; nothing where somebody has it.
+    pub(crate) fn sweep(&self) -> Option<File> {
+        self.sole("sweeper")
+    }
+
+    fn sole(&self, name: &str) -> Option<File> {
+        let path = self.path.join(name);
+        let file = File::options().create(true).truncate(false).write(true).open(path).ok()?;
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
+        Some(file)
+    }
+
+    /// The right to answer for its names; nothing where somebody has it.
+    pub(crate) fn speaker(&self) -> Option<File> {
+        self.sole("speaker")
+    }
+
     /// What somebody said of it.
     #[must_use]
     pub fn config(&self) -> Option<Config> {
@@ -163,8 +180,23 @@ impl Directory {
         self.write("up", up)
     }
 
+    /// Pairs of machines, by name, between which nothing passes.
+    #[must_use]
+    pub fn cuts(&self) -> Vec<(String, String)> {
+        self.read("cuts").unwrap_or_default()
+    }
+
+    /// Writes them down.
+    ///
+    /// # Errors
+    /// Where they cannot be written.
+    pub(crate) fn set_cuts(&self, cuts: &[(String, String)]) -> Result<()> {
+        self.write("cuts", &cuts)
+    }
+
     /// Nothing is left of it.
     pub(crate) fn clear_up(&self) {
+        let _ = std::fs::remove_file(self.path.join("cuts"));
         let _ = std::fs::remove_file(self.path.join("up"));
     }
 

@@ -7,8 +7,10 @@
 mod forward;
 pub mod lease;
 mod link;
+mod names;
 mod netlink;
 mod network;
+pub mod networks;
 mod ports;
 mod rules;
 pub mod survey;
@@ -20,9 +22,10 @@ pub use network::{Attached, Network, Place, Prepared, Target, prepare};
 /// Takes down what killed monitors left of networks. Costs one look where there are none.
 pub fn reap(run: &Path) {
     for directory in lease::directories(run) {
-        if !directory.is_up() {
+        // Where somebody sweeps, it will be done without us.
+        let Some(_sweeper) = directory.is_up().then(|| directory.sweep()).flatten() else {
             continue;
-        }
+        };
         // What cannot be removed now is looked at by the next command.
         let _ = network::bridge::leave(&directory);
     }

@@ -6,15 +6,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use rustix::net::netdevice;
 use spec::network::Mac;
 
-use crate::netlink::{ACK, Batch, CREATE, EXCL, Socket};
+use crate::netlink::{ACK, Batch, CREATE, EXCL, Socket, attributes};
 
 /// linux/rtnetlink.h and linux/if_link.h.
 const NEWLINK: u16 = 16;
 const DELLINK: u16 = 17;
+const GETLINK: u16 = 18;
 const NEWADDR: u16 = 20;
 const NEWROUTE: u16 = 24;
-const NEWQDISC: u16 = 36;
-const DELQDISC: u16 = 37;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
@@ -58,6 +57,36 @@ impl Links {
     /// `ENODEV` where there is none of that name.
     pub(crate) fn index(&self, name: &str) -> io::Result<u32> {
         Ok(netdevice::name_to_index(&self.0, name)?)
+    }
+
+    /// A device's hardware address and MTU: asked for here, since `/sys` may be that of another
+    /// namespace.
+    fn facts(&self, name: &str) -> Option<(Option<Mac>, Option<u32>)> {
+        let mut batch = Batch::default();
+        batch.message(GETLINK, 0, &interface(0, 0)).text(IFLA_IFNAME, name);
+        let told = self.0.ask(&batch).ok()?;
+        let header = interface(0, 0).len();
+        let mut facts = (None, None);
+        for (kind, value) in attributes(told.first()?.get(header..)?) {
+            match kind {
+                IFLA_ADDRESS => facts.0 = value.try_into().ok().map(Mac),
+                IFLA_MTU => facts.1 = value.try_into().ok().map(u32::from_ne_bytes),
+                _ => {}
+            }
+        }
+        Some(facts)
+    }
+
+    /// A device's hardware address.
+    pub(crate) fn hardware_address(&self, name: &str) -> Option<Mac> {
+        self.facts(name)?.0
+    }
+
+    /// The least of the MTUs of the devices that lead out: packets that are larger would not.
+    pub(crate) fn mtu(&self) -> u32 {
+        const ETHERNET: u32 = 1500;
+        let mtus = uplinks().into_iter().filter_map(|name| self.facts(&name)?.1);
+        mtus.min().unwrap_or(ETHERNET)
     }
 
     /// Makes a bridge with addresses, and brings it up.
@@ -136,12 +165,6 @@ impl Links {
     }
 }
 
-/// A bridge's or a device's hardware address.
-pub(crate) fn hardware_address(name: &str) -> Option<Mac> {
-    let text = std::fs::read_to_string(format!("/sys/class/net/{name}/address")).ok()?;
-    text.trim().parse().ok()
-}
-
 /// Networks that this host knows a way to, other than by default (proc(5), `/proc/net/route`).
 pub(crate) fn known_routes() -> Vec<(Ipv4Addr, Ipv4Addr)> {
     let text = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
@@ -155,19 +178,15 @@ pub(crate) fn known_routes() -> Vec<(Ipv4Addr, Ipv4Addr)> {
     text.lines().skip(1).filter_map(route).collect()
 }
 
-/// The least of the MTUs of the devices that lead out: packets that are larger would not.
-pub(crate) fn mtu() -> u32 {
-    const ETHERNET: u32 = 1500;
+/// The devices by which this host's default routes leave.
+fn uplinks() -> Vec<String> {
     let text = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
     let of_default = text.lines().skip(1).filter_map(|line| {
         let mut fields = line.split_ascii_whitespace();
         let (name, destination) = (fields.next()?, fields.next()?);
-        if destination != "00000000" {
-            return None;
-        }
-        std::fs::read_to_string(format!("/sys/class/net/{name}/mtu")).ok()?.trim().parse().ok()
+        (destination == "00000000").then(|| name.to_owned())
     });
-    of_default.min().unwrap_or(ETHERNET)
+    of_default.collect()
 }
 
 /// `struct ifinfomsg`.

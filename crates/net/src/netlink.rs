@@ -105,9 +105,18 @@ impl Socket {
     /// # Errors
     /// The first of them, as an errno.
     pub(crate) fn carry_out(&self, batch: &Batch) -> io::Result<()> {
+        self.ask(batch).map(drop)
+    }
+
+    /// The same, where something is told: each message without netlink's header.
+    ///
+    /// # Errors
+    /// As [`Socket::carry_out`].
+    pub(crate) fn ask(&self, batch: &Batch) -> io::Result<Vec<Vec<u8>>> {
         rustix::net::send(&self.0, &batch.bytes, SendFlags::empty())?;
         let mut buffer = vec![0; 16 << 10];
         let mut first = None;
+        let mut told = Vec::new();
         loop {
             let length = match rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::DONTWAIT) {
                 Ok((length, _)) => length,
@@ -119,11 +128,24 @@ impl Socket {
                 let errno = body.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
                 if kind == ERROR && errno != 0 && first.is_none() {
                     first = Some(io::Error::from_raw_os_error(-errno));
+                } else if kind != ERROR {
+                    told.push(body.to_vec());
                 }
             }
         }
-        first.map_or(Ok(()), Err)
+        first.map_or(Ok(told), Err)
     }
+}
+
+/// The attributes of a message, after its family's own header.
+pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes(*bytes.first_chunk()?));
+        let whole = bytes.get(..length).filter(|whole| whole.len() >= 4)?;
+        let kind = u16::from_ne_bytes([whole[2], whole[3]]) & !NESTED;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, &whole[4..]))
+    })
 }
 
 impl AsFd for Socket {

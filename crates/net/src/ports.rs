@@ -149,7 +149,10 @@ fn holder(port: &Port) -> Option<String> {
             inodes.iter().any(|inode| target.as_os_str() == inode.as_str())
         });
         let name = has.then(|| std::fs::read_to_string(entry.path().join("comm")).ok())??;
-        Some(format!("{} (process {pid})", name.trim()))
+        Some(match name.trim().strip_prefix(crate::forward::OWN_NAME) {
+            Some(machine) => format!("the machine {machine}"),
+            None => format!("{} (process {pid})", name.trim()),
+        })
     });
     owners.next()
 }

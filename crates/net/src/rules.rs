@@ -130,16 +130,12 @@ pub(crate) enum Part<'a> {
     Port(Protocol, u16),
     /// Begins a connection.
     New,
-    /// Continues one.
-    Known,
     /// Its destination was not replaced.
     Undirected,
     /// Gets this destination.
     Redirect(IpAddr, u16),
     /// Gets the source address of the device by which it leaves.
     Masquerade,
-    /// Is one of so many in a million.
-    Random(u32),
     /// Is lost.
     Drop,
     /// Passes this chain.
@@ -184,21 +180,9 @@ impl Part<'_> {
                 compare(list, REGISTER, true, &port.to_be_bytes());
             }
             Self::New => conntrack(list, 0, 8, false),
-            Self::Known => conntrack(list, 0, 2 | 4, false),
             Self::Undirected => conntrack(list, 2, 1 << 5, true),
             Self::Redirect(address, port) => redirect(list, *address, *port),
             Self::Masquerade => expression(list, "masq", |_| {}),
-            Self::Random(millionths) => {
-                expression(list, "numgen", |e| {
-                    e.big(1, REGISTER).big(2, 1_000_000).big(3, 1);
-                });
-                const LESS: u32 = 2;
-                // Compared byte by byte, from the first on.
-                expression(list, "byteorder", |e| {
-                    e.big(1, REGISTER).big(2, REGISTER).big(3, 1).big(4, 4).big(5, 4);
-                });
-                compared(list, REGISTER, LESS, &millionths.to_be_bytes());
-            }
             Self::Drop => verdict(list, 0),
             Self::Accept => verdict(list, 1),
         }

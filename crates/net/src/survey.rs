@@ -62,7 +62,10 @@ impl Survey {
         let alone = User { bypass: true, tap: None };
         match (accel, self.bypass, self.tap()) {
             (Accel::On, true, _) => Ok(alone),
-            (Accel::On, false, _) => Err("accel=on takes Linux 5.14 or newer, with Landlock from 6.7 on: leave it out".into()),
+            (Accel::On, false, _) => {
+                Err("accel=on takes Linux 5.14 or newer, with Landlock from 6.7 on: leave it out"
+                    .into())
+            }
             (_, _, Ok(tap)) => Ok(User { bypass: false, tap: Some(tap) }),
             (Accel::Auto, true, Err(_)) => Ok(alone),
             (_, _, Err(missing)) => Err(missing),

@@ -1,9 +1,9 @@
 //! postroj: takes an operating system image from any source and runs it. The face is
-//! chosen by the name that the program is called by.
+//! chosen by the name that the program is called by, or its first argument.
 
 mod face;
 
 fn main() -> std::process::ExitCode {
     let args: Vec<std::ffi::OsString> = std::env::args_os().collect();
-    std::process::ExitCode::from(face::find(&args).run(args))
+    std::process::ExitCode::from(face::run(args))
 }

@@ -38,6 +38,12 @@ impl Store {
 }
 
 impl<'a> Cache<'a> {
+    /// Where finished downloads are, each called by its SHA-256.
+    #[must_use]
+    pub fn path(&self) -> std::path::PathBuf {
+        self.store.path().join("cache/sha256")
+    }
+
     /// A finished download. It was right when it was stored; whoever reads it checks again.
     ///
     /// # Errors

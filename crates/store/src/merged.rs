@@ -3,15 +3,16 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, fchmod, fchown, fgetxattr, flistxattr,
-    fsetxattr, fstat, futimens, linkat, openat, statat, utimensat,
+    AtFlags, CWD, FileType, Mode, OFlags, Stat, Timespec, Timestamps, fchmod, fchown, fgetxattr,
+    flistxattr, fsetxattr, fstat, futimens, linkat, openat, statat, utimensat,
 };
 use rustix::io::Errno;
+use rustix::process::fchdir;
 use rustix::thread::UnshareFlags;
 use sys::mount::{self, Attributes};
 use sys::rooted::Root;
@@ -58,6 +59,7 @@ fn view(layers: &[PathBuf], scratch: &Path) -> Result<Root> {
     let inert = Attributes { nosuid: true, nodev: true, ..Attributes::default() };
     mount::filesystem(c"tmpfs", &text(scratch)?, inert, c"mode=0700")?;
     let mut lower = Vec::new();
+    let before = openat(CWD, ".", OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
     std::env::set_current_dir(scratch)?;
     for (number, layer) in layers.iter().rev().enumerate() {
         // Short names: mount(2) takes one page of options.
@@ -73,7 +75,10 @@ fn view(layers: &[PathBuf], scratch: &Path) -> Result<Root> {
         |options: String| mount::filesystem(c"overlay", c"r", attributes, &CString::new(options)?);
     // Before Linux 5.11 there is no such option; real root can do without.
     overlay(format!("userxattr,{options}")).or_else(|_| overlay(options))?;
-    Ok(Root::open(Path::new("r"))?)
+    let root = Root::open(Path::new("r"))?;
+    // What comes may know relative paths.
+    fchdir(before)?;
+    Ok(root)
 }
 
 fn text(path: &Path) -> Result<CString> {
@@ -104,29 +109,78 @@ pub fn settle(layer: &Root, below: &Root, open: &Open) -> Result<()> {
     Ok(())
 }
 
+/// Whether a layer that was unpacked by itself would have gone another way through symbolic links of the
+/// layers `below`: then it must be unpacked again, over them ([`crate::unpack::unpack_over`]).
+///
+/// # Errors
+/// As open(2).
+pub fn leads_through_links(layer: &Root, below: &Root, open: &Open) -> io::Result<bool> {
+    let above = |path: &'_ Path| -> Vec<PathBuf> {
+        path.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()).map(Path::to_owned).collect()
+    };
+    let targets = open.links.iter().flat_map(|(_, target)| above(target));
+    for path in open.entered.iter().cloned().chain(targets) {
+        if let Some((_, stat)) = named_below(layer, below, &path)?
+            && FileType::from_raw_mode(stat.st_mode) == FileType::Symlink
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What has exactly that path below, and the directory that it is in; `None` where there is nothing,
+/// or the layer hides it.
+pub(crate) fn named_below(
+    layer: &Root,
+    below: &Root,
+    path: &Path,
+) -> io::Result<Option<(OwnedFd, Stat)>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    let (mut at, mut parent) = (PathBuf::from("."), below.open_in(".", flags, Mode::empty())?);
+    for name in path.components() {
+        if let Some(own) = there(layer.open_in(&at, flags, Mode::empty()))?
+            && is_opaque(own.as_fd())
+        {
+            return Ok(None);
+        }
+        at.push(name);
+        let stat = match statat(&parent, name.as_os_str(), AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(None),
+            other => other?,
+        };
+        if path.components().count() + 1 == at.components().count() {
+            return Ok(Some((parent, stat)));
+        }
+        match there(openat(&parent, name.as_os_str(), flags, Mode::empty()).map_err(Into::into))? {
+            Some(fd) => parent = fd,
+            None => return Ok(None),
+        }
+    }
+    Ok(None)
+}
+
+/// `None` where there is nothing, or no directory.
+fn there(opened: io::Result<OwnedFd>) -> io::Result<Option<OwnedFd>> {
+    match opened {
+        Ok(fd) => Ok(Some(fd)),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
 /// Takes owner, mode, attributes and time from the directory of that name below, if it is one.
 fn settle_directory(layer: &Root, below: &Root, path: &Path) -> Result<()> {
+    let Some((parent, _)) = named_below(layer, below, path)? else { return Ok(()) };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-    let from = match below.open_in(path, flags, Mode::empty()) {
-        Ok(from) => from,
-        Err(error) => match Errno::from_io_error(&error) {
-            Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
-            _ => return Err(error.into()),
-        },
+    let name = path.file_name().unwrap_or_default();
+    let Some(from) = there(openat(parent, name, flags, Mode::empty()).map_err(Into::into))? else {
+        return Ok(());
     };
-    let to = match layer.open_in(path, flags, Mode::empty()) {
-        Ok(to) => to,
-        // A later entry took its place.
-        Err(error)
-            if matches!(
-                Errno::from_io_error(&error),
-                Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)
-            ) =>
-        {
-            return Ok(());
-        }
-        Err(error) => return Err(error.into()),
-    };
+    // A later entry may have taken its place.
+    let Some(to) = there(layer.open_in(path, flags, Mode::empty()))? else { return Ok(()) };
     copy_metadata(from.as_fd(), to.as_fd())
 }
 

@@ -30,6 +30,22 @@ pub struct Options {
     pub layer: bool,
     /// Seconds since the epoch: what is newer gets this time, so that equal layers are packed equally.
     pub newest: Option<i64>,
+    /// Only a part of the tree.
+    pub part: Option<Part>,
+    /// What is mounted below belongs to it.
+    pub across: bool,
+    /// Nothing that gives a right to whoever has the files afterwards: no set-user-id and
+    /// set-group-id bits, no file capabilities, no device nodes.
+    pub harmless: bool,
+}
+
+/// A part of a tree, and what it is called in the archive.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Its path in the root, without a slash at either end.
+    pub path: Vec<u8>,
+    /// Its name in the archive; where it is empty, only what is in it is packed.
+    pub name: Vec<u8>,
 }
 
 /// Writes what is in `root`, as far as it is in the same file system, as a tar archive.
@@ -42,7 +58,7 @@ pub struct Options {
 pub fn pack(root: &Root, writer: impl Write, options: &Options) -> Result<()> {
     let device = root.metadata("/").context("reading the root directory")?.st_dev;
     let mut packer = Packer { root, options, device, writer, links: HashMap::new() };
-    let mut todo = vec![Vec::new()];
+    let mut todo = vec![options.part.as_ref().map(|part| part.path.clone()).unwrap_or_default()];
     while let Some(path) = todo.pop() {
         let below = packer.entry(&path).with_context(|| format!("packing {}", shown(&path)))?;
         todo.extend(below.into_iter().rev().map(|name| joined(&path, &name)));
@@ -87,13 +103,14 @@ impl<W: Write> Packer<'_, W> {
             return self.whiteout(&marked, &stat).map(|()| Vec::new());
         }
         let kind = FileType::from_raw_mode(stat.st_mode);
-        if kind == FileType::Socket {
+        let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
+        if kind == FileType::Socket || (self.options.harmless && is_device) {
             return Ok(Vec::new());
         }
         let id = (stat.st_dev, stat.st_ino);
         if kind != FileType::Directory && stat.st_nlink > 1 {
             if let Some(first) = self.links.get(&id).cloned() {
-                let first = archived(&first, tar::EntryType::Link);
+                let first = self.archived(&first, tar::EntryType::Link);
                 return self.link(path, &stat, tar::EntryType::Link, &first).map(|()| Vec::new());
             }
             self.links.insert(id, path.to_vec());
@@ -101,11 +118,14 @@ impl<W: Write> Packer<'_, W> {
         match kind {
             FileType::Directory => {
                 let dir = open(&parent, &name, OFlags::DIRECTORY)?;
-                self.plain(path, &stat, tar::EntryType::Directory, xattrs(&dir)?)?;
+                if !self.is_unnamed(path) {
+                    self.plain(path, &stat, tar::EntryType::Directory, self.xattrs(&dir)?)?;
+                }
                 if self.options.layer && is_opaque(dir.as_fd()) {
                     self.whiteout(&joined(path, b".wh..wh..opq"), &stat)?;
                 }
-                let whole = stat.st_dev == self.device && !self.options.without.contains(&id);
+                let whole = (self.options.across || stat.st_dev == self.device)
+                    && !self.options.without.contains(&id);
                 return if whole { names(&dir) } else { Ok(Vec::new()) };
             }
             FileType::RegularFile => self.file(path, open(&parent, &name, OFlags::NONBLOCK)?)?,
@@ -123,6 +143,33 @@ impl<W: Write> Packer<'_, W> {
             _ => {}
         }
         Ok(Vec::new())
+    }
+
+    /// A part that has no name in the archive.
+    fn is_unnamed(&self, path: &[u8]) -> bool {
+        self.options.part.as_ref().is_some_and(|part| part.name.is_empty() && part.path == path)
+    }
+
+    /// The name in the archive of what has this path.
+    fn archived(&self, path: &[u8], kind: tar::EntryType) -> Vec<u8> {
+        let Some(part) = &self.options.part else { return archived(path, kind) };
+        let rest = path.strip_prefix(&part.path[..]).unwrap_or(path);
+        let rest = rest.strip_prefix(b"/").unwrap_or(rest);
+        let name = match (&part.name[..], rest) {
+            (name, b"") => name.to_vec(),
+            (name, rest) => joined(name, rest),
+        };
+        // Without the `./` of a root: a part is spelled as tar(1) spells its arguments.
+        archived(&name, kind)[2..].to_vec()
+    }
+
+    /// Those that an image may have, as PAX records (`SCHILY.xattr.`, star(5)).
+    fn xattrs(&self, fd: &OwnedFd) -> Result<Records> {
+        let mut records = xattrs(fd)?;
+        if self.options.harmless {
+            records.retain(|(key, _)| key != "SCHILY.xattr.security.capability");
+        }
+        Ok(records)
     }
 
     fn clamp(&self, stat: &mut Stat) {
@@ -153,7 +200,7 @@ impl<W: Write> Packer<'_, W> {
             FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile,
             "it became something else meanwhile"
         );
-        let mut records = xattrs(&fd)?;
+        let mut records = self.xattrs(&fd)?;
         let size = u64::try_from(stat.st_size).context("its size")?;
         let extents = extents(&fd, &stat)?;
         let mut file = File::from(fd);
@@ -168,7 +215,7 @@ impl<W: Write> Packer<'_, W> {
         for (key, value) in [
             ("GNU.sparse.major", b"1".to_vec()),
             ("GNU.sparse.minor", b"0".to_vec()),
-            ("GNU.sparse.name", archived(path, tar::EntryType::Regular)),
+            ("GNU.sparse.name", self.archived(path, tar::EntryType::Regular)),
             ("GNU.sparse.realsize", size.to_string().into_bytes()),
         ] {
             records.push((key.into(), value));
@@ -204,10 +251,10 @@ impl<W: Write> Packer<'_, W> {
     ) -> Result<()> {
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(kind);
-        header.set_mode(stat.st_mode & 0o7777);
+        header.set_mode(stat.st_mode & if self.options.harmless { 0o1777 } else { 0o7777 });
         header.set_uid(0);
         header.set_gid(0);
-        let name = archived(path, kind);
+        let name = self.archived(path, kind);
         if is_plain(&name) {
             // The tar crate would take the ./ away, and then names would be of two kinds.
             header.as_old_mut().name[..name.len()].copy_from_slice(&name);
@@ -323,7 +370,6 @@ fn names(dir: &OwnedFd) -> Result<Vec<Vec<u8>>> {
     Ok(names)
 }
 
-/// Those that an image may have, as PAX records (`SCHILY.xattr.`, star(5)).
 fn xattrs(fd: &OwnedFd) -> Result<Records> {
     let mut list = vec![0; 1024];
     let length = loop {

@@ -125,12 +125,15 @@ pub struct Open {
     pub implied: Vec<PathBuf>,
     /// Hard links whose target must be below: the link's path and the target's.
     pub links: Vec<(PathBuf, PathBuf)>,
+    /// Directories that it went into before it named them. Where one of them is a symbolic link below, the
+    /// layer means what that leads to ([`crate::merged::leads_through_links`]).
+    pub entered: Vec<PathBuf>,
 }
 
 impl Open {
     /// Whether the layer is the same whatever is below it.
     pub fn is_empty(&self) -> bool {
-        self.implied.is_empty() && self.links.is_empty()
+        self.entered.is_empty() && self.links.is_empty()
     }
 }
 
@@ -152,6 +155,22 @@ pub fn unpack(
     unpack_with(reader, root, &options, seen)
 }
 
+/// Unpacks a layer as [`Style::Overlay`] does, through the symbolic links of the layers below it:
+/// those that a path leads through become part of the layer.
+///
+/// # Errors
+/// As [`unpack_with`].
+pub fn unpack_over(
+    reader: impl Read,
+    root: &Root,
+    below: &Root,
+    limits: &Limits,
+) -> Result<Summary> {
+    let (style, ids) = (Style::Overlay, Ids::of_caller());
+    let options = Options { style, ids, limits: limits.clone() };
+    unpack_all(reader, Unpacker::new(root, &options, Some(below))?, &mut |_| {})
+}
+
 /// As [`unpack`], with every choice.
 ///
 /// # Errors
@@ -163,8 +182,15 @@ pub fn unpack_with(
     options: &Options,
     seen: &mut dyn FnMut(&Entry<'_>),
 ) -> Result<Summary> {
-    let mut archive = Archive::new(reader, &options.limits);
-    let mut unpacker = Unpacker::new(root, options)?;
+    unpack_all(reader, Unpacker::new(root, options, None)?, seen)
+}
+
+fn unpack_all(
+    reader: impl Read,
+    mut unpacker: Unpacker<'_>,
+    seen: &mut dyn FnMut(&Entry<'_>),
+) -> Result<Summary> {
+    let mut archive = Archive::new(reader, &unpacker.options.limits);
     let mut path = Vec::new();
     while let Some(member) = archive.next()? {
         let kind = unpacker
@@ -219,7 +245,7 @@ struct Place<'a> {
 }
 
 impl<'a> Unpacker<'a> {
-    fn new(root: &'a Root, options: &'a Options) -> Result<Self> {
+    fn new(root: &'a Root, options: &'a Options, below: Option<&'a Root>) -> Result<Self> {
         let fresh = directories::is_empty(root).context("reading the root directory")?;
         // Below a layer there is nothing to remove if nothing was there.
         let whiteout = (options.style == Style::Layer && !fresh).then(Whiteout::default);
@@ -229,6 +255,7 @@ impl<'a> Unpacker<'a> {
                 root,
                 options.limits.max_remembered,
                 options.style == Style::Overlay,
+                below,
             ),
             whiteout,
             fresh,
@@ -415,6 +442,7 @@ impl<'a> Unpacker<'a> {
             .with_context(|| format!("its target {}", show(&member.link)))?;
         ensure!(!target.is_empty(), "it is a hard link to the root");
         let slash = target.iter().rposition(|&b| b == b'/');
+        self.directories.take_links(&target[..slash.unwrap_or(0)])?;
         let from = match self.directories.existing(&target[..slash.unwrap_or(0)]) {
             Err(error)
                 if self.options.style == Style::Overlay
@@ -574,7 +602,7 @@ impl<'a> Unpacker<'a> {
     }
 
     fn finish(mut self) -> Result<Summary> {
-        self.summary.open.implied = self.directories.implied();
+        (self.summary.open.implied, self.summary.open.entered) = self.directories.implied();
         self.directories.finish(&mut self.summary)?;
         Ok(self.summary)
     }

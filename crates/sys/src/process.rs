@@ -1,7 +1,8 @@
 //! Making processes with clone3(2), executing, and waiting for them by pidfd.
 
-use std::ffi::{CStr, CString};
-use std::io;
+use std::ffi::{CStr, CString, OsString};
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::process::{Pid, WaitId, WaitIdOptions};
@@ -251,6 +252,20 @@ pub fn fexecve(program: BorrowedFd<'_>, args: &Strings, env: &Strings) -> io::Er
     io::Error::last_os_error()
 }
 
+/// Replaces this process by a program that is looked for along `PATH`, with the environment as it
+/// is (execvp(3)). Returns only on failure.
+pub fn execvp(args: &[OsString]) -> io::Error {
+    use std::os::unix::ffi::OsStrExt;
+    let owned: Result<Vec<CString>, _> = args.iter().map(|a| CString::new(a.as_bytes())).collect();
+    let Ok(owned) = owned else { return io::ErrorKind::InvalidInput.into() };
+    let Some(program) = owned.first() else { return io::ErrorKind::InvalidInput.into() };
+    let pointers: Vec<_> =
+        owned.iter().map(|a| a.as_ptr()).chain(std::iter::once(std::ptr::null())).collect();
+    // SAFETY: the array ends with a null pointer and points to strings that live until here.
+    unsafe { libc::execvp(program.as_ptr(), pointers.as_ptr()) };
+    io::Error::last_os_error()
+}
+
 /// Moves this process into new namespaces.
 ///
 /// # Errors
@@ -371,6 +386,30 @@ pub fn close_all_except(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
     Ok(())
 }
 
+/// Closes every descriptor from `first` on (close_range(2), Linux 5.9). For a process that uses no
+/// such descriptor again.
+///
+/// # Errors
+/// The system call's.
+pub fn close_from(first: RawFd) -> io::Result<()> {
+    // SAFETY: by its contract this process has no use for them, so no owner is misled.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Changes a variable of this process's environment, and of what it executes.
+///
+/// # Errors
+/// `EDEADLK` where another thread is alive, which could be reading it.
+pub fn set_environment(name: &str, value: &str) -> io::Result<()> {
+    alone()?;
+    // SAFETY: there is no other thread.
+    unsafe { std::env::set_var(name, value) };
+    Ok(())
+}
+
 /// Gives the memory of this program's code back to the page cache. What is executed from here
 /// on comes back as it is needed: for a process that has little left to do.
 ///
@@ -411,11 +450,13 @@ fn code(line: &str) -> Option<(usize, usize)> {
 /// `ENOENT` or `ESRCH` where there is no such process, or it has ended and only waits for
 /// its parent to hear of that.
 pub fn start_time(pid: Pid) -> io::Result<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))?;
-    let mut fields = stat
-        .rsplit_once(')')
-        .map(|(_, rest)| rest.split_ascii_whitespace())
-        .ok_or(io::ErrorKind::InvalidData)?;
+    // The kernel makes the whole line for the first read. The name before it, of any bytes, has at
+    // most 64 (proc_pid_stat(5)), so that the 22nd field is in here.
+    let mut buffer = [0; 1024];
+    let length = File::open(format!("/proc/{}/stat", pid.as_raw_nonzero()))?.read(&mut buffer)?;
+    let after_name = buffer[..length].rsplit(|byte| *byte == b')').next().unwrap_or_default();
+    let numbers = str::from_utf8(after_name).map_err(|_| io::ErrorKind::InvalidData)?;
+    let mut fields = numbers.split_ascii_whitespace();
     if matches!(fields.next(), Some("Z" | "X")) {
         return Err(io::Error::from_raw_os_error(libc::ESRCH));
     }

@@ -31,6 +31,19 @@ pub fn control(slave: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::process::ioctl_tiocsctty(slave)?)
 }
 
+/// Gives up this process's controlling terminal (tty_ioctl(4), `TIOCNOTTY`). Where it leads its
+/// session, that has none any more, and its foreground group gets SIGHUP and SIGCONT.
+///
+/// # Errors
+/// `ENOTTY` where `terminal` is not this process's controlling terminal.
+pub fn give_up(terminal: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: TIOCNOTTY takes no argument.
+    match unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCNOTTY) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 /// Gives `to` the window size of `from`.
 ///
 /// # Errors

@@ -3,10 +3,12 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use libc::{
-    SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGTTIN,
-    SIGTTOU, SIGUSR1, SIGUSR2, SIGWINCH,
+    SIGABRT, SIGBUS, SIGCHLD, SIGCONT, SIGFPE, SIGHUP, SIGILL, SIGINT, SIGKILL, SIGPIPE, SIGQUIT,
+    SIGSEGV, SIGSTOP, SIGSYS, SIGTERM, SIGTRAP, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2,
+    SIGWINCH,
 };
 
 /// Some signals, blocked in this process and readable here.
@@ -59,6 +61,141 @@ impl AsFd for Signals {
     }
 }
 
+/// Some signals, to be blocked or waited for.
+#[derive(Clone, Copy)]
+pub struct Set(libc::sigset_t);
+
+impl Set {
+    /// Every signal but these.
+    #[must_use]
+    pub fn all_but(signals: &[i32]) -> Self {
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: sigfillset initialises the set before anything is taken out.
+        unsafe {
+            libc::sigfillset(set.as_mut_ptr());
+            for signal in signals {
+                libc::sigdelset(set.as_mut_ptr(), *signal);
+            }
+            Self(set.assume_init())
+        }
+    }
+
+    /// None.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(set_of(&[]))
+    }
+
+    /// With these as well.
+    #[must_use]
+    pub fn and(mut self, signals: &[i32]) -> Self {
+        for signal in signals {
+            // SAFETY: the set is initialised.
+            unsafe { libc::sigaddset(&raw mut self.0, *signal) };
+        }
+        self
+    }
+
+    /// Blocks these and no other, and gives those that were blocked before.
+    pub fn block(&self) -> Self {
+        let mut before = set_of(&[]);
+        // SAFETY: both sets are initialised. It fails only for a wrong first argument.
+        unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.0, &raw mut before) };
+        Self(before)
+    }
+
+    /// Waits for one of these, which must be blocked, and takes it.
+    ///
+    /// # Errors
+    /// `EINTR`, which the caller may ignore.
+    pub fn wait(&self) -> io::Result<i32> {
+        // SAFETY: the set is initialised; a null siginfo is allowed.
+        match unsafe { libc::sigwaitinfo(&raw const self.0, std::ptr::null_mut()) } {
+            -1 => Err(io::Error::last_os_error()),
+            signal => Ok(signal),
+        }
+    }
+}
+
+/// What a signal did before this process said otherwise. Every program that it executes inherits
+/// whether a signal is ignored (execve(2)).
+pub struct Disposition {
+    signal: i32,
+    action: libc::sigaction,
+}
+
+impl Disposition {
+    /// Ignores a signal from here on, or takes its default action.
+    ///
+    /// # Errors
+    /// sigaction(2)'s: there is no such signal.
+    pub fn change(signal: i32, ignore: bool) -> io::Result<Self> {
+        let handler = if ignore { libc::SIG_IGN } else { libc::SIG_DFL };
+        // SAFETY: all-zero is a valid sigaction, and neither handler runs code of ours.
+        unsafe {
+            let mut new: libc::sigaction = std::mem::zeroed();
+            new.sa_sigaction = handler;
+            let mut before: libc::sigaction = std::mem::zeroed();
+            match libc::sigaction(signal, &raw const new, &raw mut before) {
+                -1 => Err(io::Error::last_os_error()),
+                _ => Ok(Self { signal, action: before }),
+            }
+        }
+    }
+
+    /// As it was.
+    pub fn restore(&self) {
+        // SAFETY: the kernel gave this action for this signal.
+        unsafe { libc::sigaction(self.signal, &raw const self.action, std::ptr::null_mut()) };
+    }
+}
+
+/// Whether SIGPIPE was ignored when this program was started.
+static IGNORED_PIPE: AtomicBool = AtomicBool::new(false);
+
+/// Runs before Rust's runtime, which ignores SIGPIPE and forgets what was before.
+// SAFETY: the section holds pointers to functions that are called with no condition before
+// `main` (System V ABI, "Initialization and Termination Functions").
+#[used]
+#[unsafe(link_section = ".init_array")]
+static NOTE_PIPE: extern "C" fn() = {
+    extern "C" fn note() {
+        // SAFETY: a null new action changes nothing, and the old one is written whole.
+        unsafe {
+            let mut now: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(libc::SIGPIPE, std::ptr::null(), &raw mut now);
+            IGNORED_PIPE.store(now.sa_sigaction == libc::SIG_IGN, Ordering::Relaxed);
+        }
+    }
+    note
+};
+
+/// Gives SIGPIPE back the disposition that this program was started with.
+pub fn inherit_pipe() {
+    let _ = Disposition::change(libc::SIGPIPE, IGNORED_PIPE.load(Ordering::Relaxed));
+}
+
+/// Every signal's default action from here on.
+pub fn forget_dispositions() {
+    for signal in (1..32).filter(|s| *s != libc::SIGKILL && *s != libc::SIGSTOP) {
+        // It cannot fail for these.
+        let _ = Disposition::change(signal, false);
+    }
+}
+
+/// A signal in words, as a shell reports it (strsignal(3)).
+#[must_use]
+pub fn describe(signal: i32) -> String {
+    // SAFETY: strsignal gives a string that is valid until its next call, or null.
+    unsafe {
+        let text = libc::strsignal(signal);
+        if text.is_null() {
+            return signal.to_string();
+        }
+        std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned()
+    }
+}
+
 /// Restores what a program may expect at its start: no signal blocked, every
 /// disposition the default (Rust's runtime ignores SIGPIPE, and execve(2) keeps that).
 pub fn reset() {
@@ -68,30 +205,6 @@ pub fn reset() {
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
     }
-}
-
-/// Blocks every signal; for a process that takes them by [`wait_for_any`].
-pub fn block_all() {
-    // SAFETY: sigfillset initialises the set.
-    unsafe {
-        let mut all = MaybeUninit::uninit();
-        libc::sigfillset(all.as_mut_ptr());
-        libc::sigprocmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut());
-    }
-}
-
-/// Waits for any signal and takes it.
-///
-/// # Errors
-/// `EINTR`, which the caller may ignore.
-pub fn wait_for_any() -> io::Result<i32> {
-    // SAFETY: sigfillset initialises the set; a null siginfo is allowed.
-    let signal = unsafe {
-        let mut all = MaybeUninit::uninit();
-        libc::sigfillset(all.as_mut_ptr());
-        libc::sigwaitinfo(all.as_ptr(), std::ptr::null_mut())
-    };
-    if signal == -1 { Err(io::Error::last_os_error()) } else { Ok(signal) }
 }
 
 /// Sends a signal to a process, or to a group where `pid` is negative.

@@ -145,21 +145,26 @@ pub fn of(pid: Pid) -> io::Result<OwnedFd> {
 /// # Errors
 /// setresuid(2)'s; `EINVAL` where 0 is not mapped.
 pub fn become_root() -> io::Result<()> {
-    let (uid, gid) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
     match rustix::thread::set_thread_groups(&[]) {
         Ok(()) | Err(rustix::io::Errno::PERM) => {}
         Err(error) => return Err(error.into()),
     }
+    become_id_0()
+}
+
+fn become_id_0() -> io::Result<()> {
+    let (uid, gid) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     Ok(rustix::thread::set_thread_res_uid(uid, uid, uid)?)
 }
 
-/// Moves this whole process into a new user namespace with these maps, and a new
-/// mount namespace, as id 0: what an ordinary user needs to own files of many ids.
+/// Moves this whole process into a new user namespace with these maps, and the new namespaces
+/// of `with`, as id 0: what an ordinary user needs to own files of many ids. Supplementary groups
+/// remain.
 ///
 /// # Errors
 /// See [`MapError`]; `Kernel(EINVAL)` where this process has more than one thread.
-pub fn enter(uids: &[Range], gids: &[Range]) -> Result<(), MapError> {
+pub fn enter(uids: &[Range], gids: &[Range], with: UnshareFlags) -> Result<(), MapError> {
     // The helper must run outside of the namespace, and after it exists: a forked
     // child waits outside, told through one pipe and answering through another.
     let (told, tell) = rustix::pipe::pipe().map_err(|e| MapError::Kernel(e.into()))?;
@@ -181,7 +186,7 @@ pub fn enter(uids: &[Range], gids: &[Range]) -> Result<(), MapError> {
         crate::process::exit_now(0);
     };
     drop((told, answered));
-    let unshared = crate::process::unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS);
+    let unshared = crate::process::unshare(UnshareFlags::NEWUSER | with);
     if unshared.is_ok() {
         let _ = rustix::io::write(&tell, b"g");
     }
@@ -191,7 +196,7 @@ pub fn enter(uids: &[Range], gids: &[Range]) -> Result<(), MapError> {
     let _ = rustix::process::waitpid(Some(helper), rustix::process::WaitOptions::empty());
     unshared.map_err(MapError::Kernel)?;
     match (said.chars().next(), said.get(1..)) {
-        (None, _) => become_root().map_err(MapError::Kernel),
+        (None, _) => become_id_0().map_err(MapError::Kernel),
         (Some('u'), _) => Err(MapError::NoHelper(Kind::Uid)),
         (Some('g'), _) => Err(MapError::NoHelper(Kind::Gid)),
         (Some('h'), Some(text)) => Err(MapError::Helper(Kind::Uid, text.into())),

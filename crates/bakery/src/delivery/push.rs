@@ -2,14 +2,15 @@
 
 use anyhow::{Context as _, Error, Result, anyhow};
 use spec::event::{Event, Tell};
-use spec::image::Image;
+use spec::image::{Image, Origin};
 use spec::oci::{Descriptor, media};
-use spec::reference::RegistryReference;
+use spec::reference::{Reference, RegistryReference};
 use store::Store;
 use ureq::SendBody;
 
 use super::layer::Compress;
 use super::{Parcel, Pulled, describe, original};
+use crate::source::registry::address::encode;
 use crate::source::registry::client::{Ask, Client, Failure, Repository, text_of};
 use crate::source::registry::settings::Settings;
 
@@ -18,8 +19,8 @@ const ACTIONS: &str = "pull,push";
 
 /// Pushes an image; returns its manifest's digest.
 ///
-/// What the registry has already is not sent; where it has all layers as they were pulled, the image
-/// stays the same to the last bit.
+/// What the registry has already is not sent; where it has all layers as they were pulled, in that repository or
+/// in the one that they came from, the image stays the same to the last bit.
 ///
 /// # Errors
 /// The registry refuses, or the layers cannot be packed.
@@ -47,7 +48,7 @@ impl Push<'_> {
     fn image(&self, store: &Store, image: &Image, tag: &str, compress: Compress) -> Result<String> {
         self.client.tell.tell(Event::Phase { name: "asking the registry".into() });
         if let Some(Pulled { manifest, bytes, config }) = original(store, image)?
-            && self.has_all(&manifest.layers)?
+            && self.has_all(&manifest.layers, self.neighbour(image).as_deref())?
         {
             self.bytes(&manifest.config, &config)?;
             let media_type = match &manifest.media_type[..] {
@@ -66,13 +67,45 @@ impl Push<'_> {
         self.manifest(tag, media::MANIFEST, &parcel.manifest)
     }
 
-    fn has_all(&self, blobs: &[Descriptor]) -> Result<bool> {
+    fn has_all(&self, blobs: &[Descriptor], neighbour: Option<&str>) -> Result<bool> {
+        let mut missing = Vec::new();
         for blob in blobs {
-            if !self.has(blob)? {
-                return Ok(false);
+            if self.has(blob)? {
+                continue;
             }
+            missing.push(blob);
         }
-        Ok(true)
+        let Some(from) = neighbour else { return Ok(missing.is_empty()) };
+        Ok(missing.into_iter().all(|blob| self.mount(blob, from)))
+    }
+
+    /// The repository of this registry that the image came from.
+    fn neighbour(&self, image: &Image) -> Option<String> {
+        let Origin::Oci(oci) = &image.origin else { return None };
+        let Ok(Reference::Registry(from)) = Reference::parse(&oci.reference, |_| false) else {
+            return None;
+        };
+        let is_one = from.registry == self.place.registry && from.repository != self.place.path;
+        is_one.then_some(from.repository)
+    }
+
+    /// Lets the registry take a blob over from another repository (distribution-spec 1.1, "Mounting a
+    /// blob from another repository"). That it does not is no failure.
+    fn mount(&self, blob: &Descriptor, from: &str) -> bool {
+        let (path, digest) = (&self.place.path, &blob.digest);
+        let target = format!("{path}/blobs/uploads/?mount={digest}&from={}", encode(from));
+        let mut ask = Ask { actions: ACTIONS, also: Some(from), ..Ask::new("POST", &target) };
+        ask.headers.push(("content-length", "0".into()));
+        let Ok(response) = self.client.ask_once(self.place, &ask, &mut None) else { return false };
+        if response.status() == 201 {
+            return true;
+        }
+        // It waits for an upload instead.
+        if let Some(location) = text_of(&response, "location") {
+            let ask = Ask { actions: ACTIONS, ..Ask::new("DELETE", &location) };
+            let _ = self.client.ask_once(self.place, &ask, &mut None);
+        }
+        false
     }
 
     fn has(&self, blob: &Descriptor) -> Result<bool> {

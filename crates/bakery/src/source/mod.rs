@@ -11,6 +11,7 @@ use store::{NewLayer, Store};
 
 mod assembly;
 pub mod bootstrap;
+mod catalog;
 mod directory;
 pub mod layout;
 pub mod registry;
@@ -99,7 +100,7 @@ pub trait ImageSource: Sync {
 
 /// Every source there is.
 pub const SOURCES: &[&dyn ImageSource] =
-    &[&bootstrap::Source, &tar::Source, &directory::Source, &layout::Source, &registry::Source];
+    &[&catalog::Source, &tar::Source, &directory::Source, &layout::Source, &registry::Source];
 
 /// The source that serves a reference.
 pub fn find(reference: &Reference) -> Option<&'static dyn ImageSource> {

@@ -1,7 +1,7 @@
 //! Tar archives of a whole root file system, compressed or not.
 
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::{self, Read, Seek};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -12,6 +12,7 @@ use spec::reference::Reference;
 use store::NewLayer;
 use store::unpack::{Limits, Style, Summary, unpack};
 
+use super::bootstrap::fetch::Fetcher;
 use super::{Content, Context, Draft, ImageSource, Pulled};
 use crate::compression::Compression;
 use crate::digest::Hashing;
@@ -26,27 +27,70 @@ impl ImageSource for Source {
 
     fn pull(&self, reference: &Reference, context: &Context<'_>) -> Result<Pulled> {
         let Reference::Tar(path) = reference else { bail!("{reference} is no tar archive") };
-        let mut archive = open(path)?;
-        let text = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
-        if let Some(known) = previous(context) {
-            context.tell.tell(Event::Phase { name: "comparing".into() });
-            let digest = Hashing::new(&archive).digest().with_context(|| reading(path))?;
-            if known == format!("sha256:{digest}") {
-                return Ok(Pulled::UpToDate);
-            }
-            archive.rewind().with_context(|| reading(path))?;
-        }
-        context.tell.tell(Event::Phase { name: "unpacking".into() });
-        let layer = context.store.new_layer()?;
-        let digest = fill(&layer, archive, text, context.tell).with_context(|| reading(path))?;
-        let shell = distro::facts::shell(layer.root());
-        Ok(Pulled::Draft(Box::new(Draft {
-            content: Content::Root(layer, Default::default()),
-            config: Config { cmd: vec![shell.into()], ..Config::default() },
-            origin: Origin::Tar { path: text.to_owned(), digest: format!("sha256:{digest}") },
-            names: Vec::new(),
-        })))
+        pull_path(path, None, context)
     }
+}
+
+/// Unpacks a file, where it has changed; its digest must be `sha256` (hex), where that is given.
+///
+/// # Errors
+/// It cannot be read, or is another file than it should be.
+pub(crate) fn pull_path(
+    path: &Path,
+    sha256: Option<&str>,
+    context: &Context<'_>,
+) -> Result<Pulled> {
+    let mut archive = open(path)?;
+    let text = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
+    if let Some(known) = previous(context) {
+        context.tell.tell(Event::Phase { name: "comparing".into() });
+        let digest = Hashing::new(&archive).digest().with_context(|| reading(path))?;
+        if known == format!("sha256:{digest}") && sha256.is_none_or(|wanted| wanted == digest) {
+            return Ok(Pulled::UpToDate);
+        }
+        archive.rewind().with_context(|| reading(path))?;
+    }
+    let total = archive.metadata().with_context(|| reading(path))?.len();
+    draft(archive, text, total, sha256, context).with_context(|| reading(path))
+}
+
+/// Unpacks what is at an address while it comes, where its digest is another than before.
+///
+/// # Errors
+/// It cannot be fetched, or has another digest than `sha256` (hex).
+pub(crate) fn pull_address(
+    address: &str,
+    sha256: &str,
+    fetcher: &Fetcher<'_>,
+    context: &Context<'_>,
+) -> Result<Pulled> {
+    if previous(context) == Some(&format!("sha256:{sha256}")) {
+        return Ok(Pulled::UpToDate);
+    }
+    let stream = fetcher.stream(address)?;
+    draft(stream, address, 0, Some(sha256), context).with_context(|| format!("unpacking {address}"))
+}
+
+fn draft(
+    archive: impl Read + Send,
+    text: &str,
+    total: u64,
+    sha256: Option<&str>,
+    context: &Context<'_>,
+) -> Result<Pulled> {
+    context.tell.tell(Event::Phase { name: "unpacking".into() });
+    let layer = context.store.new_layer()?;
+    let digest = fill(&layer, archive, total, text, context.tell)?;
+    if let Some(wanted) = sha256 {
+        ensure!(digest == wanted, "its digest is sha256:{digest}, and should be sha256:{wanted}");
+    }
+    let shell = distro::facts::shell(layer.root());
+    Ok(Pulled::Draft(Box::new(Draft {
+        content: Content::Root(layer, Default::default()),
+        config: Config { cmd: vec![shell.into()], ..Config::default() },
+        origin: Origin::Tar { path: text.to_owned(), digest: format!("sha256:{digest}") },
+        names: Vec::new(),
+    })))
 }
 
 fn reading(path: &Path) -> String {
@@ -70,23 +114,25 @@ fn previous<'a>(context: &Context<'a>) -> Option<&'a str> {
     }
 }
 
-/// Unpacks; returns the SHA-256 of the whole file in hex.
-fn fill(layer: &NewLayer, archive: File, what: &str, tell: &dyn Tell) -> Result<String> {
-    let total = archive.metadata()?.len();
-    let mut start = [0; 6];
-    let known = read_start(&archive, &mut start)?;
-    let compression = Compression::of_content(&start[..known]);
-    let mut hashing = Hashing::new(archive);
+/// Unpacks; returns the SHA-256 of the whole archive in hex. `total` is its size in bytes, 0 where
+/// that is not known.
+fn fill(
+    layer: &NewLayer,
+    mut archive: impl Read + Send,
+    total: u64,
+    what: &str,
+    tell: &dyn Tell,
+) -> Result<String> {
+    let mut start = Vec::new();
+    archive.by_ref().take(6).read_to_end(&mut start)?;
+    let compression = Compression::of_content(&start);
+    let mut hashing = Hashing::new(io::Cursor::new(start).chain(archive));
     let progress = Progress { inner: &mut hashing, what, total, done: 0, told: 0, tell };
     let decoder = compression.decoder(progress)?;
     let summary = unpack(decoder, layer.root(), Style::Plain, &Limits::default(), &mut |_| {})?;
     ensure!(summary.entries > 0, "the archive is empty");
     warn(&summary, tell);
     hashing.digest()
-}
-
-fn read_start(archive: &File, start: &mut [u8]) -> Result<usize> {
-    Ok(rustix::io::pread(archive, start, 0)?)
 }
 
 fn warn(summary: &Summary, tell: &dyn Tell) {
@@ -114,7 +160,7 @@ impl<R: Read> Read for Progress<'_, R> {
         self.done += count as u64;
         if self.done >= self.told + STEP {
             self.told = self.done;
-            let (done, total) = (self.done >> 20, self.total.div_ceil(STEP));
+            let (done, total) = (self.done >> 20, self.total.max(self.done).div_ceil(STEP));
             self.tell.tell(Event::Step { what: format!("MiB of {}", self.what), done, total });
         }
         Ok(count)

@@ -3,7 +3,7 @@
 use spec::boot::{Boot, Ready, Startup};
 use sys::rooted::Root;
 
-use super::{Entry, Init, SIGTERM, Wish, plain};
+use super::{Action, Entry, Init, SIGTERM, Wish, plain, script};
 
 /// The applet `init` of busybox(1). It goes by the name it is started under, so that
 /// `/bin/busybox` alone, a common rescue tool, is no init.
@@ -36,6 +36,23 @@ impl Init for Busybox {
             },
         )
     }
+
+    /// It knows no services; those that its inittab's scripts start are scripts themselves, which
+    /// buildroot numbers.
+    fn service(&self, name: &str, action: Action) -> Vec<String> {
+        script(SERVICE, name, action)
+    }
 }
 
 const SIGUSR2: i32 = 12;
+
+const SERVICE: &str = r#"
+for s in "/etc/init.d/$1" /etc/init.d/S[0-9][0-9]"$1"; do
+    [ -x "$s" ] || continue
+    [ "$2" = status ] || exec "$s" "$2"
+    if grep -q 'status' "$s"; then exec "$s" status; fi
+    pidof "$1" >/dev/null && exit 0
+    exit 3
+done
+exit "$3"
+"#;

@@ -3,7 +3,7 @@
 use spec::boot::{Boot, Ready, Startup};
 use sys::rooted::Root;
 
-use super::{Entry, Init, SIGTERM, Wish, plain};
+use super::{Action, Entry, Init, SIGTERM, Wish, plain, script};
 
 /// finit(8).
 pub(super) struct Finit;
@@ -34,6 +34,31 @@ impl Init for Finit {
             },
         )
     }
+
+    /// initctl(8), which Debian has out of the way. It does not wait for what it asks for.
+    fn service(&self, name: &str, action: Action) -> Vec<String> {
+        script(SERVICE, name, action)
+    }
 }
 
 const SIGUSR2: i32 = 12;
+
+const SERVICE: &str = r#"
+PATH=$PATH:/lib/finit:/usr/lib/finit:/usr/libexec/finit
+state() { initctl -b -p status "$1" 2>/dev/null | sed -n 's/^ *Status : *//p' | tr -dc 'a-z \n'; }
+runs() { case $(state "$1") in *running*) return 0 ;; esac; return 1; }
+until_it() {
+    n=0
+    while [ $n -lt 200 ]; do
+        case $1 in start) runs "$2" && return 0 ;; *) runs "$2" || return 0 ;; esac
+        n=$((n + 1)); sleep 0.05
+    done
+    return 1
+}
+[ -n "$(state "$1")" ] || exit "$3"
+case $2 in
+    status) runs "$1" && exit 0; exit 3 ;;
+    restart) set -- "$1" start; initctl -b stop "$1" && until_it stop "$1" || exit 1 ;;
+esac
+initctl -b "$2" "$1" && until_it "$2" "$1"
+"#;

@@ -30,6 +30,50 @@ pub trait Init: Sync {
 
     /// What it takes to boot with the program at `path`, and how it is spoken to.
     fn startup(&self, path: &str, wish: &Wish) -> Startup;
+
+    /// The command inside that does this with a service, and ends when it is done. Its exit
+    /// status is that of LSB's init scripts (Linux Standard Base 5.0, Core, "Init Script Actions").
+    fn service(&self, name: &str, action: Action) -> Vec<String>;
+}
+
+/// What can be done with a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Ask: 0 it runs, 1 and 2 it is dead but left something, 3 it does not run, 4 it is not known.
+    Status,
+    /// Have it run.
+    Start,
+    /// Have it not run.
+    Stop,
+    /// Have it run anew.
+    Restart,
+}
+
+impl Action {
+    /// As init scripts, `systemctl` and `sv` alike call it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+        }
+    }
+
+    /// What LSB's init scripts say of a service that is not there.
+    fn unknown(self) -> u8 {
+        match self {
+            Self::Status => 4,
+            _ => 5,
+        }
+    }
+}
+
+/// A shell script that finds the service's name in `$1`, the action in `$2`, and in `$3` what to
+/// exit with where there is no such service.
+fn script(text: &str, name: &str, action: Action) -> Vec<String> {
+    let unknown = action.unknown().to_string();
+    ["sh", "-c", text, "sh", name, action.word(), &unknown].map(str::to_owned).to_vec()
 }
 
 /// How a system is to be booted.

@@ -3,7 +3,7 @@
 use spec::boot::{Boot, Ready, Startup};
 use sys::rooted::Root;
 
-use super::{Entry, Init, Wish, plain};
+use super::{Action, Entry, Init, Wish, plain, script};
 
 /// OpenRC, on its own openrc-init(8) or as the service manager of busybox's or System V's
 /// init: Alpine, Gentoo and Debian do the latter.
@@ -45,6 +45,24 @@ impl Init for Openrc {
             },
         )
     }
+
+    /// rc-service(8); its states in between and its crashed one have codes of their own (openrc,
+    /// sh/openrc-run.sh.in, `_status`).
+    fn service(&self, name: &str, action: Action) -> Vec<String> {
+        script(SERVICE, name, action)
+    }
 }
 
 const SIGPWR: i32 = 30;
+
+const SERVICE: &str = r#"
+rc-service --exists "$1" 2>/dev/null || exit "$3"
+rc-service "$1" "$2"
+code=$?
+[ "$2" = status ] || exit $code
+case $code in
+    32) exit 1 ;;
+    4 | 8 | 16) exit 3 ;;
+    *) exit $code ;;
+esac
+"#;

@@ -3,7 +3,7 @@
 use spec::boot::{Boot, Ready, Startup};
 use sys::rooted::Root;
 
-use super::{Entry, Init, Wish, plain};
+use super::{Action, Entry, Init, Wish, plain, script};
 
 /// runit(8). It supervises under other inits too, so that its being there tells nothing:
 /// `/sbin/init` must be it.
@@ -34,7 +34,28 @@ impl Init for Runit {
             },
         )
     }
+
+    /// sv(8), whose directories are at different places in different distributions.
+    fn service(&self, name: &str, action: Action) -> Vec<String> {
+        script(SERVICE, name, action)
+    }
 }
 
 /// runit(8): stage 3 where `/etc/runit/stopit` can be executed, which `init 0` sees to.
 const SIGCONT: i32 = 18;
+
+const SERVICE: &str = r#"
+for d in /etc/service /var/service /service /run/runit/service; do
+    [ -e "$d/$1/run" ] || continue
+    [ "$2" = status ] || exec sv "$2" "$d/$1"
+    case $(sv status "$d/$1" 2>/dev/null) in
+        run:*) exit 0 ;;
+    esac
+    exit 3
+done
+# It is there, but not chosen.
+[ -e "/etc/sv/$1/run" ] || exit "$3"
+[ "$2" = status ] && exit 3
+echo "$1 is in /etc/sv, but no link to it is in /etc/service" >&2
+exit 6
+"#;

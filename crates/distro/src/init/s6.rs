@@ -3,7 +3,7 @@
 use spec::boot::{Boot, Ready, RuntimeFile, Startup};
 use sys::rooted::Root;
 
-use super::{Entry, Init, SIGHUP, SIGTERM, Wish, plain};
+use super::{Action, Entry, Init, SIGHUP, SIGTERM, Wish, plain, script};
 
 /// s6-linux-init, or a bare s6-svscan, as process 1. It supervises under other inits too,
 /// so that its being there tells nothing: `/sbin/init` must be it.
@@ -50,7 +50,31 @@ impl Init for S6 {
         }
         startup
     }
+
+    /// s6-svc(8), s6-svstat(8). What s6-rc calls services beside those that are supervised, it does
+    /// not see.
+    fn service(&self, name: &str, action: Action) -> Vec<String> {
+        script(SERVICE, name, action)
+    }
 }
 
 /// Where s6's documentation has it ("How to run s6-svscan as process 1").
 const SCANNED: &str = "/run/service";
+
+const SERVICE: &str = r#"
+for d in /run/service /service /run/s6/services; do
+    s=$d/$1
+    [ -e "$s/run" ] || continue
+    case $2 in
+        status)
+            [ "$(s6-svstat -o up "$s" 2>/dev/null)" = true ] && exit 0
+            exit 3
+            ;;
+        start) exec s6-svc -T 20000 -wu -u "$s" ;;
+        stop) exec s6-svc -T 20000 -wd -d "$s" ;;
+    esac
+    s6-svc -T 20000 -wd -d "$s" && exec s6-svc -T 20000 -wu -u "$s"
+    exit 1
+done
+exit "$3"
+"#;

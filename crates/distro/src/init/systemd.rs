@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use spec::boot::{Boot, Ready, RuntimeFile, RuntimeKind, Startup};
 use sys::rooted::Root;
 
-use super::{Entry, Init, Wish};
+use super::{Action, Entry, Init, Wish};
 
 /// systemd(1).
 pub(super) struct Systemd;
@@ -48,6 +48,15 @@ impl Init for Systemd {
                 power_off_command: None,
             },
         }
+    }
+
+    /// systemctl(1), whose exit statuses are LSB's ("EXIT STATUS").
+    fn service(&self, name: &str, action: Action) -> Vec<String> {
+        let mut command = vec!["systemctl", action.word(), "--no-pager"];
+        if action == Action::Status {
+            command.extend(["--lines", "0"]);
+        }
+        command.into_iter().chain(["--", name]).map(str::to_owned).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 use spec::boot::{Boot, Ready, Startup};
 use sys::rooted::Root;
 
-use super::{Entry, Init, Wish, plain};
+use super::{Action, Entry, Init, Wish, plain, script};
 
 /// init(8) of sysvinit: `/sbin/init` itself, beside an inittab(5). The last of the list,
 /// because OpenRC and busybox keep an inittab too.
@@ -33,7 +33,18 @@ impl Init for Sysvinit {
             },
         )
     }
+
+    /// The scripts themselves: service(8) is in a package of its own.
+    fn service(&self, name: &str, action: Action) -> Vec<String> {
+        script(SERVICE, name, action)
+    }
 }
 
 const SIGINT: i32 = 2;
 const SIGPWR: i32 = 30;
+
+const SERVICE: &str = r#"
+[ -x "/etc/init.d/$1" ] || exit "$3"
+cd /
+exec "/etc/init.d/$1" "$2"
+"#;

@@ -118,7 +118,7 @@ impl Bypass {
             policy,
             places,
             likenesses: Likenesses::default(),
-            watchers: Watchers::default(),
+            watchers: Watchers::new()?,
             fenced: sys::landlock::restricts_connections(),
         })
     }

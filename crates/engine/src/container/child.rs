@@ -478,7 +478,7 @@ impl Child<'_> {
 
     /// Process 1 becomes an init, and goes on here as its child.
     fn init(&mut self) -> io::Result<()> {
-        sys::signals::block_all();
+        sys::signals::Set::all_but(&[]).block();
         if let Some(child) = process::fork()? {
             // Else the launcher would wait for this end of its socket as well.
             self.launcher = None;

@@ -65,8 +65,13 @@ impl Door {
     /// process ids, only the children that it makes from now on. In the machine's user
     /// namespace it has every capability, and no id yet.
     pub(super) fn enter(&self) -> io::Result<()> {
+        self.enter_only(KINDS.into_iter().fold(Namespaces::NONE, |all, (_, kind)| all | kind))
+    }
+
+    /// As [`Door::enter`], into those of these kinds only.
+    pub(super) fn enter_only(&self, kinds: Namespaces) -> io::Result<()> {
         let mut wanted = Namespaces::NONE;
-        for (name, kind) in KINDS {
+        for (name, kind) in KINDS.into_iter().filter(|(_, kind)| kinds.contains(*kind)) {
             let own = rustix::fs::stat(format!("/proc/self/ns/{name}"))?;
             let theirs =
                 rustix::fs::stat(format!("/proc/{}/ns/{name}", self.pid.as_raw_nonzero()))?;

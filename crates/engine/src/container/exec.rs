@@ -1,11 +1,13 @@
 //! A further process in a machine that runs.
 
+use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::Pid;
+use rustix::process::{DumpableBehavior, Pid, Signal};
 use spec::bypass::Bypass;
 use spec::plan::{Plan, Process};
 use sys::cgroups::Groups;
@@ -17,8 +19,10 @@ use super::child::{self, Inherited};
 use super::door::Door;
 use super::supervisor::Supervisor;
 use super::{ContainerMachine, HANDED, Handed, MainProcess, prepare};
+use crate::bus::Bus;
 use crate::record::Record;
-use crate::{Machine, Streams};
+use crate::visit::{self, Visit};
+use crate::{Machine, Streams, Talk, Visitor};
 
 /// The group below a managed one that takes what is run inside; groups with others below them
 /// may hold no process themselves (cgroups(7), "no internal processes").
@@ -133,6 +137,95 @@ fn answer(channel: &Channel, policy: &Bypass) -> Result<()> {
 pub(super) fn root(record: &Record) -> Result<Root> {
     let what = || format!("cannot look into the machine {}", record.name);
     door(record)?.0.root().with_context(what)
+}
+
+/// In the machine's user and mount namespaces only: it is no process of the machine's, so that
+/// none of those sees it. Whoever enters a user namespace is not dumpable afterwards (Linux,
+/// kernel/cred.c, `commit_creds`), so that its root may not look into it either.
+pub(super) fn visit(record: &Record, visitor: &mut Visitor<'_>) -> Result<Visit> {
+    let (door, _) = door(record)?;
+    let (answer, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let helper = process::spawn(Namespaces::NONE, None, || {
+        process::close_copy(answer.as_fd());
+        let said = enter_files(&door).and_then(|root| visitor(&root));
+        visit::tell(writer, said);
+        process::exit_now(0)
+    })
+    .context("cannot enter the machine")?;
+    Ok(Visit::new(helper, answer))
+}
+
+/// From inside: a private socket answers only to root of its own namespaces.
+pub(super) fn talk(record: &Record, socket: &str, talk: &mut Talk<'_>) -> Result<Visit> {
+    let (door, _) = door(record)?;
+    let (answer, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let helper = process::spawn(Namespaces::NONE, None, || {
+        process::close_copy(answer.as_fd());
+        let entered = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+            .map_err(Into::into)
+            .and_then(|()| door.enter())
+            // Lost where ids or rights change: now they have.
+            .and_then(|()| {
+                Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
+            })
+            .and_then(|()| process::fork());
+        match entered {
+            Ok(None) => {
+                visit::tell(writer, connect(socket).and_then(|mut bus| talk(&mut bus)));
+                process::exit_now(0)
+            }
+            Ok(Some(child)) => {
+                drop(writer);
+                let none = rustix::process::WaitOptions::empty();
+                let _ = rustix::process::waitpid(Some(child), none);
+            }
+            Err(error) => {
+                let error = anyhow::Error::from(error).context("cannot enter the machine");
+                visit::tell(writer, Err(error));
+            }
+        }
+    })
+    .context("cannot enter the machine")?;
+    Ok(Visit::new(helper, answer))
+}
+
+/// In a system that is about to start, the socket comes late.
+fn connect(path: &str) -> Result<Bus<UnixStream>> {
+    sys::userns::become_root()?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    let stream = loop {
+        match UnixStream::connect(path) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) =>
+            {
+                std::thread::sleep(LATE);
+            }
+            other => break other.with_context(|| format!("cannot connect to {path}"))?,
+        }
+    };
+    Bus::connect(stream).context("cannot speak with the machine's systemd")
+}
+
+/// Between two looks for a socket that is not there yet.
+const LATE: std::time::Duration = std::time::Duration::from_millis(20);
+
+fn enter_files(door: &Door) -> Result<Root> {
+    let what = "cannot enter the machine's files";
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context(what)?;
+    door.enter_only(Namespaces::USER | Namespaces::MOUNT).context(what)?;
+    sys::userns::become_root().context(what)?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context(what)?;
+    Root::open(Path::new("/")).context(what)
+}
+
+/// Moves this process into the machine.
+pub(super) fn enter(record: &Record) -> Result<()> {
+    let what = || format!("cannot enter the machine {}", record.name);
+    door(record)?.0.enter().with_context(what)?;
+    sys::userns::become_root().with_context(what)
 }
 
 fn door(record: &Record) -> Result<(Door, &Plan)> {

@@ -1,40 +1,35 @@
-//! A small init for machines whose command cannot be process 1: it reaps
-//! orphans, passes signals on, and ends as the command ends.
+//! Process 1 of a machine whose command cannot be process 1.
 
-use rustix::process::{Pid, WaitOptions, WaitStatus};
+use std::ops::ControlFlow;
+
+use rustix::process::{Pid, WaitStatus};
 use sys::process::exit_now;
-use sys::signals;
+use sys::signals::{self, Set};
+
+use crate::init::{self, Habits};
 
 /// Never returns. Every signal must be blocked already, so that none is lost.
 pub(super) fn run(command: Pid) -> ! {
     // What is left open here would keep a reader waiting after the command has closed it.
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
-    loop {
-        match signals::wait_for_any() {
-            Ok(signals::SIGCHLD) => reap(command),
-            Ok(signal) => {
-                // It may have ended just now; SIGCHLD follows.
-                let _ = signals::send(command.as_raw_nonzero().get(), signal);
-            }
-            Err(_) => {}
-        }
-    }
+    exit_now(init::supervise(&Set::all_but(&[]), &mut Plain(command)))
 }
 
-fn reap(command: Pid) {
-    while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-        if pid == command {
-            exit_now(code(status));
-        }
-    }
-}
+/// Every signal goes to the command, and its end is the end.
+struct Plain(Pid);
 
-/// A process 1 that ends takes the rest with it, and can itself only exit, not be
-/// ended by a signal: so a signal is told as a shell does.
-fn code(status: WaitStatus) -> u8 {
-    match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => code as u8,
-        (None, Some(signal)) => 128 + signal as u8,
-        (None, None) => 1,
+impl Habits for Plain {
+    fn signal(&mut self, signal: i32) -> ControlFlow<u8> {
+        // It may have ended just now; SIGCHLD follows.
+        let _ = signals::send(self.0.as_raw_nonzero().get(), signal);
+        ControlFlow::Continue(())
+    }
+
+    fn reaped(&mut self, pid: Pid, status: WaitStatus) -> ControlFlow<u8> {
+        if pid == self.0 {
+            ControlFlow::Break(init::code(status))
+        } else {
+            ControlFlow::Continue(())
+        }
     }
 }

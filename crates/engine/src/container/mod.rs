@@ -13,7 +13,7 @@ use spec::ids::{IdMapping, IdRange};
 use spec::plan::{Network, Plan};
 use sys::cgroups::{Groups, Layout, Refusal};
 use sys::mount;
-use sys::netns::Visit;
+use sys::netns;
 use sys::process::{Child, Status};
 use sys::rooted::Root;
 use sys::signals;
@@ -22,7 +22,9 @@ use sys::userns::{self, MapError, Range};
 
 use crate::record::Record;
 use crate::state::{Claim, RunDirectory};
-use crate::{Created, Engine, Machine, NotStarted, NotStartedKind, Question, Streams};
+use crate::{
+    Created, Engine, Machine, NotStarted, NotStartedKind, Question, Streams, Talk, Visit, Visitor,
+};
 
 mod ask;
 mod bypass;
@@ -85,7 +87,7 @@ impl Engine for Container {
             child::run(steps_ref, inherited)
         })
         .map_err(|error| explain::clone(error, plan));
-        visit.map_or(Ok(()), Visit::end)?;
+        visit.map_or(Ok(()), netns::Visit::end)?;
         let child = child?;
         let machine = ContainerMachine {
             child: MainProcess::new(child),
@@ -129,6 +131,18 @@ impl Engine for Container {
     fn root(&self, record: &Record) -> Result<Root> {
         exec::root(record)
     }
+
+    fn talk(&self, record: &Record, socket: &str, talk: &mut Talk<'_>) -> Result<Visit> {
+        exec::talk(record, socket, talk)
+    }
+
+    fn visit(&self, record: &Record, visitor: &mut Visitor<'_>) -> Result<Visit> {
+        exec::visit(record, visitor)
+    }
+
+    fn enter(&self, record: &Record) -> Result<()> {
+        exec::enter(record)
+    }
 }
 
 fn limit(plan: &Plan, claim: &Claim) -> Result<Groups> {
@@ -154,9 +168,9 @@ fn limit(plan: &Plan, claim: &Claim) -> Result<Groups> {
 
 /// Moves this process into the network that the machine is to share, where that is not its own: the
 /// child is born there, since from its own user namespace it could not go there.
-fn visit(plan: &Plan) -> Result<Option<Visit>> {
+fn visit(plan: &Plan) -> Result<Option<netns::Visit>> {
     let Network::Joined { path } = &plan.network else { return Ok(None) };
-    Visit::new(path.as_ref()).map(Some).map_err(|error| explain::network(&error, path))
+    netns::Visit::new(path.as_ref()).map(Some).map_err(|error| explain::network(&error, path))
 }
 
 /// Whether what runs makes control groups of its own.

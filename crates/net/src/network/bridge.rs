@@ -1,16 +1,18 @@
 //! Mode `bridge`: machines share a bridge, and the host routes for them. Needs CAP_NET_ADMIN.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use spec::network::{Attachment, DEFAULT, INTERNAL, Link, Mac};
+use spec::network::{Attachment, DEFAULT, INTERNAL, Link, Mac, Protocol};
 use sys::netns::Visit;
 
 use super::{Attached, Known, Network, Place, Prepared, Target};
 use crate::forward::{self, Forwarder};
 use crate::lease::{Directory, Lease, Member, Up};
-use crate::link::{Inside, Links, hardware_address, has_ipv6, known_routes, mtu, nth};
+use crate::link::{Inside, Links, has_ipv6, known_routes, nth};
+use crate::names;
 use crate::ports::{self, Held};
 use crate::rules::{Hook, Part, Rules, Table};
 
@@ -48,13 +50,20 @@ impl Network for Bridge {
         drop(lock);
         let internal = is_internal(&directory);
         let (ip, ip6) = (IpAddr::V4(member.ip), member.ip6.map(IpAddr::V6));
+        let resolvers = match directory.config() {
+            Some(_) => vec![IpAddr::V4(up.gateway())],
+            None => Vec::new(),
+        };
+        let membership = Membership { lease: Some(lease), directory };
+        if !resolvers.is_empty() {
+            names::start(&membership.directory, up.gateway(), internal)?;
+        }
         let known = Known {
             addresses: [Some(ip), ip6].into_iter().flatten().collect(),
             gateway: Some(IpAddr::V4(up.gateway())),
-            resolvers: Vec::new(),
-            ports: Vec::new(),
+            resolvers,
+            ports: ports.iter().map(|held| held.port).collect(),
         };
-        let membership = Membership { lease: Some(lease), directory };
         Ok(Box::new(Waiting { up, member, known, ports, internal, membership }))
     }
 }
@@ -185,7 +194,8 @@ fn publish(up: &Up, member: &Member, ports: Vec<Held>, target: &Target<'_>) -> R
         }
     }
     table.send(&rules).context("cannot write the port rules")?;
-    let forwarder = forward::start(ports, target, IpAddr::V4(member.ip), forward::From::Host)?;
+    let forwarder =
+        forward::start(ports, target, IpAddr::V4(member.ip), forward::From::Host, &member.machine)?;
     Ok(Published { forwarder, _rules: rules })
 }
 
@@ -210,7 +220,33 @@ struct Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         self.lease = None;
-        let _ = leave(&self.directory);
+        if self.directory.living().is_empty() {
+            linger(&self.directory);
+        }
+    }
+}
+
+/// How long a network stays that nobody uses: the kernel takes tens of milliseconds to remove one
+/// (RCU grace periods), for which neither this command's end nor the next one's start should wait.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Takes the network down in a while, in a process of its own; where that is killed, the
+/// next command does.
+fn linger(directory: &Directory) {
+    let Some(sweeper) = directory.sweep() else { return };
+    match sys::process::fork() {
+        Ok(Some(_)) => {}
+        Err(_) => drop(leave(directory)),
+        Ok(None) => {
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                if forward::leave_everything(&[sweeper.as_fd()], "pj-sweep").is_ok() {
+                    let _ = rustix::process::setsid();
+                    std::thread::sleep(LINGER);
+                    let _ = leave(directory);
+                }
+            }));
+            sys::process::exit_now(0)
+        }
     }
 }
 
@@ -230,12 +266,14 @@ pub(crate) fn leave(directory: &Directory) -> Result<()> {
 pub(crate) fn take_down(directory: &Directory) -> Result<()> {
     let Some(up) = directory.up() else { return Ok(()) };
     if let Ok(rules) = Rules::new() {
-        rules.remove(&up.table()).context("cannot remove the network's rules")?;
-        rules.remove_of_bridge(&up.table()).context("cannot remove the network's rules")?;
+        let what = "cannot remove the network's rules";
+        rules.remove(&up.table()).context(what)?;
+        rules.remove_of_bridge(&up.table()).context(what)?;
     }
     // Another's may have its name, where ours was never made.
-    if hardware_address(&up.bridge) == Some(up.mac) {
-        Links::new()?.remove(&up.bridge).context("cannot remove the network's bridge")?;
+    let links = Links::new()?;
+    if links.hardware_address(&up.bridge) == Some(up.mac) {
+        links.remove(&up.bridge).context("cannot remove the network's bridge")?;
     }
     directory.clear_up();
     Ok(())
@@ -245,16 +283,16 @@ pub(crate) fn take_down(directory: &Directory) -> Result<()> {
 pub(crate) fn bring_up(directory: &Directory) -> Result<Up> {
     let links = Links::new().context("cannot set up links")?;
     if let Some(up) = directory.up() {
-        if links.index(&up.bridge).is_ok() && hardware_address(&up.bridge) == Some(up.mac) {
+        if links.hardware_address(&up.bridge) == Some(up.mac) {
             return Ok(up);
         }
         take_down(directory)?;
     }
     let config = directory.config().unwrap_or_default();
     let routes = known_routes();
-    let random = random()?;
+    let (random, mtu) = (random()?, links.mtu());
     for number in 0..=u8::MAX {
-        let up = candidate(number, config.subnet, &random);
+        let up = candidate(number, config.subnet, &random, mtu);
         if links.index(&up.bridge).is_ok() || overlaps(&up, &routes) {
             if config.subnet.is_some() && overlaps(&up, &routes) {
                 let (first, prefix) = up.subnet;
@@ -288,7 +326,7 @@ pub(crate) fn bring_up(directory: &Directory) -> Result<Up> {
 }
 
 /// What the nth bridge would be.
-fn candidate(number: u8, subnet: Option<(Ipv4Addr, u8)>, random: &[u8; 11]) -> Up {
+fn candidate(number: u8, subnet: Option<(Ipv4Addr, u8)>, random: &[u8; 11], mtu: u32) -> Up {
     let [a, b, c, d, e, f, g, h, i, j, _] = *random;
     let pair = |high, low| u16::from_be_bytes([high, low]);
     // RFC 4193, section 3.2: a random global id.
@@ -299,7 +337,7 @@ fn candidate(number: u8, subnet: Option<(Ipv4Addr, u8)>, random: &[u8; 11]) -> U
         mac: Mac([0x02, a, b, c, d, e]),
         subnet: subnet.unwrap_or((Ipv4Addr::new(10, 87, number, 0), 24)),
         prefix: has_ipv6().then_some(prefix),
-        mtu: mtu(),
+        mtu,
     }
 }
 
@@ -355,6 +393,29 @@ fn keep_advertised_routes() {
     }
 }
 
+/// Lets nothing pass between these machines, and all between others.
+pub(crate) fn cut(directory: &Directory, cuts: &[(String, String)]) -> Result<()> {
+    let up = directory.up().context("the network has no machines")?;
+    directory.set_cuts(cuts)?;
+    let what = "cannot write the network's rules";
+    let rules = Rules::new().context(what)?;
+    rules.remove_of_bridge(&up.table()).context(what)?;
+    let members = directory.members();
+    let device = |name: &str| members.iter().find(|m| m.machine == name).map(|m| m.device.as_str());
+    let pairs: Vec<(&str, &str)> =
+        cuts.iter().filter_map(|(a, b)| Some((device(a)?, device(b)?))).collect();
+    if pairs.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::of_bridge(&up.table());
+    table.chain(Hook::Forward);
+    for (a, b) in pairs {
+        table.rule(Hook::Forward, &[Part::From(a), Part::To(b), Part::Drop]);
+        table.rule(Hook::Forward, &[Part::From(b), Part::To(a), Part::Drop]);
+    }
+    table.send(&rules).context(what)
+}
+
 /// The rules that all machines of a network share.
 fn write_rules(up: &Up, internal: bool) -> Result<()> {
     let mut table = Table::new(&up.table(), false);
@@ -364,6 +425,11 @@ fn write_rules(up: &Up, internal: bool) -> Result<()> {
         table.chain(Hook::Input);
         table.rule(Hook::Forward, &[Part::From(bridge), Part::NotTo(bridge), Part::Drop]);
         table.rule(Hook::Forward, &[Part::To(bridge), Part::NotFrom(bridge), Part::Drop]);
+        // Of this host they may ask for names only.
+        for protocol in [Protocol::Udp, Protocol::Tcp] {
+            let names = [Part::From(bridge), Part::Port(protocol, 53), Part::Accept];
+            table.rule(Hook::Input, &names);
+        }
         table.rule(Hook::Input, &[Part::From(bridge), Part::New, Part::Drop]);
     } else {
         // From elsewhere only what is published can be reached.
@@ -391,7 +457,7 @@ mod tests {
 
     #[test]
     fn networks_that_are_there_are_kept_clear_of() {
-        let up = candidate(3, None, &[0; 11]);
+        let up = candidate(3, None, &[0; 11], 1500);
         assert_eq!((up.bridge.as_str(), up.subnet), ("pj3", (Ipv4Addr::new(10, 87, 3, 0), 24)));
         let route = |a: [u8; 4], m: [u8; 4]| (Ipv4Addr::from(a), Ipv4Addr::from(m));
         assert!(overlaps(&up, &[route([10, 0, 0, 0], [255, 0, 0, 0])]));

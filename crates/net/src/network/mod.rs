@@ -49,7 +49,7 @@ pub struct Known {
     pub gateway: Option<IpAddr>,
     /// Resolvers to be used in the place of the host's.
     pub resolvers: Vec<IpAddr>,
-    /// Ports of the host's that sockets of the machine are to be bound to.
+    /// Published ports, with those of the host's chosen.
     pub ports: Vec<Port>,
 }
 
@@ -91,6 +91,9 @@ pub fn prepare(attachment: &Attachment, plan: &mut Plan, run: &Path) -> Result<B
     let prepared = network.prepare(attachment, &place)?;
     let hostname = plan.hostname.clone();
     amend(&mut plan.files, attachment, prepared.known(), &hostname);
+    if let spec::plan::Network::Attached(attachment) = &mut plan.network {
+        attachment.ports.clone_from(&prepared.known().ports);
+    }
     if let Some(bypass) = &mut plan.bypass {
         bypass.ports.clone_from(&prepared.known().ports);
     }

@@ -27,22 +27,23 @@ impl Network for User {
         if !attachment.aliases.is_empty() {
             bail!("a user-mode network has no peers that could know an alias: leave it out");
         }
-        let mut attachment = attachment.clone();
-        let ports = match user.bypass {
-            // The machine's own servers listen there: nothing is to be carried.
-            true => crate::ports::free(&std::mem::take(&mut attachment.ports))?,
-            false => Vec::new(),
-        };
         let Some(tap) = user.tap else {
+            // The machine's own servers will listen there: nothing is to be carried.
+            let ports = crate::ports::free(&attachment.ports)?;
             return Ok(Box::new(Alone(Known { ports, ..Known::default() })));
         };
-        let (carrier, mut known): (Box<dyn carrier::Program>, Known) = match tap {
-            Tap::Pasta => (Box::new(pasta::Pasta::new(&attachment, place)?), pasta::known()),
+        let (carrier, known): (Box<dyn carrier::Program>, Known) = match tap {
+            Tap::Pasta => {
+                let pasta = pasta::Pasta::new(attachment, place)?;
+                let known = pasta::known(&pasta);
+                (Box::new(pasta), known)
+            }
             Tap::Slirp4netns => {
-                (Box::new(slirp4netns::Slirp4netns::new(&attachment)?), slirp4netns::known())
+                let slirp = slirp4netns::Slirp4netns::new(attachment, place)?;
+                let known = slirp4netns::known(&slirp);
+                (Box::new(slirp), known)
             }
         };
-        known.ports = ports;
         Ok(Box::new(Waiting { carrier, known }))
     }
 }

@@ -10,7 +10,7 @@ use std::process::Command;
 use crate::fixture::said;
 use crate::place::Place;
 
-const ROOT: &str = "POSTROJ_TEST_LIST";
+pub(crate) const ROOT: &str = "POSTROJ_TEST_LIST";
 
 /// Not a test of its own: prints the tree that the environment names.
 #[test]

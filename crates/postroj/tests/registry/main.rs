@@ -6,12 +6,14 @@ mod fixture;
 
 mod access;
 mod archives;
+mod exchange;
 mod hostile;
 mod http;
 mod images;
 mod killed;
 mod listing;
 mod outgoing;
+mod peers;
 mod place;
 mod pulling;
 mod server;

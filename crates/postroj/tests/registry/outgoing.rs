@@ -7,7 +7,7 @@ use crate::fixture::{fails, is_root, out};
 use crate::images::{self, image, pack_files, push, skopeo, small};
 use crate::listing;
 use crate::place::{Place, tool};
-use crate::server::Registry;
+use crate::server::{Counting, Registry};
 
 fn digest_of(text: &str) -> String {
     let found = text.split("digest: ").nth(1).or_else(|| text.split("Digest: ").nth(1));
@@ -29,11 +29,25 @@ fn what_was_pulled_is_pushed_unchanged_where_its_layers_are() {
     let other = registry.image("a:other");
     assert_eq!(digest_of(&out(&mut place.postroj(&["push", &name, &other]))), pulled);
     assert_eq!(inspected(&other, "Digest"), pulled);
+    // Another repository of the same registry takes the layers over.
+    let proxy = Counting::before(&registry);
+    let near = format!("localhost:{}/near/by:t", proxy.port);
+    let through = format!("localhost:{}/a:t", proxy.port);
+    out(&mut place.postroj(&["pull", &through]));
+    proxy.take();
+    assert_eq!(digest_of(&out(&mut place.postroj(&["push", &through, &near]))), pulled);
+    let sent = proxy.take();
+    let mounted = sent.iter().filter(|r| r.contains("?mount=sha256:") && r.contains("&from=a"));
+    let uploaded = sent.iter().filter(|r| r.starts_with("PUT") && r.contains("/blobs/"));
+    // The configuration is small, and sent.
+    assert_eq!((mounted.count(), uploaded.count()), (2, 1), "{sent:?}");
+    assert_eq!(inspected(&registry.image("near/by:t"), "Digest"), pulled);
     // Elsewhere it is packed anew, the same each time.
-    let elsewhere = registry.image("b/c:t");
+    let far = Registry::start(&place);
+    let elsewhere = far.image("b/c:t");
     let first = digest_of(&out(&mut place.postroj(&["push", &name, &elsewhere])));
     assert_ne!(first, pulled);
-    let again = digest_of(&out(&mut place.postroj(&["push", &name, &registry.image("b/d:t")])));
+    let again = digest_of(&out(&mut place.postroj(&["push", &name, &far.image("b/d:t")])));
     assert_eq!(first, again);
     out(&mut place.postroj(&["tag", &name, &elsewhere]));
     assert_eq!(digest_of(&out(&mut place.postroj(&["push", &elsewhere]))), first);
@@ -165,30 +179,6 @@ fn others_take_what_we_push_and_save() {
         125,
         &["is not empty"],
     );
-    // podman and buildah, each with storage of its own; an ordinary user's would need more of the host.
-    if is_root() {
-        for program in ["podman", "buildah"] {
-            let root = place.text(program);
-            let run = format!("{root}/run");
-            let common = ["--root", &root, "--runroot", &run, "--storage-driver=vfs"];
-            tool(Command::new(program).args(common).args([
-                "pull",
-                "-q",
-                "--tls-verify=false",
-                &to,
-            ]));
-            tool(Command::new(program).args(common).args(["rmi", "-af"]));
-        }
-        let root = place.text("podman");
-        let run = format!("{root}/run");
-        for (form, path) in paths.iter().filter(|(form, _)| form.ends_with("archive")) {
-            let common = ["--root", &root, "--runroot", &run, "--storage-driver=vfs"];
-            let loaded =
-                tool(Command::new("podman").args(common).args(["load", "-q", "-i"]).arg(path));
-            assert!(loaded.contains("Loaded image"), "{form}: {loaded}");
-        }
-        tool(Command::new("rm").args(["-rf", &root]));
-    }
     // And back.
     out(&mut place.postroj(&["rmi", "mine:1"]));
     for (form, path) in &paths {

@@ -110,10 +110,18 @@ fn pass(mut client: TcpStream, target: u16, seen: &std::sync::Mutex<Vec<String>>
     let mut server = TcpStream::connect(("127.0.0.1", target)).ok()?;
     let head = request.head.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n");
     server.write_all(head.as_bytes()).ok()?;
+    // What is uploaded, until the client is done with the connection.
+    let (mut from, mut to) = (client.try_clone().ok()?, server.try_clone().ok()?);
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut from, &mut to);
+        // A client that was killed shall be gone for the registry too.
+        let _ = to.shutdown(std::net::Shutdown::Write);
+    });
     let mut buffer = [0; 64 << 10];
     loop {
         let count = server.read(&mut buffer).ok()?;
         if count == 0 {
+            let _ = client.shutdown(std::net::Shutdown::Both);
             return Some(());
         }
         client.write_all(&buffer[..count]).ok()?;

@@ -1,4 +1,4 @@
-//! The unpacked tree is what umoci makes of the same image.
+//! The unpacked tree is what umoci and podman make of the same image.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,6 +6,7 @@ use std::process::Command;
 use crate::fixture::{is_root, said};
 use crate::images::{image, pack_files, push};
 use crate::listing;
+use crate::peers::Peers;
 use crate::place::{Place, tool};
 use crate::server::Registry;
 
@@ -54,7 +55,13 @@ const ABOVE: &str = "
     echo replaced >data/dangling; mkdir data/empty; echo in >data/empty/now
     echo new >data/new/file; ln data/new/file data/new/link; chmod 750 data/dir";
 
-fn compare(place: &Place, registry: &Registry, tag: &str, layers: &[&str]) {
+fn compare(
+    place: &Place,
+    registry: &Registry,
+    peers: Option<&Peers<'_>>,
+    tag: &str,
+    layers: &[&str],
+) {
     let name = image(place, tag, layers);
     push(&name, &registry.image(&format!("tree:{tag}")));
     let bundle = place.path(&format!("bundle-{tag}"));
@@ -69,7 +76,30 @@ fn compare(place: &Place, registry: &Registry, tag: &str, layers: &[&str]) {
     tool(Command::new("chmod").arg("-R").arg("u+rwX").arg(&bundle));
     let pulled = said(&mut place.postroj(&["pull", &registry.image(&format!("tree:{tag}"))]));
     assert_eq!(pulled.code, 0, "{pulled:?}");
-    let mut ours = listing::in_machine(place, &registry.image(&format!("tree:{tag}")), "/data");
+    let name = registry.image(&format!("tree:{tag}"));
+    let mut ours = listing::in_machine(place, &name, "/data");
+    if let Some(peers) = peers {
+        peers.podman(&["pull", "-q", "--tls-verify=false", &name]);
+        // It copies symbolic links one by one, be they one file.
+        let single = |lines: Vec<String>| -> Vec<String> {
+            let single = |line: &String| match line.split_once(" same as ") {
+                Some((link, _)) if link.contains(" -> ") => link.to_owned(),
+                _ => line.clone(),
+            };
+            lines.iter().map(single).collect()
+        };
+        let mut podmans = single(peers.tree(&name, "/data"));
+        let ours = single(ours.clone());
+        // It leaves a directory the attributes that a layer above names it without.
+        for line in &mut podmans {
+            let without = line.replace(" user.dir=[78]", "");
+            if ours.contains(&without) || ours.contains(&without.replace(" now", " 1234567890")) {
+                *line = without;
+            }
+        }
+        peers.podman(&["rmi", &name]);
+        differ(tag, "podman", &entered_now(&ours, &podmans), &podmans);
+    }
     if !is_root() {
         // umoci's ordinary user owns everything.
         for line in &mut ours {
@@ -77,17 +107,36 @@ fn compare(place: &Place, registry: &Registry, tag: &str, layers: &[&str]) {
         }
     }
     assert!(ours.len() > 2, "{tag}: {ours:#?}");
-    let differ = |a: &[String], b: &[String]| -> Vec<String> {
+    let through_links = ["links", "dangling"].contains(&tag);
+    let ours = if through_links { entered_now(&ours, &theirs) } else { ours };
+    differ(tag, "umoci", &ours, &theirs);
+}
+
+/// Directories that a layer goes into without a word keep their time with us. podman dates them by the
+/// unpacking, umoci those that it reaches through links.
+fn entered_now(ours: &[String], theirs: &[String]) -> Vec<String> {
+    let entered = |line: &String| {
+        let now = line.replace(" 1234567890", " now");
+        if line.contains(" bytes ") || !theirs.contains(&now) { line.clone() } else { now }
+    };
+    ours.iter().map(entered).collect()
+}
+
+#[track_caller]
+fn differ(tag: &str, who: &str, ours: &[String], theirs: &[String]) {
+    let only = |a: &[String], b: &[String]| -> Vec<String> {
         a.iter().filter(|line| !b.contains(line)).cloned().collect()
     };
-    let (ours, theirs) = (differ(&ours, &theirs), differ(&theirs, &ours));
-    assert_eq!(ours, theirs, "{tag}: only ours and only theirs");
+    assert!(theirs.len() > 2, "{tag}: {who}: {theirs:#?}");
+    let (ours, theirs) = (only(ours, theirs), only(theirs, ours));
+    assert_eq!(ours, theirs, "{tag}: only ours, and only {who}'s");
 }
 
 #[test]
-fn they_are_umocis() {
+fn they_are_umocis_and_podmans() {
     let place = Place::new();
     let registry = Registry::start(&place);
+    let peers = Peers::new(&place);
     let nasty = made_by(&place, "nasty.tar", NASTY);
     let above = made_by(&place, "above.tar", ABOVE);
     let few = pack_files(
@@ -101,12 +150,33 @@ fn they_are_umocis() {
         &[("data/dir/.wh..wh..opq", ""), ("data/dir/only", "this")],
     );
     let back = pack_files(&place, "back.tar", &[("data/hard2", "back"), ("data/.wh.new", "")]);
-    compare(&place, &registry, "nasty", &[&nasty]);
-    compare(&place, &registry, "above", &[&nasty, &above]);
-    compare(&place, &registry, "implied", &[&nasty, &few]);
-    compare(&place, &registry, "opaque", &[&nasty, &few, &opaque]);
-    compare(&place, &registry, "back", &[&nasty, &above, &opaque, &back]);
-    compare(&place, &registry, "again", &[&nasty, &above, &nasty, &few]);
+    let linked = made_by(
+        &place,
+        "linked.tar",
+        "mkdir -p data/usr/lib data/deep; echo old >data/usr/lib/old; ln -s usr/lib data/lib
+         ln -s ../lib data/deep/up; ln -s /data/usr data/absolute; ln -s none/such data/dangling",
+    );
+    let through = pack_files(
+        &place,
+        "through.tar",
+        &[
+            ("data/lib/new", "n"),
+            ("data/deep/up/more", "m"),
+            ("data/absolute/lib/sub/file", "s"),
+            ("data/usr/lib/new", "later"),
+            ("data/deep/up/.wh.old", ""),
+        ],
+    );
+    compare(&place, &registry, Some(&peers), "links", &[&linked, &through]);
+    // podman refuses what leads to nothing.
+    let nothing = pack_files(&place, "nothing.tar", &[("data/dangling/made", "d")]);
+    compare(&place, &registry, None, "dangling", &[&linked, &nothing]);
+    compare(&place, &registry, Some(&peers), "nasty", &[&nasty]);
+    compare(&place, &registry, Some(&peers), "above", &[&nasty, &above]);
+    compare(&place, &registry, Some(&peers), "implied", &[&nasty, &few]);
+    compare(&place, &registry, Some(&peers), "opaque", &[&nasty, &few, &opaque]);
+    compare(&place, &registry, Some(&peers), "back", &[&nasty, &above, &opaque, &back]);
+    compare(&place, &registry, Some(&peers), "again", &[&nasty, &above, &nasty, &few]);
 }
 
 #[test]
@@ -116,6 +186,7 @@ fn devices_owners_and_capabilities_for_root_alone() {
     }
     let place = Place::new();
     let registry = Registry::start(&place);
+    let peers = Peers::new(&place);
     let root = place.path("devices");
     let script =
         "mkdir -p data; cd data; mknod null c 1 3; mknod disk b 7 300; cp /bin/busybox capable
@@ -127,6 +198,6 @@ fn devices_owners_and_capabilities_for_root_alone() {
     let mut command = Command::new("tar");
     command.args(["--format=pax", "--numeric-owner", "--xattrs", "--xattrs-include=*", "-C"]);
     tool(command.arg(&root).args(["-cf", &tar, "."]));
-    compare(&place, &registry, "devices", &[&tar]);
+    compare(&place, &registry, Some(&peers), "devices", &[&tar]);
     assert!(Path::new("/bin/busybox").exists());
 }

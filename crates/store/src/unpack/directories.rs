@@ -6,22 +6,27 @@ use std::ffi::OsStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use rustix::fs::{
-    AtFlags, Mode, OFlags, RawDir, Stat, fchmod, fchown, fstat, futimens, mkdirat, statat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, RawDir, Stat, chownat, fchmod, fchown, fstat, futimens,
+    mkdirat, readlinkat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use sys::rooted::{Root, chmod_at};
 
 use super::overlay::{is_whiteout, make_opaque};
 use super::{Summary, chown_failed, failed, owner, set_xattrs, times};
-use crate::archive::{Member, show};
+use crate::archive::{Member, Time, show};
+use crate::merged::named_below;
 
 /// Mode of directories that an archive needs and does not name.
 const IMPLIED_MODE: Mode = Mode::from_raw_mode(0o755);
+
+/// Links that one path may lead through, as in the kernel (path_resolution(7)).
+const MAX_LINKS: usize = 40;
 
 /// A directory that is being filled.
 pub(super) struct Parent {
@@ -41,8 +46,10 @@ pub(super) struct Directories<'a> {
     budget: usize,
     /// The layer is to be mounted over others.
     overlay: bool,
-    /// Directories that the layer needs and has not named, by device and inode.
-    implied: HashMap<(u64, u64), PathBuf>,
+    /// What it will be mounted over, where that is known.
+    below: Option<&'a Root>,
+    /// Directories that the layer needed before it named them, by device and inode; and whether it has since.
+    implied: HashMap<(u64, u64), (PathBuf, bool)>,
 }
 
 /// A directory whose metadata is still to be set.
@@ -53,10 +60,15 @@ struct Later {
 }
 
 impl<'a> Directories<'a> {
-    pub(super) fn new(root: &'a Root, budget: usize, overlay: bool) -> Self {
+    pub(super) fn new(
+        root: &'a Root,
+        budget: usize,
+        overlay: bool,
+        below: Option<&'a Root>,
+    ) -> Self {
         let gid = rustix::process::getegid().as_raw();
         let (later, implied) = (HashMap::new(), HashMap::new());
-        Self { root, last: None, later, gid, budget, overlay, implied }
+        Self { root, last: None, later, gid, budget, overlay, below, implied }
     }
 
     /// The directory of that path; it is made where it is missing.
@@ -87,62 +99,137 @@ impl<'a> Directories<'a> {
 
     /// Makes a directory and those above it, where they are missing or marked as gone.
     fn imply(&mut self, path: &[u8]) -> Result<OwnedFd> {
-        let mut end = 0;
-        loop {
-            end = path[end..]
-                .iter()
-                .skip(1)
-                .position(|&b| b == b'/')
-                .map_or(path.len(), |n| end + 1 + n);
-            let prefix = &path[..end];
-            let opened = match self.open(prefix) {
-                Ok(fd) => fd,
-                Err(error) if is_missing(&error) => self.imply_one(prefix)?,
-                Err(error) => return Err(error.into()),
-            };
-            if end == path.len() {
-                return Ok(opened);
+        let real = self.walk(path, true)?;
+        Ok(self.open(&real)?)
+    }
+
+    /// Takes over the links below through which that path leads, if it leads somewhere.
+    pub(super) fn take_links(&mut self, path: &[u8]) -> Result<()> {
+        match self.below.map(|_| self.walk(path, false)) {
+            Some(Err(error)) if !error.downcast_ref::<Errno>().is_some_and(leads_nowhere) => {
+                Err(error).with_context(|| format!("following {}", show(path)))
             }
+            _ => Ok(()),
         }
     }
 
-    fn imply_one(&mut self, path: &[u8]) -> Result<OwnedFd> {
-        let (parent, name) = self.root.parent_of(OsStr::from_bytes(path))?;
-        let hides = match statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) if is_whiteout(&stat) => {
-                unlinkat(&parent, &name, AtFlags::empty())?;
-                true
+    /// Follows a path; returns it without links. What is missing of it is made, if it may be.
+    fn walk(&mut self, path: &[u8], make: bool) -> Result<Vec<u8>> {
+        let components = |path: &[u8]| -> Vec<Vec<u8>> {
+            path.rsplit(|&b| b == b'/').map(<[u8]>::to_vec).collect()
+        };
+        let (mut rest, mut at, mut links) = (components(path), Vec::new(), 0);
+        while let Some(name) = rest.pop() {
+            match &name[..] {
+                b"" | b"." => continue,
+                b".." => {
+                    at.truncate(at.iter().rposition(|&b| b == b'/').unwrap_or(0));
+                    continue;
+                }
+                _ => {}
             }
-            Ok(_) => return Err(Errno::NOTDIR.into()),
-            Err(Errno::NOENT) => false,
+            let parent = self.open(&at)?;
+            let length = at.len();
+            if length > 0 {
+                at.push(b'/');
+            }
+            at.extend_from_slice(&name);
+            if let Some(text) = self.step(&parent, OsStr::from_bytes(&name), &at, make)? {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(Errno::LOOP.into());
+                }
+                at.truncate(if text.starts_with(b"/") { 0 } else { length });
+                rest.extend(components(&text));
+            }
+        }
+        Ok(at)
+    }
+
+    /// Sees to it that a directory is there, or returns the text of the link that is.
+    fn step(
+        &mut self,
+        parent: &OwnedFd,
+        name: &OsStr,
+        path: &[u8],
+        make: bool,
+    ) -> Result<Option<Vec<u8>>> {
+        let hides = match statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => return Ok(None),
+                FileType::Symlink => {
+                    return Ok(Some(readlinkat(parent, name, Vec::new())?.into_bytes()));
+                }
+                _ if is_whiteout(&stat) && make => {
+                    unlinkat(parent, name, AtFlags::empty())?;
+                    true
+                }
+                _ => return Err(Errno::NOTDIR.into()),
+            },
+            Err(Errno::NOENT) => match self.link_below(path)? {
+                Some((text, stat)) => {
+                    self.take_link(parent, name, &text, &stat)?;
+                    return Ok(Some(text));
+                }
+                None if make => false,
+                None => return Err(Errno::NOENT.into()),
+            },
             Err(error) => return Err(error.into()),
         };
-        mkdirat(&parent, &name, IMPLIED_MODE)?;
-        chmod_at(parent.as_fd(), &name, IMPLIED_MODE)?;
-        let fd = self.open(path)?;
+        mkdirat(parent, name, IMPLIED_MODE)?;
+        chmod_at(parent.as_fd(), name, IMPLIED_MODE)?;
         if hides {
-            make_opaque(parent.as_fd(), &name)?;
+            make_opaque(parent.as_fd(), name)?;
         } else {
             self.remember(path.len() + 64)?;
-            let stat = fstat(&fd)?;
+            let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
             let path = PathBuf::from(OsStr::from_bytes(path));
-            self.implied.insert((stat.st_dev, stat.st_ino), path);
+            self.implied.insert((stat.st_dev, stat.st_ino), (path, false));
         }
-        Ok(fd)
+        Ok(None)
+    }
+
+    /// The link that has that path below, unless the layer hides it.
+    fn link_below(&self, path: &[u8]) -> Result<Option<(Vec<u8>, Stat)>> {
+        let Some(below) = self.below else { return Ok(None) };
+        let path = Path::new(OsStr::from_bytes(path));
+        let Some((parent, stat)) = named_below(self.root, below, path)? else { return Ok(None) };
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            return Ok(None);
+        }
+        let name = path.file_name().unwrap_or_default();
+        Ok(Some((readlinkat(parent, name, Vec::new())?.into_bytes(), stat)))
+    }
+
+    /// Makes the same link in the layer, so that everything after it goes the same way.
+    fn take_link(
+        &mut self,
+        parent: &OwnedFd,
+        name: &OsStr,
+        text: &[u8],
+        stat: &Stat,
+    ) -> Result<()> {
+        self.remember(text.len() + 64)?;
+        symlinkat(text, parent, name)?;
+        let (uid, gid) = owner(stat.st_uid, stat.st_gid);
+        chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+        let time = Time { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 };
+        Ok(utimensat(parent, name, &times(time), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     /// To be called where an entry names a directory that is there.
     pub(super) fn named(&mut self, stat: &Stat) {
-        if self.overlay {
-            self.implied.remove(&(stat.st_dev, stat.st_ino));
+        if let Some((_, named)) = self.implied.get_mut(&(stat.st_dev, stat.st_ino)) {
+            *named = true;
         }
     }
 
-    /// The directories that no entry named, parents first.
-    pub(super) fn implied(&mut self) -> Vec<PathBuf> {
-        let mut paths: Vec<PathBuf> = std::mem::take(&mut self.implied).into_values().collect();
-        paths.sort();
-        paths
+    /// The directories that no entry named, parents first; and those with the ones that were named too late.
+    pub(super) fn implied(&mut self) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let mut all: Vec<_> = std::mem::take(&mut self.implied).into_values().collect();
+        all.sort();
+        let unnamed = all.iter().filter(|(_, named)| !named).map(|(path, _)| path.clone());
+        (unnamed.collect(), all.iter().map(|(path, _)| path.clone()).collect())
     }
 
     /// Accounts for something that is kept until the end.
@@ -243,6 +330,10 @@ impl<'a> Directories<'a> {
         }
         futimens(&fd, &times(member.mtime)).map_err(|e| failed("setting its time", e))
     }
+}
+
+fn leads_nowhere(error: &Errno) -> bool {
+    matches!(*error, Errno::NOENT | Errno::NOTDIR | Errno::LOOP)
 }
 
 /// Nothing is there, or something that is no directory.

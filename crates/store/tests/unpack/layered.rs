@@ -8,8 +8,9 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use store::Store;
-use store::merged::{hides_all_below, settle};
-use store::unpack::{Style, Summary};
+use store::merged::{hides_all_below, leads_through_links, settle};
+use store::unpack::{Limits, Style, Summary, unpack_over};
+use sys::rooted::Root;
 
 use crate::build::{Tar, item};
 use crate::place::Place;
@@ -21,6 +22,12 @@ fn dir(tar: Tar, path: &str, mode: u32, mtime: i64) -> Tar {
 fn base() -> Tar {
     let tar = dir(Tar::new(), "./", 0o755, 1);
     let tar = dir(dir(dir(tar, "a", 0o750, 2), "a/b", 0o2711, 3), "c", 0o755, 4);
+    // As where /usr is merged, and worse.
+    let tar = tar
+        .add(item(b'2', "to-a").link("a").mtime(5))
+        .add(item(b'2', "c/up").link("../to-a/b").mtime(6))
+        .add(item(b'2', "absolute").link("/c/up").mtime(7))
+        .add(item(b'2', "out").link("../../a").mtime(8));
     tar.file("a/one", "1")
         .file("a/two", "2")
         .file("a/b/three", "3")
@@ -74,6 +81,43 @@ fn cases() -> Vec<(&'static str, Vec<Tar>)> {
                 new().file(".wh.c", "").file("a/b/.wh..wh..opq", "").file("a/b/six", "6"),
             ],
         ),
+        ("through a link", vec![new().file("to-a/new", "n")]),
+        ("through several", vec![new().file("absolute/new", "n").file("c/up/other", "o")]),
+        ("through one that leads out", vec![new().file("out/b/new", "n")]),
+        ("through a link and directly", vec![new().file("to-a/x", "1").file("a/x", "2")]),
+        ("directly and through a link", vec![new().file("a/x", "2").file("to-a/x", "1")]),
+        (
+            "replaced through a link",
+            vec![new().file("to-a/one", "new").file("absolute/three", "3")],
+        ),
+        ("gone through a link", vec![new().file("to-a/.wh.one", "").file("c/up/.wh.three", "")]),
+        ("opaque through a link", vec![new().file("to-a/.wh..wh..opq", "").file("to-a/x", "x")]),
+        ("a link becomes a directory", vec![dir(new(), "to-a", 0o755, 4).file("to-a/x", "x")]),
+        (
+            "a link becomes a directory after it was used",
+            vec![dir(new().file("to-a/x", "x"), "to-a", 0o755, 4).file("to-a/y", "y")],
+        ),
+        ("a link gone, then implied", vec![new().file(".wh.to-a", "").file("to-a/x", "x")]),
+        (
+            "a hard link through a link to what is new",
+            vec![new().file("a/one", "new").add(item(b'1', "l").link("to-a/one"))],
+        ),
+        (
+            "a hard link through a link to what is below",
+            vec![new().add(item(b'1', "to-a/l").link("absolute/three"))],
+        ),
+        (
+            "a link of its own to what is below",
+            vec![new().add(item(b'2', "s").link("a/b").mtime(3)).file("s/new", "n")],
+        ),
+        (
+            "one layer after the other",
+            vec![
+                new().file("to-a/x", "x"),
+                new().file("absolute/x", "y").file("to-a/b/z", "z"),
+                new().file("a/.wh.b", "").file("to-a/w", "w"),
+            ],
+        ),
         ("a link to what is below", vec![new().add(item(b'1', "a/link").link("a/one"))]),
         (
             "two links to what is below",
@@ -120,11 +164,25 @@ fn mounted(layers: &[Vec<u8>], what: &str) -> BTreeMap<PathBuf, String> {
     for (layer, place) in layers.iter().zip(&places) {
         let summary =
             place.unpack(layer, Style::Overlay).unwrap_or_else(|e| panic!("{what}: {e:#}"));
+        let mut root = place.root();
         if !roots.is_empty() {
-            let handle = place.handle();
-            store.with_merged(&roots, |below| settle(&handle, below, &summary.open)).unwrap();
+            let over = place.root().with_extension("over");
+            store
+                .with_merged(&roots, |below| {
+                    if !leads_through_links(&place.handle(), below, &summary.open)? {
+                        return settle(&place.handle(), below, &summary.open);
+                    }
+                    fs::create_dir(&over)?;
+                    let handle = Root::open(&over)?;
+                    let limits = Limits::default();
+                    let again = unpack_over(&layer[..], &handle, below, &limits)?;
+                    settle(&handle, below, &again.open)?;
+                    root.clone_from(&over);
+                    Ok(())
+                })
+                .unwrap_or_else(|e| panic!("{what}: {e:#}"));
         }
-        roots.push(place.root());
+        roots.push(root);
     }
     store
         .with_merged(&roots, |root| {
@@ -147,7 +205,9 @@ fn listing(root: &Path) -> BTreeMap<PathBuf, String> {
                 todo.push(path.clone());
                 head
             } else {
-                format!("{head} {} {}", stat.mtime(), fs::read_to_string(&whole).unwrap())
+                let link = fs::read_link(&whole).map(|link| link.display().to_string());
+                let text = link.or_else(|_| fs::read_to_string(&whole)).unwrap();
+                format!("{head} {} {text}", stat.mtime())
             };
             found.insert(path, text);
         }

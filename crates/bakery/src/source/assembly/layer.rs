@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use sha2::{Digest as _, Sha256};
 use spec::event::{Event, Tell};
 use spec::oci::Descriptor;
-use store::unpack::{Limits, Style, Summary, unpack};
+use store::unpack::{Limits, Style, Summary, unpack, unpack_over};
 use sys::rooted::Root;
 
 use super::Blobs;
@@ -41,15 +41,21 @@ impl std::error::Error for Stopped {}
 const NEWS: u64 = 1 << 20;
 
 impl Fetch<'_> {
-    /// Unpacks it; what is there is whole and right, or an error.
-    pub(super) fn unpack(&self, blob: &Descriptor, diff_id: &str, root: &Root) -> Result<Summary> {
+    /// Unpacks it, by itself or as what it is over others; what is there is whole and right, or an error.
+    pub(super) fn unpack(
+        &self,
+        blob: &Descriptor,
+        diff_id: &str,
+        root: &Root,
+        below: Option<&Root>,
+    ) -> Result<Summary> {
         let what = format!("layer {}", short(&blob.digest));
         let total = Some(blob.size);
         self.tell.tell(Event::DownloadStarted { what: what.clone(), total });
         let (sink, stream) = pipe();
         let (fetched, unpacked) = std::thread::scope(|scope| {
             let fetch = scope.spawn(|| self.download(blob, &what, sink));
-            let unpacked = self.receive(stream, diff_id, root);
+            let unpacked = self.receive(stream, diff_id, root, below);
             let fetched = fetch.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             (fetched, unpacked)
         });
@@ -107,9 +113,18 @@ impl Fetch<'_> {
         decoded.with_context(|| format!("decompressing it ({compression})"))
     }
 
-    fn receive(&self, stream: Stream, diff_id: &str, root: &Root) -> Result<Summary> {
+    fn receive(
+        &self,
+        stream: Stream,
+        diff_id: &str,
+        root: &Root,
+        below: Option<&Root>,
+    ) -> Result<Summary> {
         let mut hashing = Hashing::new(stream);
-        let summary = unpack(&mut hashing, root, Style::Overlay, self.limits, &mut |_| {})?;
+        let summary = match below {
+            None => unpack(&mut hashing, root, Style::Overlay, self.limits, &mut |_| {})?,
+            Some(below) => unpack_over(&mut hashing, root, below, self.limits)?,
+        };
         let found = format!("sha256:{}", hashing.digest()?);
         if found != diff_id {
             return Err(anyhow!("its content has the digest {found} and should have {diff_id}"));

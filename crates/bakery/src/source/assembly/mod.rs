@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use spec::event::{Event, Tell};
 use spec::image::{Oci, Origin};
 use spec::oci::{Descriptor, ImageConfig, MAX_CONFIG, Manifest, seconds, sha256};
-use store::merged::{hides_all_below, settle};
+use store::merged::{hides_all_below, leads_through_links, settle};
 use store::unpack::{Limits, Open};
 use store::{NewLayer, Store};
 use sys::rooted::Root;
@@ -155,7 +155,7 @@ impl Assembly<'_> {
             self.tell.tell(Event::Phase { name: "downloading and unpacking layers".into() });
         }
         arrived.extend(self.fetch_all(&wanted, blobs, diff_ids)?);
-        self.settle_all(arrived, diff_ids, &chain)
+        self.settle_all(arrived, blobs, diff_ids, &chain)
     }
 
     fn fetch_all(
@@ -204,7 +204,7 @@ impl Assembly<'_> {
         let fetch = layer::Fetch { blobs: self.blobs, limits: self.limits, tell: self.tell, stop };
         let layer = self.store.new_layer()?;
         let what = || format!("layer {}", blob.digest);
-        let summary = fetch.unpack(blob, diff_id, layer.root()).with_context(what)?;
+        let summary = fetch.unpack(blob, diff_id, layer.root(), None).with_context(what)?;
         for note in &summary.notes {
             self.tell.tell(Event::Warning { text: note.clone() });
         }
@@ -220,6 +220,7 @@ impl Assembly<'_> {
     fn settle_all(
         &self,
         mut arrived: HashMap<usize, Arrived>,
+        blobs: &[Descriptor],
         diff_ids: &[String],
         chain: &[String],
     ) -> Result<Vec<String>> {
@@ -231,15 +232,18 @@ impl Assembly<'_> {
                 Some(Arrived::Open(layer, open)) => {
                     let below: Vec<PathBuf> =
                         ids.iter().map(|id| self.store.layer_path(id)).collect();
-                    if below.is_empty() {
+                    let layer = if below.is_empty() {
                         ensure!(
                             open.links.is_empty(),
                             "the lowest layer links to what is below it"
                         );
+                        layer
                     } else {
-                        let settled = |below: &Root| settle(layer.root(), below, &open);
-                        self.store.with_merged(&below, settled)?;
-                    }
+                        let settled = |below: &Root| {
+                            self.settle(layer, &open, below, &blobs[number], diff_id)
+                        };
+                        self.store.with_merged(&below, settled)?
+                    };
                     layer.commit_unflushed(&chain[number])?;
                     chain[number].clone()
                 }
@@ -259,6 +263,32 @@ impl Assembly<'_> {
             ids.push(id);
         }
         Ok(ids)
+    }
+}
+
+impl Assembly<'_> {
+    /// Makes a layer what it is over those below.
+    fn settle(
+        &self,
+        layer: NewLayer,
+        open: &Open,
+        below: &Root,
+        blob: &Descriptor,
+        diff_id: &str,
+    ) -> Result<NewLayer> {
+        if !leads_through_links(layer.root(), below, open)? {
+            settle(layer.root(), below, open)?;
+            return Ok(layer);
+        }
+        // Only the order of its entries tells what is where, so that it is read once more.
+        drop(layer);
+        let (layer, stop) = (self.store.new_layer()?, AtomicBool::new(false));
+        let (blobs, limits, tell) = (self.blobs, self.limits, self.tell);
+        let fetch = layer::Fetch { blobs, limits, tell, stop: &stop };
+        let what = || format!("layer {}", blob.digest);
+        let summary = fetch.unpack(blob, diff_id, layer.root(), Some(below)).with_context(what)?;
+        settle(layer.root(), below, &summary.open)?;
+        Ok(layer)
     }
 }
 

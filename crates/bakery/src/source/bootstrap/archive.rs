@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use distro::catalog::{Extra, Family, Release};
+use distro::catalog::{Bootstrap, Extra, Family};
 
 use super::super::Options;
 use super::apt_conf;
@@ -87,7 +87,7 @@ impl Host {
 /// There is no archive, or no keyring; says how to give one.
 pub(crate) fn choose(
     family: &Family,
-    release: &Release,
+    release: &Bootstrap,
     options: &Options,
     configured: &Configuration,
     host: &Host,
@@ -181,7 +181,7 @@ struct Place<'a> {
 /// the right one is known only when its signature was verified.
 fn best<'a>(
     family: &Family,
-    release: &Release,
+    release: &Bootstrap,
     host: &'a Host,
     security: bool,
 ) -> Option<Place<'a>> {
@@ -197,7 +197,7 @@ fn best<'a>(
 }
 
 /// How much a source looks like the family's archive; nothing at all at 0 and below.
-fn score(family: &Family, release: &Release, source: &Source, uri: &str, security: bool) -> i32 {
+fn score(family: &Family, release: &Bootstrap, source: &Source, uri: &str, security: bool) -> i32 {
     let is_security = |suite: &String| suite.ends_with("-security") || suite.ends_with("/updates");
     if !source.components.iter().any(|c| c == "main")
         || !source.suites.iter().any(|suite| is_security(suite) == security)
@@ -205,7 +205,9 @@ fn score(family: &Family, release: &Release, source: &Source, uri: &str, securit
         return 0;
     }
     let base = |suite: &str| suite.split(['-', '/']).next().unwrap_or_default().to_owned();
-    let known = |suite: &String| family.releases.iter().any(|r| r.suite == base(suite));
+    let known = |suite: &String| {
+        family.releases.iter().any(|r| r.bootstrap.as_ref().is_some_and(|b| b.suite == base(suite)))
+    };
     let path_end = uri.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     let mut score = 0;
     score += 4 * i32::from(family.archives.iter().any(|name| name == path_end));
@@ -263,12 +265,12 @@ fn trust(
     }
 }
 
-fn no_archive(family: &Family, release: &Release) -> anyhow::Error {
+fn no_archive(family: &Family, release: &Bootstrap) -> anyhow::Error {
     anyhow!(
         "this host's apt has no source of {}: say where to get {} from with --mirror URL, or in the \
          configuration as [bootstrap.{}] mirror",
         family.name,
-        release.label,
+        release.suite,
         family.name
     )
 }
@@ -342,7 +344,7 @@ mod tests {
         host: &Host,
     ) -> Result<Vec<Archive>> {
         let (family, release) = Catalog::builtin().find_with_family(label).unwrap();
-        choose(family, release, options, configured, host)
+        choose(family, release.bootstrap.as_ref().unwrap(), options, configured, host)
     }
 
     fn lines(label: &str, host: &Host) -> Vec<String> {

@@ -88,6 +88,22 @@ impl<'a> Fetcher<'a> {
         Ok(bytes)
     }
 
+    /// Opens a file that is read once, from its start.
+    ///
+    /// # Errors
+    /// It cannot be had.
+    pub(crate) fn stream(&self, url: &str) -> Result<Box<dyn Read + Send>> {
+        let mut attempt = 0;
+        loop {
+            match self.open(url, 0) {
+                Ok(opened) => return Ok(opened.body),
+                Err(Failure::Missing) => bail!("{} is not there", public(url)),
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Passing(error)) => self.pause(url, &mut attempt, error)?,
+            }
+        }
+    }
+
     /// Fetches a file into the cache, or finds it there.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, Result};
-use distro::catalog::{Family, Release, SourcesStyle, Usr};
+use distro::catalog::{Bootstrap, Family, SourcesStyle, Usr};
 use rustix::fs::{Mode, symlinkat};
 use sys::rooted::{Root, chmod_at};
 
@@ -13,7 +13,7 @@ use super::archive::{Archive, public};
 use super::recipe::SCAFFOLD;
 
 /// The links of a merged `/usr` on an architecture (debootstrap's `setup_merged_usr`).
-pub(crate) fn usr_links(release: &Release, architecture: &str) -> Vec<String> {
+pub(crate) fn usr_links(release: &Bootstrap, architecture: &str) -> Vec<String> {
     let libraries: &[&str] = match architecture {
         "amd64" | "ppc64el" | "loong64" | "x32" | "sparc64" | "ppc64" | "mips64el" => &["lib64"],
         _ => &[],
@@ -28,7 +28,7 @@ pub(crate) fn usr_links(release: &Release, architecture: &str) -> Vec<String> {
 ///
 /// # Errors
 /// One cannot be made.
-pub(crate) fn make_usr_links(root: &Root, release: &Release, links: &[String]) -> Result<()> {
+pub(crate) fn make_usr_links(root: &Root, release: &Bootstrap, links: &[String]) -> Result<()> {
     if release.usr != Usr::LinksFirst {
         return Ok(());
     }
@@ -49,7 +49,7 @@ pub(crate) fn make_usr_links(root: &Root, release: &Release, links: &[String]) -
 pub(crate) fn furnish(
     root: &Root,
     family: &Family,
-    release: &Release,
+    release: &Bootstrap,
     archives: &[&Archive],
 ) -> Result<()> {
     match release.sources {

@@ -8,6 +8,7 @@
 //! several hold, [`database`] writes down for dpkg what is there, [`furniture`] adds
 //! apt's sources and the like, and [`recipe`] is what is left to be run.
 
+pub mod addition;
 pub mod apt_conf;
 pub mod ar;
 mod archive;
@@ -16,7 +17,7 @@ mod database;
 pub mod date;
 pub mod deb;
 pub mod deb822;
-mod fetch;
+pub(crate) mod fetch;
 mod furniture;
 pub mod keyring;
 mod overlap;
@@ -35,10 +36,9 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use distro::catalog::{Catalog, Resolved};
+use distro::catalog::Resolved;
 use spec::event::Event;
 use spec::image::{Bootstrap, Config, Origin};
-use spec::reference::Reference;
 
 use self::archive::{Archive, Host, public};
 use self::configuration::Configuration;
@@ -48,39 +48,57 @@ use self::resolver::Chosen;
 use self::suite::Suite;
 use self::universe::Universe;
 use self::unpacking::Planned;
-use super::{Content, Context, Draft, ImageSource, Pulled};
-
-/// The source of the catalog's labels.
-pub(crate) struct Source;
+use super::{Content, Context, Draft, Pulled};
 
 /// Brings the directories that all other packages add to, so it is unpacked first.
 const SKELETON: &str = "base-files";
 
-impl ImageSource for Source {
-    fn accepts(&self, reference: &Reference) -> bool {
-        matches!(reference, Reference::Catalog(_))
-    }
-
-    fn pull(&self, reference: &Reference, context: &Context<'_>) -> Result<Pulled> {
-        let Reference::Catalog(label) = reference else {
-            bail!("only labels of the catalog can be bootstrapped");
-        };
-        let wanted = Catalog::builtin()
-            .resolve(label)
-            .with_context(|| format!("the catalog has no {label:?}"))?;
-        pull(&wanted, context).with_context(|| format!("bootstrapping {}", wanted.label()))
-    }
+/// Where a release would be made from.
+pub(crate) struct Way<'a> {
+    wanted: Resolved<'a>,
+    suite: &'a distro::catalog::Bootstrap,
+    archives: Vec<Archive>,
 }
 
-fn pull(wanted: &Resolved<'_>, context: &Context<'_>) -> Result<Pulled> {
-    let Resolved { family, release, .. } = *wanted;
+/// Finds the archives of a release that can be bootstrapped.
+///
+/// # Errors
+/// There is no archive, or no keyring; says how to give one.
+pub(crate) fn way<'a>(
+    wanted: Resolved<'a>,
+    suite: &'a distro::catalog::Bootstrap,
+    context: &Context<'_>,
+) -> Result<Way<'a>> {
+    let configured = Configuration::read(&wanted.family.name)?;
+    let host = Host::read(Path::new("/"), wanted.family);
+    let archives = archive::choose(wanted.family, suite, context.options, &configured, &host)
+        .with_context(|| bootstrapping(&wanted))?;
+    Ok(Way { wanted, suite, archives })
+}
+
+fn bootstrapping(wanted: &Resolved<'_>) -> String {
+    format!("bootstrapping {}", wanted.label())
+}
+
+/// What fetches an archive's files can fetch others too.
+pub(crate) fn fetcher<'a>(context: &Context<'a>) -> Fetcher<'a> {
+    Fetcher::new(context.store, context.tell)
+}
+
+/// Makes a release, where that is not up to date.
+///
+/// # Errors
+/// Names what was fetched or read, why it failed and what to do about it.
+pub(crate) fn pull(way: &Way<'_>, context: &Context<'_>) -> Result<Pulled> {
+    make(way, context).with_context(|| bootstrapping(&way.wanted))
+}
+
+fn make(way: &Way<'_>, context: &Context<'_>) -> Result<Pulled> {
+    let Way { wanted, suite, archives } = way;
     let architecture = architecture(context.options.platform.as_deref())?;
-    let configured = Configuration::read(&family.name)?;
-    let host = Host::read(Path::new("/"), family);
-    let archives = archive::choose(family, release, context.options, &configured, &host)?;
-    let fetcher = Fetcher::new(context.store, context.tell);
+    let fetcher = fetcher(context);
     context.tell.tell(Event::Phase { name: "reading package lists".into() });
-    let suites = fetch_suites(&fetcher, &archives)?;
+    let suites = fetch_suites(&fetcher, archives)?;
     let mut origin = Bootstrap {
         label: wanted.label(),
         architecture: architecture.to_owned(),
@@ -104,7 +122,7 @@ fn pull(wanted: &Resolved<'_>, context: &Context<'_>) -> Result<Pulled> {
         return Ok(Pulled::UpToDate);
     }
     ensure_native(architecture)?;
-    let making = Making { wanted, architecture, suites: &suites, fetcher: &fetcher };
+    let making = Making { wanted, suite, architecture, suites: &suites, fetcher: &fetcher };
     making.draft(context, &selection.plan, &selection.automatic, origin)
 }
 
@@ -142,6 +160,7 @@ fn select(
 /// What stays the same while an image is made.
 struct Making<'a> {
     wanted: &'a Resolved<'a>,
+    suite: &'a distro::catalog::Bootstrap,
     architecture: &'a str,
     suites: &'a [Suite],
     fetcher: &'a Fetcher<'a>,
@@ -155,12 +174,12 @@ impl Making<'_> {
         automatic: &[String],
         origin: Bootstrap,
     ) -> Result<Pulled> {
-        let Resolved { family, release, .. } = *self.wanted;
+        let (family, suite) = (self.wanted.family, self.suite);
         context.tell.tell(Event::Phase { name: "downloading and unpacking packages".into() });
         let layer = context.store.new_layer()?;
         let root = layer.root();
-        let links = furniture::usr_links(release, self.architecture);
-        furniture::make_usr_links(root, release, &links)?;
+        let links = furniture::usr_links(suite, self.architecture);
+        furniture::make_usr_links(root, suite, &links)?;
         let mut packages = unpacking::unpack_all(self.fetcher, root, plan, context.tell)?;
         let overlaps = overlap::find(&packages, &links)?;
         for &index in &overlaps.again {
@@ -168,7 +187,7 @@ impl Making<'_> {
         }
         database::write(root, self.architecture, &packages, &overlaps.lost)?;
         let archives: Vec<&Archive> = self.suites.iter().map(|suite| &suite.archive).collect();
-        furniture::furnish(root, family, release, &archives)?;
+        furniture::furnish(root, family, suite, &archives)?;
         furniture::mark_automatic(root, automatic, self.architecture)?;
         Ok(Pulled::Draft(Box::new(Draft {
             content: Content::Root(layer, recipe::recipe(&packages)),
@@ -365,14 +384,5 @@ mod tests {
             assert!(architecture(Some(bad)).is_err(), "{bad}");
         }
         assert_eq!(architecture(None).unwrap(), native().unwrap());
-    }
-
-    #[test]
-    fn every_label_is_served() {
-        for name in Catalog::builtin().names() {
-            assert!(distro::catalog::is_label(name));
-            assert!(Source.accepts(&Reference::Catalog(name.into())));
-        }
-        assert!(!Source.accepts(&Reference::Host));
     }
 }

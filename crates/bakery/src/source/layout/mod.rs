@@ -194,7 +194,12 @@ pub fn names(layout: &LayoutReference, store: &Store) -> Result<Vec<(LayoutRefer
         _ => {
             let bytes = read(&*place, "index.json", MAX_MANIFEST)?;
             let index: Index = serde_json::from_slice(&bytes).context("reading index.json")?;
-            let full = |d: &Descriptor| d.annotations.get(NAMES[1]).cloned();
+            // podman puts whole names where others put tags.
+            let whole = |name: &&String| name.contains('/');
+            let full = |d: &Descriptor| {
+                let [reference, containerd] = NAMES.map(|key| d.annotations.get(key));
+                containerd.or(reference.filter(whole)).cloned()
+            };
             index.manifests.iter().filter_map(full).collect()
         }
     };

@@ -10,7 +10,7 @@ use ureq::{Body, SendBody};
 
 use super::address::{Address, encode, is_loopback};
 use super::challenge::{self, Challenge};
-use super::client::{Client, Failure, Repository, check, small};
+use super::client::{Ask, Client, Failure, Repository, check, small};
 use super::credentials::{self, Credential};
 
 /// What is sent along.
@@ -46,12 +46,12 @@ const MAX_ANSWER: u64 = 1 << 20;
 pub(crate) fn authorize(
     client: &Client<'_>,
     repository: &Repository,
-    actions: &str,
+    ask: &Ask<'_>,
     response: &Response<Body>,
 ) -> Result<Option<Authorization>, Failure> {
     let credential =
         credentials::find(&repository.registry, &repository.path).map_err(Failure::Final)?;
-    answer(client, repository, actions, response, credential)
+    answer(client, repository, ask, response, credential)
 }
 
 /// As [`authorize`], with a credential.
@@ -61,7 +61,7 @@ pub(crate) fn authorize(
 pub(crate) fn answer(
     client: &Client<'_>,
     repository: &Repository,
-    actions: &str,
+    ask: &Ask<'_>,
     response: &Response<Body>,
     credential: Option<Credential>,
 ) -> Result<Option<Authorization>, Failure> {
@@ -69,7 +69,7 @@ pub(crate) fn answer(
     let texts = headers.filter_map(|value| value.to_str().ok());
     let challenges: Vec<Challenge> = texts.flat_map(challenge::parse).collect();
     if let Some(bearer) = challenges.iter().find(|c| c.scheme == "bearer") {
-        return token(client, repository, actions, bearer, credential).map(Some);
+        return token(client, repository, ask, bearer, credential).map(Some);
     }
     let basic = challenges.iter().any(|c| c.scheme == "basic");
     Ok(match credential {
@@ -83,7 +83,7 @@ pub(crate) fn answer(
 fn token(
     client: &Client<'_>,
     repository: &Repository,
-    actions: &str,
+    ask: &Ask<'_>,
     challenge: &Challenge,
     credential: Option<Credential>,
 ) -> Result<Authorization, Failure> {
@@ -103,12 +103,17 @@ fn token(
     // What a challenge asks for is a proposal; what we are about to do is what counts.
     let scope = match repository.path.is_empty() {
         true => challenge.get("scope").unwrap_or_default().to_owned(),
-        false => format!("repository:{}:{actions}", repository.path),
+        false => format!("repository:{}:{}", repository.path, ask.actions),
     };
     let service = challenge.get("service").unwrap_or_default();
     let mut query = format!("service={}", encode(service));
-    if !scope.is_empty() {
-        query += &format!("&scope={}", encode(&scope));
+    let mut scopes = if scope.is_empty() { Vec::new() } else { vec![scope] };
+    scopes.extend(ask.also.map(|path| format!("repository:{path}:pull")));
+    // Repeated in an address, and one list in a form ("OAuth2 Token Authentication").
+    let in_form = matches!(credential, Some(Credential::IdentityToken(_)));
+    let lists = if in_form && !scopes.is_empty() { vec![scopes.join(" ")] } else { scopes };
+    for list in lists {
+        query += &format!("&scope={}", encode(&list));
     }
     let response = match credential {
         Some(Credential::IdentityToken(token)) => {

@@ -56,11 +56,13 @@ pub(crate) struct Ask<'a> {
     pub(crate) headers: Vec<(&'static str, String)>,
     /// What we want to do, for the token: `pull` or `pull,push`.
     pub(crate) actions: &'static str,
+    /// Another repository there, to be read on the way.
+    pub(crate) also: Option<&'a str>,
 }
 
 impl<'a> Ask<'a> {
     pub(crate) fn new(method: &'static str, target: &'a str) -> Self {
-        Self { method, target, headers: Vec::new(), actions: "pull" }
+        Self { method, target, headers: Vec::new(), actions: "pull", also: None }
     }
 }
 
@@ -152,7 +154,8 @@ impl<'a> Client<'a> {
         ask: &Ask<'_>,
         body: &mut Option<SendBody<'_>>,
     ) -> Result<Response<Body>, Failure> {
-        let key = format!("{}/{} {}", repository.registry, repository.path, ask.actions);
+        let also = ask.also.unwrap_or_default();
+        let key = format!("{}/{} {} {also}", repository.registry, repository.path, ask.actions);
         let mut fresh = false;
         loop {
             let known = locked(&self.authorizations).get(&key).cloned();
@@ -160,7 +163,7 @@ impl<'a> Client<'a> {
             if response.status() != 401 || fresh || body.is_some() {
                 return check(repository, response);
             }
-            let authorization = authorize(self, repository, ask.actions, &response)?;
+            let authorization = authorize(self, repository, ask, &response)?;
             let Some(authorization) = authorization else { return check(repository, response) };
             locked(&self.authorizations).insert(key.clone(), authorization);
             fresh = true;
@@ -178,7 +181,7 @@ impl<'a> Client<'a> {
             check(place, response)?;
             anyhow::bail!("it lets everybody in, and takes no password");
         }
-        let authorization = answer(self, place, "", &response, Some(credential))?;
+        let authorization = answer(self, place, &ask, &response, Some(credential))?;
         let authorization = authorization.context("it asks for something else than a password")?;
         check(place, self.follow(place, &ask, Some(&authorization), &mut None)?)?;
         Ok(())

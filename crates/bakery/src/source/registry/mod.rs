@@ -1,6 +1,6 @@
 //! Images of registries: what a name means now, and its blobs.
 
-mod address;
+pub(crate) mod address;
 mod authorization;
 mod certificates;
 pub mod challenge;

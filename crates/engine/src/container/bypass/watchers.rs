@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use sys::notify::Call;
 
 /// The epolls of each thread's process, as far as they were looked for.
-#[derive(Default)]
 pub(super) struct Watchers {
+    /// To know others by.
+    epoll: OwnedFd,
     /// By thread: when they were looked for, and their descriptors.
     known: HashMap<u32, (u64, Vec<RawFd>)>,
     /// Counts the epolls that were made in the machine.
@@ -20,6 +21,12 @@ pub(super) struct Watchers {
 const MANY: usize = 1024;
 
 impl Watchers {
+    pub(super) fn new() -> io::Result<Self> {
+        let flags = rustix::event::epoll::CreateFlags::CLOEXEC;
+        let epoll = rustix::event::epoll::create(flags)?;
+        Ok(Self { epoll, known: HashMap::new(), made: 0 })
+    }
+
     /// Someone makes an epoll.
     pub(super) fn one_more(&mut self) {
         self.made += 1;
@@ -50,9 +57,14 @@ impl Watchers {
 
     fn of(&mut self, call: &Call) -> io::Result<Vec<RawFd>> {
         let made = self.made;
+        // Of the same file system as every epoll, as is little else: their descriptors cannot be
+        // looked at but by their own user, this can be by whoever may trace them (proc(5)).
+        let own = format!("/proc/self/fdinfo/{}", self.epoll.as_raw_fd());
+        let own = std::fs::read_to_string(own)?;
+        let own = anonymous(&own);
         let is_epoll = |fd: RawFd| {
-            let link = rustix::fs::readlink(format!("/proc/{}/fd/{fd}", call.pid), Vec::new());
-            link.is_ok_and(|link| link.as_bytes() == b"anon_inode:[eventpoll]")
+            let info = std::fs::read_to_string(format!("/proc/{}/fdinfo/{fd}", call.pid));
+            info.is_ok_and(|info| anonymous(&info) == own)
         };
         let remembered = |known: &HashMap<u32, (u64, Vec<RawFd>)>, of: u32| {
             let (when, list) = known.get(&of)?;
@@ -70,7 +82,7 @@ impl Watchers {
             self.known.insert(call.pid, (made, list.clone()));
             return Ok(list);
         }
-        let list: Vec<RawFd> = std::fs::read_dir(format!("/proc/{}/fd", call.pid))?
+        let list: Vec<RawFd> = std::fs::read_dir(format!("/proc/{}/fdinfo", call.pid))?
             .flatten()
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
             .filter(|fd| is_epoll(*fd))
@@ -79,6 +91,12 @@ impl Watchers {
         self.known.insert(call.pid, (made, list.clone()));
         Ok(list)
     }
+}
+
+/// The inode and the mount that a descriptor's `fdinfo` tells (proc(5); `ino` since Linux 5.14).
+fn anonymous(info: &str) -> (Option<&str>, Option<&str>) {
+    let field = |name| info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    (field("ino:"), field("mnt_id:"))
 }
 
 type Registration = ((RawFd, u64), (u32, u64));

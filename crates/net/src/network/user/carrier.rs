@@ -8,6 +8,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use anyhow::{Context, Result, anyhow};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
+use crate::forward::Forwarder;
 use crate::network::{Attached, Target};
 
 /// What is started once there is a machine.
@@ -24,6 +25,7 @@ pub(super) struct Carrier {
     child: Child,
     /// It ends when this does, even where this process is killed.
     _leash: Option<OwnedFd>,
+    forwarder: Option<Forwarder>,
 }
 
 impl Carrier {
@@ -33,7 +35,12 @@ impl Carrier {
         let name = command.get_program().to_string_lossy().into_owned();
         sys::process::die_with_parent(command);
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
-        Ok(Self { child, _leash: leash })
+        Ok(Self { child, _leash: leash, forwarder: None })
+    }
+
+    /// Goes with a process that leads to the machine's ports.
+    pub(super) fn ports(&mut self, forwarder: Forwarder) {
+        self.forwarder = Some(forwarder);
     }
 
     /// Waits for a byte, which says that it is ready.
@@ -74,7 +81,8 @@ impl Carrier {
 
 impl Attached for Carrier {
     fn processes(&self) -> Vec<i32> {
-        i32::try_from(self.child.id()).into_iter().collect()
+        let forwarder = self.forwarder.as_ref().map(Forwarder::process_id);
+        i32::try_from(self.child.id()).into_iter().chain(forwarder).collect()
     }
 }
 

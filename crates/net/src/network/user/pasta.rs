@@ -18,9 +18,9 @@ pub(super) struct Pasta {
     told: PathBuf,
 }
 
-/// Nothing: it copies the host's addresses once it is started.
-pub(super) fn known() -> Known {
-    Known::default()
+/// The ports, and nothing else: it copies the host's addresses once it is started.
+pub(super) fn known(pasta: &Pasta) -> Known {
+    Known { ports: pasta.ports.clone(), ..Known::default() }
 }
 
 impl Pasta {

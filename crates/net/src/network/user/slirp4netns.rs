@@ -4,32 +4,37 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use spec::network::Attachment;
 
 use super::carrier::{Carrier, Program};
-use crate::network::{Known, Target};
+use crate::forward;
+use crate::network::{Known, Place, Target};
+use crate::ports::{self, Held};
 
 /// How it is to be started.
-pub(super) struct Slirp4netns;
+pub(super) struct Slirp4netns {
+    ports: Vec<Held>,
+    machine: String,
+}
+
+/// The machine's address.
+const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 100));
 
 /// What it gives by default (slirp4netns(1), "--cidr").
-pub(super) fn known() -> Known {
+pub(super) fn known(slirp: &Slirp4netns) -> Known {
     let address = |last| IpAddr::V4(Ipv4Addr::new(10, 0, 2, last));
     Known {
-        addresses: vec![address(100)],
+        addresses: vec![ADDRESS],
         gateway: Some(address(2)),
         resolvers: vec![address(3)],
-        ports: Vec::new(),
+        ports: slirp.ports.iter().map(|held| held.port).collect(),
     }
 }
 
 impl Slirp4netns {
-    pub(super) fn new(attachment: &Attachment) -> Result<Self> {
-        if !attachment.ports.is_empty() {
-            bail!("ports are published with pasta, not with slirp4netns: install passt");
-        }
-        Ok(Self)
+    pub(super) fn new(attachment: &Attachment, place: &Place<'_>) -> Result<Self> {
+        Ok(Self { ports: ports::hold(&attachment.ports)?, machine: place.machine.to_owned() })
     }
 }
 
@@ -49,6 +54,11 @@ impl Program for Slirp4netns {
         let mut carrier = Carrier::start(&mut command, Some(leash))?;
         drop((leash_end, ready_end));
         carrier.await_byte(ready, "slirp4netns")?;
+        if !self.ports.is_empty() {
+            // Its own way for ports knows IPv4 only, and is one system call a kilobyte.
+            let from = forward::From::Machine;
+            carrier.ports(forward::start(self.ports, target, ADDRESS, from, &self.machine)?);
+        }
         Ok(carrier)
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
     if !rustix::process::geteuid().is_root() {
         findings.extend([subordinate_ids(), id_map_helpers()]);
     }
-    findings.extend([overlay(), cgroups(), store(here), apt_sources()]);
+    findings.extend([overlay(), cgroups(), network(), store(here), apt_sources()]);
     if args.json {
         let list: Vec<_> = findings.iter().map(json_of).collect();
         println!("{}", serde_json::to_string_pretty(&list)?);
@@ -174,6 +174,30 @@ fn cgroups() -> Finding {
             what,
             "no control group is delegated to you: run under `systemd-run --user --scope -p Delegate=yes`",
         ),
+    }
+}
+
+/// What a machine has where no network is asked for.
+fn network() -> Finding {
+    let what = "network";
+    if rustix::process::geteuid().is_root() {
+        return match net::survey::bridge() {
+            Ok(()) => good(what, "bridges"),
+            Err(missing) => limited(what, missing),
+        };
+    }
+    let survey = net::survey::Survey::new();
+    match survey.user(spec::network::Accel::Auto) {
+        Ok(user) => {
+            let tap = user.tap.map(|tap| match tap {
+                spec::network::Tap::Pasta => "pasta",
+                spec::network::Tap::Slirp4netns => "slirp4netns",
+            });
+            let bypass = user.bypass.then_some("acceleration");
+            let means: Vec<&str> = [bypass, tap].into_iter().flatten().collect();
+            good(what, format!("--network user by {}", means.join(" and ")))
+        }
+        Err(missing) => limited(what, format!("none of a machine's own: {missing}")),
     }
 }
 

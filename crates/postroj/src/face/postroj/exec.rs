@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use engine::Streams;
+use engine::record::Record;
 use plan::ExecRequest;
 
 use super::run::Rest;
@@ -93,10 +95,20 @@ pub(super) fn shell(args: &Shell, here: &Here) -> Result<u8> {
 /// Runs a command in the machine of that name.
 pub(super) fn enter(here: &Here, name: &str, request: &ExecRequest) -> Result<u8> {
     let record = here.run_directory()?.find(name)?;
-    // Inside it could be reached as /proc/PID/exe of the process that is about to execute.
+    enter_with(&record, request, Streams::default())
+}
+
+/// As [`enter`], with other streams than one's own. This process is good for nothing afterwards.
+pub(super) fn enter_with(record: &Record, request: &ExecRequest, streams: Streams) -> Result<u8> {
+    protect(record)?;
+    Ok(harness::exec_with(record, request, streams)?.code())
+}
+
+/// Before anything is done: inside, this program's file could be reached as /proc/PID/exe of the
+/// process that is about to execute. This may start the program once more.
+pub(super) fn protect(record: &Record) -> Result<()> {
     sys::exe::protect(|owner| {
         record.plan.as_ref().is_some_and(|plan| harness::host::within_reach(&plan.ids, owner))
     })
-    .context("cannot keep postroj's own file out of the machine's reach")?;
-    Ok(harness::exec(&record, request)?.code())
+    .context("cannot keep postroj's own file out of the machine's reach")
 }

@@ -1,6 +1,6 @@
 //! The image of a machine: found in the store, or pulled, or a directory as it is.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 use plan::RootSource;
@@ -90,12 +90,7 @@ fn path_text(path: &std::path::Path) -> Result<String> {
 
 /// In a process of its own: it needs another user namespace than the machine will.
 fn pull(name: &str, policy: PullPolicy, here: &Here) -> Result<()> {
-    let mut command = Command::new("/proc/self/exe");
-    for (option, value) in [("--store", &here.store), ("--runroot", &here.runroot)] {
-        if let Some(value) = value {
-            command.arg(option).arg(value);
-        }
-    }
+    let mut command = here.again();
     // Standard output is the payload's: the puller's status goes where the progress goes.
     command
         .args(["pull", "--quiet", "--policy", policy.word(), "--", name])

@@ -4,20 +4,26 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 
-use super::{Here, quantity, table};
+use super::{Here, catalog, quantity, table};
 
 /// List images
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
+    /// The systems that can be asked for by name, instead of what is in the store
+    #[arg(long)]
+    catalog: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Print ids only
+    /// Print ids only; of the catalog, names
     #[arg(short, long)]
     quiet: bool,
 }
 
 pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
+    if args.catalog {
+        return catalog::list(args.json, args.quiet);
+    }
     let images = here.store()?.images()?;
     if args.json {
         let list: Vec<serde_json::Value> = images

@@ -2,11 +2,10 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use engine::state::RunDirectory;
-use engine::{Waited, record::Record};
+use engine::{Sources, record::Record};
 use plan::ExecRequest;
 
 use super::{Here, exec};
@@ -60,18 +59,17 @@ fn copy(log: &mut File) -> Result<()> {
     }
 }
 
-/// How long what was printed may lie in the file.
-const LAG: Duration = Duration::from_millis(50);
-
 fn follow(run: &RunDirectory, record: &Record, log: &mut File) -> Result<()> {
-    loop {
-        let waited = run.wait(&record.name, Some(LAG), |record| record.exited.is_some());
-        copy(log)?;
-        // Removed meanwhile, or ended: that was all.
-        if !matches!(waited, Ok(Waited::Late)) {
-            return Ok(());
-        }
-    }
+    let path = run.log_path(record.id());
+    let sources = Sources { file: Some(&path), ..Sources::default() };
+    let mut copied = Ok(());
+    // Removed meanwhile, or ended: that was all.
+    let _ = run.wait_and_hear(&record.name, None, &sources, |record| {
+        let ended = record.exited.is_some();
+        copied = copy(log);
+        ended || copied.is_err()
+    });
+    copied.and_then(|()| copy(log))
 }
 
 fn journal(args: &Args, here: &Here) -> Result<u8> {

@@ -14,19 +14,25 @@ use store::Store;
 use super::Face;
 
 mod boot;
+mod catalog;
 mod completion;
+mod cp;
 mod doctor;
 mod exec;
 mod history;
 mod image;
 mod images;
+mod init;
 mod inspect;
+mod install_faces;
 mod login;
 mod logs;
 mod man;
 mod mounts;
 mod network;
+mod networks;
 mod options;
+mod probe;
 mod progress;
 mod ps;
 mod pull;
@@ -36,12 +42,16 @@ mod reference;
 mod rmi;
 mod run;
 mod save;
+mod service;
+mod show;
 mod start;
 mod stop;
 mod system;
 mod table;
 mod tag;
+mod unshare;
 mod version;
+mod wait;
 
 /// The default face.
 pub(crate) struct Postroj;
@@ -69,11 +79,18 @@ enum Verb {
     Boot(Box<boot::Args>),
     Exec(exec::Args),
     Shell(exec::Shell),
+    Cp(cp::Args),
+    Service(service::Args),
+    Probe(Box<probe::Args>),
+    Matrix(Box<probe::MatrixArgs>),
     Ps(ps::Args),
+    #[command(subcommand)]
+    Network(networks::Verb),
+    Port(networks::PortArgs),
     Logs(logs::Args),
     Stop(stop::Stop),
     Kill(stop::Kill),
-    Wait(stop::Wait),
+    Wait(wait::Args),
     Rm(stop::Rm),
     Pull(pull::Args),
     Images(images::Args),
@@ -88,11 +105,22 @@ enum Verb {
     Login(login::Args),
     Logout(login::LogoutArgs),
     #[command(subcommand)]
+    Catalog(catalog::Verb),
+    #[command(subcommand)]
     System(system::Verb),
     Doctor(doctor::Args),
     Completion(completion::Args),
     #[command(hide = true)]
     Man(man::Args),
+    Unshare(unshare::Args),
+    Init(init::Args),
+    InstallFaces(install_faces::Args),
+    /// Look at a machine from inside, for a probe
+    #[command(hide = true)]
+    Inside(probe::Inside),
+    /// One cell of a probe
+    #[command(hide = true)]
+    ProbeCell,
     Version(version::Args),
 }
 
@@ -102,7 +130,8 @@ impl Face for Postroj {
     }
 
     fn run(&self, args: Vec<OsString>) -> u8 {
-        let runs = args.iter().any(|a| a == "run" || a == "boot" || a == "exec");
+        const RUNS: [&str; 4] = ["run", "boot", "exec", "unshare"];
+        let runs = args.iter().any(|arg| RUNS.iter().any(|verb| arg == verb));
         let cli = match command().try_get_matches_from(args).and_then(|m| Cli::from_arg_matches(&m))
         {
             Ok(cli) => cli,
@@ -135,11 +164,19 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Boot(args) => boot::run(args, &here),
         Verb::Exec(args) => exec::run(args, &here),
         Verb::Shell(args) => exec::shell(args, &here),
+        Verb::Cp(args) => cp::run(args, &here),
+        Verb::Service(args) => service::run(args, &here),
+        Verb::Probe(args) => probe::run(args, &here),
+        Verb::Matrix(args) => probe::matrix(args, &here),
+        Verb::Inside(args) => probe::inside(args, &here),
+        Verb::ProbeCell => probe::cell(&here),
         Verb::Ps(args) => ps::run(args, &here),
+        Verb::Network(verb) => networks::run(verb, &here),
+        Verb::Port(args) => networks::port(args, &here),
         Verb::Logs(args) => logs::run(args, &here),
         Verb::Stop(args) => stop::stop(args, &here),
         Verb::Kill(args) => stop::kill(args, &here),
-        Verb::Wait(args) => stop::wait(args, &here),
+        Verb::Wait(args) => wait::run(args, &here),
         Verb::Rm(args) => stop::rm(args, &here),
         Verb::Pull(args) => pull::run(args, &here),
         Verb::Images(args) => images::run(args, &here),
@@ -153,10 +190,14 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Import(args) => save::import(args, &here),
         Verb::Login(args) => login::run(args),
         Verb::Logout(args) => login::logout(args),
+        Verb::Catalog(verb) => catalog::run(verb),
         Verb::System(verb) => system::run(verb, &here),
         Verb::Doctor(args) => doctor::run(args, &here),
         Verb::Completion(args) => completion::run(args),
         Verb::Man(args) => man::run(args),
+        Verb::Unshare(args) => unshare::run(args, &here),
+        Verb::Init(args) => Ok(init::run(args)),
+        Verb::InstallFaces(args) => install_faces::run(args),
         Verb::Version(args) => version::run(args),
     }
 }
@@ -201,6 +242,17 @@ impl Here {
             (None, Some(run)) => Places { run: absolute(run)?, ..defaults()? },
             (None, None) => defaults()?,
         })
+    }
+
+    /// This program once more, for the same places.
+    fn again(&self) -> std::process::Command {
+        let mut command = std::process::Command::new("/proc/self/exe");
+        for (option, value) in [("--store", &self.store), ("--runroot", &self.runroot)] {
+            if let Some(value) = value {
+                command.arg(option).arg(value);
+            }
+        }
+        command
     }
 
     fn run_directory(&self) -> Result<RunDirectory> {

@@ -15,7 +15,7 @@ pub(super) struct NetworkOptions {
     #[arg(long, visible_alias = "net", value_name = "NETWORK", env = "POSTROJ_NETWORK")]
     network: Option<Mode>,
     /// Make a port of the machine reachable at one of the host's
-    #[arg(short, long, value_name = "[[IP:]HOST:]PORT[/udp]", value_parser = ports)]
+    #[arg(short, long, value_name = "[HOST:]PORT", value_parser = ports)]
     publish: Vec<Ports>,
     /// Do so with all that the image exposes
     #[arg(short = 'P', long)]

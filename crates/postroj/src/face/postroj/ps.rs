@@ -25,6 +25,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
     let run = here.run_directory()?;
     run.reap();
+    net::reap(run.path());
     let mut machines = run.machines();
     machines.retain(|record| record.plan.is_some() && (args.all || record.exited.is_none()));
     if args.json {

@@ -36,6 +36,9 @@ pub(super) struct Start {
 /// Tells the program that it is a monitor in the background, and by whom it was started.
 const MONITOR: &str = "POSTROJ_MONITOR";
 
+/// Tells a monitor that its machine is to end with whoever started it: one of a probe's.
+const TETHER: &str = "POSTROJ_TETHER";
+
 /// Starts a machine of the image that is called `name`; `decide` says which, once that is there.
 pub(super) fn start(
     here: &Here,
@@ -150,7 +153,9 @@ impl Background {
     /// Tells the starter, once, and then lets go of it.
     fn report(&mut self, text: &str) -> Result<()> {
         let Some(mut starter) = self.starter.take() else { return Ok(()) };
-        rustix::process::set_parent_process_death_signal(None)?;
+        if std::env::var_os(TETHER).is_none() {
+            rustix::process::set_parent_process_death_signal(None)?;
+        }
         // It may be gone at this very moment; the machine stays.
         let _ = starter.write_all(format!("{text}\n").as_bytes());
         Ok(rustix::stdio::dup2_stderr(&self.log)?)

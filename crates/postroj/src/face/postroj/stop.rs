@@ -1,12 +1,11 @@
-//! `stop`, `kill`, `rm` and `wait`: the end of machines.
+//! `stop`, `kill` and `rm`: the end of machines.
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use engine::Waited;
 use engine::record::Record;
 use engine::state::RunDirectory;
-use spec::boot::Condition;
 
 use super::Here;
 
@@ -83,6 +82,7 @@ pub(super) fn rm(args: &Rm, here: &Here) -> Result<u8> {
         }
         // It may have been of the kind that removes itself, or is about to.
         run.reap();
+        net::reap(run.path());
         if let Ok(record) = run.find(record.id()) {
             run.remove(&record)?;
         }
@@ -90,56 +90,6 @@ pub(super) fn rm(args: &Rm, here: &Here) -> Result<u8> {
         Ok(())
     })
 }
-
-/// Wait until machines end, and print their exit codes; or until they are up
-#[derive(Debug, clap::Args)]
-pub(super) struct Wait {
-    /// What to wait for: exit, or ready
-    #[arg(long = "for", value_enum, default_value = "exit")]
-    what: What,
-    /// Seconds until it fails
-    #[arg(long, value_name = "SECONDS")]
-    timeout: Option<u64>,
-    /// Names or ids
-    #[arg(required = true)]
-    machines: Vec<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum What {
-    Exit,
-    Ready,
-}
-
-pub(super) fn wait(args: &Wait, here: &Here) -> Result<u8> {
-    let run = here.run_directory()?;
-    let patience = args.timeout.map(Duration::from_secs);
-    let what = args.what;
-    each(&args.machines, |name| {
-        let record = run.find(name)?;
-        let waited = run.wait(&record.name, patience, |record| match what {
-            What::Exit => record.exited.is_some(),
-            What::Ready => record.condition.is_some(),
-        })?;
-        match (waited, what) {
-            (Waited::Late, _) => bail!("{name} took longer than {} s", args.timeout.unwrap_or(0)),
-            (Waited::Holds(record) | Waited::Ended(record), What::Exit) => {
-                println!("{}", record.exited.map_or(KILLED, |exited| exited.code));
-            }
-            (Waited::Ended(_), What::Ready) => bail!("{name} ended before it was up"),
-            (Waited::Holds(record), What::Ready) => match record.condition {
-                Some(Condition::Degraded(failed)) => {
-                    bail!("{name} is up, but degraded: {}", failed.join(", "))
-                }
-                _ => println!("{name}"),
-            },
-        }
-        Ok(())
-    })
-}
-
-/// Of a machine that was killed with its monitor.
-const KILLED: u8 = 137;
 
 fn has_ended(record: &Record) -> bool {
     record.exited.is_some()
@@ -157,7 +107,7 @@ fn kill_and_wait(run: &RunDirectory, record: &Record) -> Result<()> {
 const CLEANUP: Duration = Duration::from_secs(10);
 
 /// Goes on with the others where one fails, and fails in the end.
-fn each(names: &[String], mut act: impl FnMut(&str) -> Result<()>) -> Result<u8> {
+pub(super) fn each(names: &[String], mut act: impl FnMut(&str) -> Result<()>) -> Result<u8> {
     let mut failed = None;
     for name in names {
         if let Err(error) = act(name)

@@ -76,6 +76,7 @@ fn df(args: &Json, here: &Here) -> Result<u8> {
 fn prune(args: &Prune, here: &Here) -> Result<u8> {
     let (store, run) = here.store_for_change()?;
     let machines = run.reap();
+    net::reap(run.path());
     let swept = store.prune(args.all)?;
     if machines > 0 {
         println!("Ended {machines} machines whose monitor was killed");

@@ -1,0 +1,20 @@
+//! tdnf.
+
+use super::{PackageManager, rpm};
+
+/// tdnf(8): Photon OS and Azure Linux.
+pub(super) struct Tdnf;
+
+impl PackageManager for Tdnf {
+    fn name(&self) -> &'static str {
+        "tdnf"
+    }
+
+    fn programs(&self) -> &'static [&'static str] {
+        &["/usr/bin/tdnf"]
+    }
+
+    fn databases(&self) -> &'static [&'static str] {
+        &rpm::DATABASES
+    }
+}

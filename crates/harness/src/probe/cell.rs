@@ -1,0 +1,409 @@
+//! One cell: a machine, the phases of its packages, and the checks after each.
+
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use bakery::source::bootstrap::addition::{Added, Asked, Unsatisfiable};
+use engine::state::RunDirectory;
+use store::Store;
+
+use super::check::{self, Finding, Probe, Scene};
+use super::inside::{Ask, Look};
+pub use super::machine::Program;
+use super::machine::{Machine, Ran};
+use super::packages::{self, CACHE, Supply};
+use super::{Cell, News, Phase, Step, Verdict, Wish};
+
+/// Where things are.
+pub struct Place<'a> {
+    /// This program.
+    pub program: Program,
+    /// Its images.
+    pub store: &'a Store,
+    /// Its machines.
+    pub run: &'a RunDirectory,
+}
+
+/// Probes one cell. What goes wrong is in the result.
+pub fn run(wish: &Wish, place: &Place<'_>, tell: &mut dyn FnMut(News)) -> Cell {
+    let mut probing = Probing {
+        wish,
+        place,
+        tell,
+        begun: Instant::now(),
+        steps: Vec::new(),
+        machine: None,
+        started: engine::state::now(),
+    };
+    let error = probing.all().err().map(|error| format!("{error:#}"));
+    probing.finish(error)
+}
+
+struct Probing<'a> {
+    wish: &'a Wish,
+    place: &'a Place<'a>,
+    tell: &'a mut dyn FnMut(News),
+    begun: Instant,
+    steps: Vec<Step>,
+    machine: Option<Machine>,
+    started: u64,
+}
+
+/// A step that is under way.
+struct Began {
+    phase: &'static str,
+    name: String,
+    at: Instant,
+}
+
+impl Probing<'_> {
+    fn all(&mut self) -> Result<()> {
+        let wish = self.wish;
+        std::fs::create_dir_all(&wish.evidence)
+            .with_context(|| format!("cannot make {}", wish.evidence.display()))?;
+        let checks = checks(wish)?;
+        self.boot()?;
+        let files = wish.phases.contains(&Phase::Purge) && !wish.packages.is_empty();
+        let before: Look = self.machine()?.ask(&Ask::Look { files })?;
+        if wish.packages.is_empty() {
+            self.check_all("boot", Phase::Install, &checks, &before, now())?;
+            return Ok(());
+        }
+        let supply = Supply::new(self.place.store, &wish.image, self.machine()?)?;
+        let installed = packages::list(&Supply::status(self.machine()?)?);
+        self.write("packages-before.txt", &installed);
+        let mut packages = Packages { supply, added: Vec::new() };
+        for &phase in &wish.phases {
+            let since = now();
+            if !self.phase(phase, &mut packages)? {
+                // What follows would only fail of the same.
+                return Ok(());
+            }
+            self.check_all(phase.word(), phase, &checks, &before, since)?;
+        }
+        Ok(())
+    }
+
+    fn machine(&mut self) -> Result<&mut Machine> {
+        self.machine.as_mut().context("there is no machine")
+    }
+
+    fn boot(&mut self) -> Result<()> {
+        let wish = self.wish;
+        let is_here = self.place.store.find(&wish.image).ok().flatten().is_some();
+        let began = self.begin("boot", if is_here { "boot" } else { "pull and boot" });
+        let mut options = wish.boot.clone();
+        if !wish.packages.is_empty() {
+            let cache = self.place.store.cache().path();
+            let cache = cache.to_str().context("the store's path is not UTF-8")?;
+            std::fs::create_dir_all(cache).context("cannot make the store's cache")?;
+            options.extend(["--volume".into(), format!("{cache}:{CACHE}:ro")]);
+        }
+        let Place { program, run, .. } = self.place;
+        let timeout = Duration::from_secs(wish.boot_timeout);
+        let machine =
+            Machine::boot(program, run, &wish.image, &options, timeout, wish.keep, &wish.evidence);
+        let machine = machine.with_context(|| format!("cannot boot {}", wish.image))?;
+        let finding = Finding {
+            verdict: Verdict::Pass,
+            expected: String::new(),
+            seen: "it is up".into(),
+            cause: None,
+        };
+        self.machine = Some(machine);
+        self.end(began, finding);
+        Ok(())
+    }
+
+    /// Does something with the packages; tells whether that went well.
+    fn phase(&mut self, phase: Phase, packages: &mut Packages<'_>) -> Result<bool> {
+        let wish = self.wish;
+        let has_from = !wish.from.is_empty();
+        let asked = match phase {
+            Phase::Install if has_from => &wish.from,
+            _ => &wish.packages,
+        };
+        let operations = packages.supply.operations();
+        if matches!(phase, Phase::Install | Phase::Upgrade) {
+            let began = self.begin(phase.word(), "fetch");
+            match packages.supply.fetch(self.machine()?, asked) {
+                Ok(added) => {
+                    let names: Vec<&str> = added.iter().map(|a| a.name.as_str()).collect();
+                    let seen = match names.len() {
+                        0 => "all are installed already".into(),
+                        _ => names.join(", "),
+                    };
+                    packages.added = added;
+                    self.end(began, passed(seen));
+                }
+                // Of packages from the archive that would be the archive's fault, or a typing error.
+                Err(error) if error.is::<Unsatisfiable>() => {
+                    let finding = Finding {
+                        verdict: Verdict::Fail,
+                        expected: "what it needs can be had".into(),
+                        seen: "dependency missing".into(),
+                        cause: Some(format!("{error:#}")),
+                    };
+                    self.end(began, finding);
+                    return Ok(false);
+                }
+                Err(error) => return Err(error.context("cannot get the packages")),
+            }
+        }
+        let began = self.begin(phase.word(), phase.word());
+        let added = packages.added.clone();
+        let asked: Vec<&Added> = added.iter().filter(|a| a.asked).collect();
+        let names = names(&asked, &wish.packages);
+        let automatic: Vec<String> =
+            added.iter().filter(|a| !a.asked).map(|a| a.name.clone()).collect();
+        let commands = match phase {
+            Phase::Install | Phase::Upgrade if added.is_empty() => Vec::new(),
+            Phase::Install | Phase::Upgrade => {
+                let paths = packages.supply.name(self.machine()?, &added)?;
+                let mut commands = vec![operations.install(&paths)];
+                let goes = wish.phases.iter().any(|phase| !phase.installs());
+                if goes && !automatic.is_empty() {
+                    commands.push(operations.mark_automatic(&automatic));
+                }
+                commands
+            }
+            Phase::Reinstall => {
+                let again: Vec<Added> = asked.into_iter().cloned().collect();
+                let paths = packages.supply.name(self.machine()?, &again)?;
+                vec![operations.reinstall(&paths)]
+            }
+            Phase::Remove => vec![operations.remove(&names, false)],
+            Phase::Purge => {
+                let status = Supply::status(self.machine()?)?;
+                match packages::purgeable(&status, &names, &added) {
+                    left if left.is_empty() => Vec::new(),
+                    left => vec![operations.remove(&left, true)],
+                }
+            }
+        };
+        let nothing = commands.is_empty();
+        for command in commands {
+            let words: Vec<&str> = command.iter().map(String::as_str).collect();
+            let timeout = Duration::from_secs(wish.phase_timeout);
+            let ran = self.machine()?.run(&words, timeout)?;
+            self.write(&format!("{}.txt", phase.word()), &ran.output);
+            if ran.code != Some(0) {
+                let finding = self.failed(&ran, operations)?;
+                let good = finding.verdict.is_good();
+                self.end(began, finding);
+                return Ok(good);
+            }
+        }
+        self.end(began, passed(if nothing { "there is nothing to be done" } else { "done" }));
+        Ok(true)
+    }
+
+    /// Why a package manager failed.
+    fn failed(&mut self, ran: &Ran, of: &dyn distro::package::Operations) -> Result<Finding> {
+        let explained = of.explain(&ran.output);
+        let lines: Vec<&str> = ran.output.lines().collect();
+        let tail = lines[lines.len().saturating_sub(10)..].join("\n");
+        let verdict = match &explained {
+            Some(explanation) if !explanation.of_package => Verdict::Error,
+            _ => Verdict::Fail,
+        };
+        let seen = match ran.code {
+            Some(code) => format!("exit status {code}"),
+            None => format!("it was not done after {} s", self.wish.phase_timeout),
+        };
+        let mut cause = explained.map_or(tail, |explanation| explanation.text);
+        if ran.code.is_none() {
+            let look: Look = self.machine()?.ask(&Ask::Look { files: false })?;
+            let busy = look.units.iter().filter(|unit| unit.active == "activating");
+            let busy: Vec<&str> = busy.map(|unit| unit.name.as_str()).collect();
+            if !busy.is_empty() {
+                cause = format!("it waits for {}, which stays activating", busy.join(", "));
+            }
+        }
+        Ok(Finding { verdict, expected: "exit status 0".into(), seen, cause: Some(cause) })
+    }
+
+    fn check_all(
+        &mut self,
+        word: &'static str,
+        phase: Phase,
+        checks: &[Box<dyn Probe>],
+        before: &Look,
+        since: u64,
+    ) -> Result<()> {
+        let wish = self.wish;
+        let built_in = check::BUILT_IN.iter().filter(|(name, _)| {
+            // Without packages nothing can have come with them.
+            !wish.without.iter().any(|without| without == name)
+                && (!wish.packages.is_empty() || *name == "failed-units")
+        });
+        let asked = checks.iter().map(AsRef::as_ref);
+        let due: Vec<&dyn Probe> = asked
+            .chain(built_in.map(|(_, probe)| *probe))
+            .filter(|probe| probe.is_due(phase))
+            .collect();
+        let files = phase == Phase::Purge;
+        for probe in due {
+            let began = self.begin(word, &probe.title());
+            let machine = self.machine.as_mut().context("there is no machine")?;
+            let now: Look = machine.ask(&Ask::Look { files })?;
+            let mut scene = Scene { machine, wish, before, now: &now, since };
+            let finding = probe.check(&mut scene).unwrap_or_else(|error| Finding {
+                verdict: Verdict::Error,
+                expected: "it can be checked".into(),
+                seen: format!("{error:#}"),
+                cause: None,
+            });
+            self.end(began, finding);
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, phase: &'static str, name: &str) -> Began {
+        let doing = if phase == name { name.to_owned() } else { format!("{phase}: {name}") };
+        (self.tell)(News::Doing(doing));
+        Began { phase, name: name.to_owned(), at: Instant::now() }
+    }
+
+    fn end(&mut self, began: Began, finding: Finding) {
+        let Finding { verdict, expected, seen, cause } = finding;
+        let step = Step {
+            phase: began.phase.to_owned(),
+            name: began.name,
+            verdict,
+            expected,
+            seen,
+            cause,
+            start: (began.at - self.begun).as_secs_f64(),
+            seconds: began.at.elapsed().as_secs_f64(),
+        };
+        self.steps.push(step.clone());
+        (self.tell)(News::Step(step));
+    }
+
+    /// A file of evidence; what cannot be written is missed by nobody but its reader.
+    fn write(&self, name: &str, text: &str) {
+        let _ = std::fs::write(self.wish.evidence.join(name), text);
+    }
+
+    fn finish(mut self, error: Option<String>) -> Cell {
+        let bad = |verdict| self.steps.iter().find(move |step| step.verdict == verdict);
+        let (verdict, reason) = match (&error, bad(Verdict::Error), bad(Verdict::Fail)) {
+            (Some(error), ..) => (Verdict::Error, error.clone()),
+            (None, _, Some(step)) => {
+                (Verdict::Fail, format!("{}: {}: {}", step.phase, step.name, step.seen))
+            }
+            (None, Some(step), None) => {
+                (Verdict::Error, format!("{}: {}: {}", step.phase, step.name, step.seen))
+            }
+            (None, None, None) => (Verdict::Pass, String::new()),
+        };
+        let wish = self.wish;
+        let keeps = wish.keep && !verdict.is_good();
+        if let Some(machine) = &mut self.machine
+            && (!verdict.is_good() || wish.always_evidence)
+        {
+            machine.evidence(&wish.evidence);
+        }
+        let cell = Cell {
+            wish: wish.clone(),
+            verdict,
+            reason,
+            steps: std::mem::take(&mut self.steps),
+            started: self.started,
+            seconds: self.begun.elapsed().as_secs_f64(),
+            attempts: 1,
+            machine: self.machine.as_ref().filter(|_| keeps).map(|machine| machine.name.clone()),
+        };
+        if verdict.is_good() && !wish.always_evidence {
+            let _ = std::fs::remove_dir_all(&wish.evidence);
+        } else {
+            let command = wish.command();
+            self.write("command.txt", &(quoted(&command) + "\n"));
+            let told = serde_json::to_string_pretty(&cell).unwrap_or_default();
+            self.write("result.json", &told);
+        }
+        // Nobody has to wait for the machine's end to know this.
+        (self.tell)(News::Done(Box::new(cell.clone())));
+        match self.machine.take() {
+            Some(machine) if keeps => machine.keep(),
+            Some(machine) => machine.end(),
+            None => {}
+        }
+        cell
+    }
+}
+
+/// Names of the packages that were asked for, those too that the image has already.
+fn names(added: &[&Added], asked: &[String]) -> Vec<String> {
+    let mut names: Vec<String> = added.iter().map(|a| a.name.clone()).collect();
+    for text in asked {
+        if let Asked::Name(name) = Asked::parse(text)
+            && !names.contains(&name)
+        {
+            names.push(name);
+        }
+    }
+    names
+}
+
+struct Packages<'a> {
+    supply: Supply<'a>,
+    /// By the last installation.
+    added: Vec<Added>,
+}
+
+fn passed(seen: impl Into<String>) -> Finding {
+    Finding { verdict: Verdict::Pass, expected: String::new(), seen: seen.into(), cause: None }
+}
+
+/// Reads the checks that were asked for.
+///
+/// # Errors
+/// Names the one that makes no sense.
+pub fn checks(wish: &Wish) -> Result<Vec<Box<dyn Probe>>> {
+    let read = |(kind, text): &(String, String)| {
+        let known = check::KINDS.iter().find(|(name, _)| name == kind);
+        let (_, parse) = known.with_context(|| format!("no check is called {kind:?}"))?;
+        parse(text).with_context(|| format!("--check-{kind}"))
+    };
+    wish.checks.iter().map(read).collect()
+}
+
+/// Words for a shell.
+#[must_use]
+pub fn quoted(words: &[String]) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:=,+@%".contains(&b);
+    let quote = |word: &String| {
+        if !word.is_empty() && word.bytes().all(plain) {
+            word.clone()
+        } else {
+            format!("'{}'", word.replace('\'', r"'\''"))
+        }
+    };
+    words.iter().map(quote).collect::<Vec<_>>().join(" ")
+}
+
+/// Reads what a directory of evidence says of its cell.
+#[must_use]
+pub fn result(evidence: &Path) -> Option<Cell> {
+    serde_json::from_slice(&std::fs::read(evidence.join("result.json")).ok()?).ok()
+}
+
+/// Microseconds since the epoch.
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |since| since.as_micros() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn a_command_can_be_pasted() {
+        let words = ["a", "x y", "it's", "", "http://h/?a=b&c"].map(str::to_owned);
+        assert_eq!(quoted(&words), r"a 'x y' 'it'\''s' '' 'http://h/?a=b&c'");
+    }
+}

@@ -1,0 +1,245 @@
+//! The eyes of a probe inside its machine: a process of our own in the machine's namespaces, which
+//! answers questions, a line of JSON each. Nothing of the image is executed by it, and nothing that it
+//! says comes from the image's programs, but for what systemd tells of itself.
+
+mod files;
+mod network;
+mod processes;
+mod units;
+
+use std::fs::Permissions;
+use std::io::{BufRead, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use engine::ENGINES;
+use engine::record::Record;
+use rustix::process::WaitOptions;
+use serde::{Deserialize, Serialize};
+
+pub use engine::bus::Unit;
+pub use network::{Protocol, Request};
+pub use processes::{Listener, Process};
+
+/// A question. Times are milliseconds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Ask {
+    /// How everything is.
+    Look {
+        /// With the names of all files.
+        files: bool,
+    },
+    /// Waits until systemd has nothing to do any more.
+    Settle {
+        /// Until it is given up.
+        timeout: u64,
+        /// How long nothing may have changed.
+        quiet: u64,
+    },
+    /// Waits until a unit is active, or will not be.
+    Unit {
+        /// Its name, with its kind.
+        name: String,
+        /// Until it is given up.
+        timeout: u64,
+        /// How long it has to stay active: a service of `Type=simple` is so before it is even
+        /// executed (systemd.service(5)).
+        quiet: u64,
+    },
+    /// Waits until a server answers as it should.
+    Network {
+        /// Whom to ask what.
+        request: Request,
+        /// Until it is given up.
+        timeout: u64,
+    },
+    /// Whether something is there.
+    Exists {
+        /// Absolute path.
+        path: String,
+    },
+    /// The content of a file.
+    Read {
+        /// Absolute path.
+        path: String,
+    },
+    /// Copies files of the machine.
+    Copy {
+        /// The directory to make them in.
+        directory: String,
+        /// Names there, and what is copied.
+        files: Vec<(String, String)>,
+    },
+}
+
+/// How a machine is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Look {
+    /// Units that are loaded; none where there is no systemd.
+    pub units: Vec<Unit>,
+    /// Processes but our own.
+    pub processes: Vec<Process>,
+    /// Sockets that wait for somebody.
+    pub listeners: Vec<Listener>,
+    /// Paths of what is not a directory, sorted.
+    pub files: Vec<String>,
+}
+
+/// What came of waiting for something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waited {
+    /// Whether it is as it should be.
+    pub good: bool,
+    /// How it is.
+    pub seen: String,
+    /// The time was over; else more of it would have changed nothing.
+    pub late: bool,
+}
+
+/// Largest file that is read: bytes.
+const MAX_FILE: u64 = 64 << 20;
+
+/// Enters a machine and answers what is asked on standard input, until its end.
+///
+/// # Errors
+/// Where the machine cannot be entered.
+pub fn serve(record: &Record) -> Result<()> {
+    ENGINES[0].enter(record)?;
+    // In the machine's process ids are only children of whoever enters.
+    match sys::process::fork().context("cannot make a process in the machine")? {
+        Some(child) => {
+            rustix::process::waitpid(Some(child), WaitOptions::empty())?;
+            Ok(())
+        }
+        None => {
+            let _ = std::env::set_current_dir("/");
+            let served = answer_all();
+            sys::process::exit_now(u8::from(served.is_err()))
+        }
+    }
+}
+
+fn answer_all() -> Result<()> {
+    let (input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
+    for line in input.lines() {
+        let answer = serde_json::from_str(&line?)
+            .map_err(anyhow::Error::from)
+            .and_then(|ask| answer(&ask))
+            .map_err(|error| format!("{error:#}"));
+        output.write_all((serde_json::to_string(&answer)? + "\n").as_bytes())?;
+        output.flush()?;
+    }
+    Ok(())
+}
+
+fn answer(ask: &Ask) -> Result<serde_json::Value> {
+    let after = |ms: &u64| Instant::now() + Duration::from_millis(*ms);
+    Ok(match ask {
+        Ask::Look { files } => serde_json::to_value(look(*files)?)?,
+        Ask::Settle { timeout, quiet } => {
+            let quiet = Duration::from_millis(*quiet);
+            serde_json::to_value(units::settle(after(timeout), quiet)?)?
+        }
+        Ask::Unit { name, timeout, quiet } => {
+            let quiet = Duration::from_millis(*quiet);
+            serde_json::to_value(units::wait(name, after(timeout), quiet)?)?
+        }
+        Ask::Network { request, timeout } => {
+            serde_json::to_value(network::wait(request, after(timeout))?)?
+        }
+        Ask::Exists { path } => std::fs::symlink_metadata(path).is_ok().into(),
+        Ask::Read { path } => {
+            use std::io::Read as _;
+            let mut text = Vec::new();
+            let file = std::fs::File::open(path).with_context(|| format!("opening {path}"))?;
+            file.take(MAX_FILE).read_to_end(&mut text)?;
+            String::from_utf8_lossy(&text).into()
+        }
+        Ask::Copy { directory, files } => {
+            std::fs::create_dir_all(directory).with_context(|| format!("making {directory}"))?;
+            for (name, from) in files {
+                let path = format!("{directory}/{name}");
+                let copied = std::fs::copy(from, &path)
+                    .and_then(|_| std::fs::set_permissions(&path, Permissions::from_mode(0o644)));
+                copied.with_context(|| format!("copying {name}"))?;
+            }
+            serde_json::Value::Null
+        }
+    })
+}
+
+fn look(files: bool) -> Result<Look> {
+    let processes = processes::all()?;
+    Ok(Look {
+        units: units::all().unwrap_or_default(),
+        listeners: processes::listeners(&processes),
+        processes,
+        files: if files { files::all()? } else { Vec::new() },
+    })
+}
+
+/// How long is waited between two looks at what gives no sign.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Tries until something is good, the deadline has passed, or trying on is of no use.
+fn until(deadline: Instant, mut attempt: impl FnMut() -> Result<Waited>) -> Result<Waited> {
+    loop {
+        let waited = attempt()?;
+        if waited.good || !waited.late || Instant::now() + TICK >= deadline {
+            return Ok(waited);
+        }
+        std::thread::sleep(TICK);
+    }
+}
+
+/// A child that answers, seen from outside.
+#[derive(Debug)]
+pub struct Eyes {
+    child: std::process::Child,
+    input: std::process::ChildStdin,
+    output: std::io::BufReader<std::process::ChildStdout>,
+}
+
+impl Eyes {
+    /// Of a command that runs [`serve`].
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn open(mut command: std::process::Command) -> Result<Self> {
+        use std::process::Stdio;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("cannot start an observer")?;
+        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+            bail!("the observer has no pipes");
+        };
+        Ok(Self { child, input, output: std::io::BufReader::new(output) })
+    }
+
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// Where the machine has ended, or the question could not be answered.
+    pub fn ask<T: serde::de::DeserializeOwned>(&mut self, ask: &Ask) -> Result<T> {
+        let gone = "the machine ended";
+        self.input.write_all((serde_json::to_string(ask)? + "\n").as_bytes()).context(gone)?;
+        let mut line = String::new();
+        self.output.read_line(&mut line).context(gone)?;
+        if line.is_empty() {
+            bail!(gone);
+        }
+        let answer: Result<serde_json::Value, String> =
+            serde_json::from_str(&line).context("the observer talks nonsense")?;
+        match answer {
+            Ok(value) => Ok(serde_json::from_value(value)?),
+            Err(text) => bail!(text),
+        }
+    }
+}
+
+impl Drop for Eyes {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

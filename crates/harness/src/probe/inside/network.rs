@@ -1,0 +1,176 @@
+//! Asks a server of the machine, from the machine.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use regex_lite::Regex;
+use serde::{Deserialize, Serialize};
+
+use super::{Waited, processes, until};
+
+/// What is asked of whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// How.
+    pub protocol: Protocol,
+    /// A name of the machine's own `/etc/hosts`, or an address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// What is asked for over HTTP, with its query.
+    pub path: String,
+    /// The status that is expected; any below 400 where none is.
+    pub status: Option<u16>,
+    /// What the body has to match.
+    pub body: Option<String>,
+}
+
+/// How a server is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Protocol {
+    /// A connection is accepted.
+    Tcp,
+    /// A socket waits.
+    Udp,
+    /// An answer as it should be.
+    Http,
+}
+
+/// For each attempt; a server that is slower is asked again.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// As much of a body as is looked at: bytes.
+const MAX_BODY: u64 = 4 << 20;
+
+pub(super) fn wait(request: &Request, deadline: Instant) -> Result<Waited> {
+    let addresses = addresses(&request.host)?;
+    let body = request.body.as_deref().map(Regex::new).transpose().context("no pattern")?;
+    let mut waited = until(deadline, || {
+        let left = deadline.saturating_duration_since(Instant::now()).clamp(super::TICK, PATIENCE);
+        let (good, seen) = attempt(request, &addresses, body.as_ref(), left);
+        Ok(Waited { good, seen, late: true })
+    })?;
+    if !waited.good {
+        let listeners: Vec<String> =
+            processes::listeners(&processes::all()?).iter().map(ToString::to_string).collect();
+        let listening = if listeners.is_empty() {
+            "nobody listens at all".into()
+        } else {
+            listeners.join(", ")
+        };
+        waited.seen = format!("{}; listening: {listening}", waited.seen);
+    }
+    Ok(waited)
+}
+
+fn attempt(
+    request: &Request,
+    addresses: &[IpAddr],
+    body: Option<&Regex>,
+    patience: Duration,
+) -> (bool, String) {
+    let mut seen = String::new();
+    for address in addresses {
+        let socket = SocketAddr::new(*address, request.port);
+        let tried = match request.protocol {
+            Protocol::Tcp => {
+                TcpStream::connect_timeout(&socket, patience).map(|_| (true, "it accepts".into()))
+            }
+            Protocol::Udp => Ok(bound(socket)),
+            Protocol::Http => http(request, socket, body, patience),
+        };
+        match tried {
+            Ok((true, text)) => return (true, text),
+            Ok((false, text)) => seen = text,
+            Err(error) if seen.is_empty() => seen = plain(&error),
+            Err(_) => {}
+        }
+    }
+    (false, seen)
+}
+
+fn plain(error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => "connection refused".into(),
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => "no answer".into(),
+        ErrorKind::ConnectionReset => "connection reset".into(),
+        ErrorKind::UnexpectedEof => "the answer is cut off".into(),
+        _ => error.to_string().to_lowercase(),
+    }
+}
+
+/// A datagram need not be answered, so that only the socket itself tells.
+fn bound(wanted: SocketAddr) -> (bool, String) {
+    let is_it = |l: &processes::Listener| {
+        l.protocol == "udp"
+            && l.port == wanted.port()
+            && (l.address == wanted.ip() || l.address.is_unspecified())
+    };
+    let processes = processes::all().unwrap_or_default();
+    match processes::listeners(&processes).iter().find(|l| is_it(l)) {
+        Some(listener) => (true, listener.to_string()),
+        None => (false, "nobody has this port".into()),
+    }
+}
+
+/// HTTP/1.1 (RFC 9112), one request on a connection.
+fn http(
+    request: &Request,
+    socket: SocketAddr,
+    body: Option<&Regex>,
+    patience: Duration,
+) -> std::io::Result<(bool, String)> {
+    let mut stream = TcpStream::connect_timeout(&socket, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
+    let head = format!(
+        "GET {} HTTP/1.1\r\nHost: {}:{}\r\nUser-Agent: postroj\r\nAccept: */*\r\nConnection: close\r\n\r\n",
+        request.path, request.host, request.port
+    );
+    stream.write_all(head.as_bytes())?;
+    let mut bytes = Vec::new();
+    // One that does not close its end is judged by what it said.
+    match stream.take(MAX_BODY).read_to_end(&mut bytes) {
+        Err(error) if bytes.is_empty() => return Err(error),
+        _ => {}
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let line = text.lines().next().unwrap_or_default();
+    let status: Option<u16> = line
+        .strip_prefix("HTTP/1.")
+        .and_then(|rest| rest.split(' ').nth(1))
+        .and_then(|code| code.parse().ok());
+    let Some(status) = status else { return Ok((false, "it does not speak HTTP".into())) };
+    let content = text.split_once("\r\n\r\n").map_or("", |(_, content)| content);
+    let shown = line.split_once(' ').map_or(line, |(_, rest)| rest).trim();
+    if request.status.map_or(status >= 400, |wanted| wanted != status) {
+        return Ok((false, format!("status {shown}")));
+    }
+    if body.is_some_and(|pattern| !pattern.is_match(content)) {
+        let start: String = content.chars().take(200).collect();
+        return Ok((false, format!("status {shown}, body {start:?}")));
+    }
+    Ok((true, format!("status {shown}, {} bytes", content.len())))
+}
+
+/// By the machine's `/etc/hosts`: a name server is none of the machine's own.
+fn addresses(host: &str) -> Result<Vec<IpAddr>> {
+    if let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse() {
+        return Ok(vec![address]);
+    }
+    if host == "localhost" {
+        return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+    }
+    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let found: Vec<IpAddr> = hosts
+        .lines()
+        .filter(|line| line.split_whitespace().skip(1).any(|name| name == host))
+        .filter_map(|line| line.split_whitespace().next()?.parse().ok())
+        .collect();
+    if found.is_empty() {
+        bail!("the machine's /etc/hosts has no {host}: give an address");
+    }
+    Ok(found)
+}

@@ -1,0 +1,243 @@
+//! The machine of a cell: booted by this program once more, and gone with it.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use engine::record::Record;
+use engine::state::RunDirectory;
+use engine::{ENGINES, Waited};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use sys::rooted::Root;
+
+use super::inside::{Ask, Eyes};
+
+/// This program, as a command with the options that say where things are kept.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// Before any verb.
+    pub options: Vec<std::ffi::OsString>,
+}
+
+impl Program {
+    /// A verb of it.
+    #[must_use]
+    pub fn verb(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("/proc/self/exe");
+        command.args(&self.options).args(words).stdin(Stdio::null());
+        command
+    }
+}
+
+/// A booted machine.
+pub(super) struct Machine {
+    pub(super) name: String,
+    program: Program,
+    run: RunDirectory,
+    record: Record,
+    monitor: Child,
+    eyes: Option<Eyes>,
+    /// Output of commands goes there while they run.
+    scratch: PathBuf,
+    kept: bool,
+}
+
+/// What a command did.
+pub(super) struct Ran {
+    /// `None` where it was killed for taking too long.
+    pub(super) code: Option<i32>,
+    pub(super) output: String,
+}
+
+/// Most of a command's output that is looked at: bytes.
+const MAX_OUTPUT: u64 = 8 << 20;
+
+/// How long a monitor may take after its machine's end.
+const CLEANUP: Duration = Duration::from_secs(20);
+
+impl Machine {
+    /// Boots an image; the machine ends with this process unless it is `kept`.
+    pub(super) fn boot(
+        program: &Program,
+        run: &RunDirectory,
+        image: &str,
+        options: &[String],
+        timeout: Duration,
+        kept: bool,
+        evidence: &Path,
+    ) -> Result<Self> {
+        let name = format!("probe-{}", std::process::id());
+        let said = evidence.join("boot.txt");
+        let mut command = program.verb(&["boot", "--detach", "--name", &name]);
+        if !kept {
+            command.arg("--rm").env("POSTROJ_TETHER", "1");
+        }
+        command.args(options).arg(image);
+        // As the one that starts a monitor in the background does: see the face's `start`.
+        command.env("POSTROJ_MONITOR", std::process::id().to_string());
+        command.stdout(Stdio::piped()).stderr(
+            File::create(&said).with_context(|| format!("cannot write {}", said.display()))?,
+        );
+        let mut monitor = command.spawn().context("cannot start a monitor")?;
+        let report = monitor.stdout.take().context("the monitor has no output")?;
+        let told = readable(&report, Instant::now() + timeout)?;
+        let mut line = String::new();
+        if told {
+            BufReader::new(report).read_line(&mut line).context("cannot hear from the monitor")?;
+        }
+        let is_up = line.ends_with('\n');
+        let why = || {
+            let text = std::fs::read_to_string(&said).unwrap_or_default();
+            let last = text.lines().rfind(|line| !line.contains(": note: "));
+            last.unwrap_or_default().trim_start_matches("postroj: ").to_owned()
+        };
+        if told && !is_up {
+            let _ = monitor.wait();
+            match why() {
+                text if text.is_empty() => bail!("it ended before it was up"),
+                text => bail!(text),
+            }
+        }
+        let record = match run.find(&name) {
+            Ok(record) => record,
+            Err(_) => {
+                let _ = (monitor.kill(), monitor.wait());
+                bail!("it was not there after {} s", timeout.as_secs());
+            }
+        };
+        let program = program.clone();
+        let scratch = evidence.join("output.txt");
+        let mut machine =
+            Self { name, program, run: run.clone(), record, monitor, eyes: None, scratch, kept };
+        if !is_up {
+            let busy = machine.busy();
+            machine.evidence(evidence);
+            machine.kept = false;
+            bail!("it was not up after {} s{busy}", timeout.as_secs());
+        }
+        Ok(machine)
+    }
+
+    /// What a system waits for that does not get up.
+    fn busy(&mut self) -> String {
+        let look = self.ask::<super::inside::Look>(&Ask::Look { files: false });
+        let units: Vec<String> = look
+            .map(|look| look.units)
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|unit| unit.active == "activating")
+            .map(|unit| unit.name)
+            .collect();
+        if units.is_empty() {
+            String::new()
+        } else {
+            format!(": it waits for {}", units.join(", "))
+        }
+    }
+
+    /// Asks what can be seen inside.
+    pub(super) fn ask<T: serde::de::DeserializeOwned>(&mut self, ask: &Ask) -> Result<T> {
+        if self.eyes.is_none() {
+            let mut command = self.program.verb(&["inside", &self.name]);
+            command.stderr(Stdio::null());
+            self.eyes = Some(Eyes::open(command)?);
+        }
+        let Some(eyes) = &mut self.eyes else { bail!("nobody looks") };
+        eyes.ask(ask)
+    }
+
+    /// Runs a command inside, with the machine's own rights.
+    pub(super) fn run(&self, command: &[&str], timeout: Duration) -> Result<Ran> {
+        let output = File::create(&self.scratch)
+            .with_context(|| format!("cannot write {}", self.scratch.display()))?;
+        let errors = output.try_clone()?;
+        let mut exec = self.exec(command);
+        let mut child = exec.stdout(output).stderr(errors).spawn().context("cannot run it")?;
+        let pid = rustix::process::Pid::from_child(&child);
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+        let ended = readable(&pidfd, Instant::now() + timeout)?;
+        if !ended {
+            child.kill()?;
+        }
+        let status = child.wait()?;
+        let mut output = Vec::new();
+        File::open(&self.scratch)?.take(MAX_OUTPUT).read_to_end(&mut output)?;
+        let _ = std::fs::remove_file(&self.scratch);
+        let code = ended.then(|| status.code().unwrap_or(137));
+        Ok(Ran { code, output: String::from_utf8_lossy(&output).into_owned() })
+    }
+
+    fn exec(&self, command: &[&str]) -> Command {
+        let env =
+            ["exec", "-e", "DEBIAN_FRONTEND=noninteractive", "-e", "LC_ALL=C.UTF-8", &self.name];
+        self.program.verb(&[&env[..], command].concat())
+    }
+
+    /// Its root, which is not to be trusted.
+    pub(super) fn root(&self) -> Result<Root> {
+        ENGINES[0].root(&self.record)
+    }
+
+    /// Writes down what there is to see.
+    pub(super) fn evidence(&mut self, directory: &Path) {
+        let console = self.run.log_path(self.record.id());
+        let _ = std::fs::copy(console, directory.join("console.txt"));
+        for (file, command) in [
+            ("journal.txt", &["journalctl", "--no-pager", "--quiet"][..]),
+            ("journal.export", &["journalctl", "--no-pager", "--quiet", "-o", "export"]),
+            ("failed-units.txt", &["systemctl", "--no-pager", "--failed", "--full", "status"]),
+            ("packages-after.txt", &["dpkg-query", "-W"]),
+        ] {
+            let Ok(output) = File::create(directory.join(file)) else { continue };
+            // What has none of these programs has no such evidence.
+            let _ = self.exec(command).stdout(output).stderr(Stdio::null()).status();
+        }
+    }
+
+    /// Leaves the machine as it is.
+    pub(super) fn keep(mut self) {
+        self.kept = true;
+    }
+
+    /// It goes in any case.
+    pub(super) fn end(mut self) {
+        self.kept = false;
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.eyes = None;
+        if self.kept {
+            return;
+        }
+        let _ = self.run.signal(&self.record, sys::signals::SIGKILL);
+        if let Ok(Waited::Late) =
+            self.run.wait(&self.name, Some(CLEANUP), |record| record.exited.is_some())
+        {
+            let _ = self.monitor.kill();
+        }
+        let _ = self.monitor.wait();
+        self.run.reap();
+        if let Ok(record) = self.run.find(&self.name) {
+            let _ = self.run.remove(&record);
+        }
+    }
+}
+
+/// Waits until there is something to read, or the end.
+fn readable(fd: &impl AsFd, deadline: Instant) -> Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        match rustix::event::poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&left)) {
+            Ok(count) => return Ok(count > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

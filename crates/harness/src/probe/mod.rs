@@ -1,0 +1,225 @@
+//! Probes: does a package install, start, answer, upgrade and go away on a system?
+//!
+//! A [`Wish`] says what is to be probed on one image, which is a *cell*; [`cell::run`] does it on a machine of its own
+//! and tells [`News`] as it goes. What can be checked is a list of [`check`]s, each a file of its own. What is seen
+//! of a machine is seen by [`inside`].
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub mod cell;
+pub mod check;
+pub mod inside;
+mod machine;
+mod packages;
+
+/// What to probe in one cell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    /// The image, as the user spelled it.
+    pub image: String,
+    /// Packages that are installed together: names, paths, URLs.
+    pub packages: Vec<String>,
+    /// What is installed first, for an upgrade.
+    pub from: Vec<String>,
+    /// What is done with the packages, in this order.
+    pub phases: Vec<Phase>,
+    /// Checks: their kind, and what the user gave for it.
+    pub checks: Vec<(String, String)>,
+    /// Built-in checks that are left out.
+    pub without: Vec<String>,
+    /// Ports that may be listened on besides those that checks name.
+    pub allowed_ports: Vec<u16>,
+    /// For each check: seconds.
+    pub timeout: u64,
+    /// For what the package manager does: seconds.
+    pub phase_timeout: u64,
+    /// Until the system is up: seconds.
+    pub boot_timeout: u64,
+    /// More options for `boot`.
+    pub boot: Vec<String>,
+    /// The machine remains when something fails.
+    pub keep: bool,
+    /// Where evidence goes.
+    pub evidence: PathBuf,
+    /// There is evidence even where all is well.
+    pub always_evidence: bool,
+}
+
+impl Wish {
+    /// What tells a cell from the others: an image and what is installed on it.
+    pub fn title(&self) -> String {
+        match &self.packages[..] {
+            [] => self.image.clone(),
+            packages => format!("{} {}", self.image, packages.join("+")),
+        }
+    }
+
+    /// The command that probes this cell alone.
+    pub fn command(&self) -> Vec<String> {
+        let mut words = vec!["postroj".to_owned(), "probe".into()];
+        let mut add = |option: &str, value: &str| words.extend([option.into(), value.into()]);
+        add("--image", &self.image);
+        self.packages.iter().for_each(|package| add("--package", package));
+        self.from.iter().for_each(|package| add("--from-version", package));
+        if !self.packages.is_empty() {
+            let phases: Vec<&str> = self.phases.iter().map(|phase| phase.word()).collect();
+            add("--phase", &phases.join(","));
+        }
+        self.checks.iter().for_each(|(kind, text)| add(&format!("--check-{kind}"), text));
+        self.without.iter().for_each(|name| add("--without", name));
+        self.allowed_ports.iter().for_each(|port| add("--allow-port", &port.to_string()));
+        add("--timeout", &self.timeout.to_string());
+        if self.packages.len() > 1 {
+            words.push("--together".into());
+        }
+        words
+    }
+}
+
+/// Something that is done with packages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// For the first time; the older version where there is one.
+    Install,
+    /// Over the older version.
+    Upgrade,
+    /// The same version again.
+    Reinstall,
+    /// Without its configuration.
+    Remove,
+    /// With its configuration.
+    Purge,
+}
+
+impl Phase {
+    /// All there are.
+    pub const ALL: [Self; 5] =
+        [Self::Install, Self::Upgrade, Self::Reinstall, Self::Remove, Self::Purge];
+
+    /// As the command line has it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Install => "install",
+            Self::Upgrade => "upgrade",
+            Self::Reinstall => "reinstall",
+            Self::Remove => "remove",
+            Self::Purge => "purge",
+        }
+    }
+
+    /// The packages are there after it.
+    #[must_use]
+    pub fn installs(self) -> bool {
+        matches!(self, Self::Install | Self::Upgrade | Self::Reinstall)
+    }
+}
+
+/// What came of a step or a cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it should be.
+    Pass,
+    /// Not as it should be.
+    Fail,
+    /// It could not be tested.
+    Error,
+    /// It was not tested.
+    Skipped,
+    /// It failed, and passed when it was tried again.
+    Flaky,
+}
+
+impl Verdict {
+    /// In lower case.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+            Self::Error => "error",
+            Self::Skipped => "skipped",
+            Self::Flaky => "flaky",
+        }
+    }
+
+    /// Nothing is wrong.
+    #[must_use]
+    pub fn is_good(self) -> bool {
+        matches!(self, Self::Pass | Self::Flaky | Self::Skipped)
+    }
+}
+
+/// One thing that was done or checked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// What was being done with the packages; `boot` before.
+    pub phase: String,
+    /// What was checked, such as `unit nginx.service`; the phase's own word for what it did.
+    pub name: String,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// What should have been.
+    pub expected: String,
+    /// What was.
+    pub seen: String,
+    /// Why, where that is known; may have several lines.
+    pub cause: Option<String>,
+    /// Seconds from the cell's start to the step's.
+    pub start: f64,
+    /// How long it took: seconds.
+    pub seconds: f64,
+}
+
+/// What came of a cell.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cell {
+    /// What was probed.
+    pub wish: Wish,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// Why it is not `pass`, on one line.
+    pub reason: String,
+    /// What was done.
+    pub steps: Vec<Step>,
+    /// Seconds since the epoch.
+    pub started: u64,
+    /// How long it took: seconds.
+    pub seconds: f64,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// The machine that was kept.
+    pub machine: Option<String>,
+}
+
+impl Cell {
+    /// Of a cell that came to nothing.
+    #[must_use]
+    pub fn without_result(wish: &Wish, verdict: Verdict, reason: &str) -> Self {
+        Self {
+            wish: wish.clone(),
+            verdict,
+            reason: reason.to_owned(),
+            steps: Vec::new(),
+            started: engine::state::now(),
+            seconds: 0.0,
+            attempts: 1,
+            machine: None,
+        }
+    }
+}
+
+/// What a cell tells while it is at it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum News {
+    /// What it does now.
+    Doing(String),
+    /// What it has done.
+    Step(Step),
+    /// That was all.
+    Done(Box<Cell>),
+}

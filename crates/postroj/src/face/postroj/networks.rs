@@ -1,0 +1,223 @@
+//! `network` and `port`: networks that machines share, and ports that lead into machines.
+
+use std::net::Ipv4Addr;
+
+use anyhow::Result;
+use clap::Subcommand;
+use engine::state;
+use net::lease::Config;
+use net::networks::{self, Shown};
+use serde_json::json;
+use spec::network::Port;
+use spec::plan::Network;
+
+use super::{Here, quantity, table};
+
+/// Networks that machines share (root)
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Make a network, on which machines know each other by name
+    Create {
+        /// Name
+        name: String,
+        /// Its machines reach each other only
+        #[arg(long)]
+        internal: bool,
+        /// Addresses, such as 10.9.0.0/24
+        #[arg(long, value_name = "NETWORK", value_parser = subnet)]
+        subnet: Option<(Ipv4Addr, u8)>,
+    },
+    /// List networks
+    #[command(visible_alias = "list")]
+    Ls {
+        /// Print names only
+        #[arg(short, long)]
+        quiet: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a network and its machines as JSON
+    Inspect {
+        /// Names
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Remove networks that no machine uses
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Names
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Let nothing pass between two machines of a network
+    Cut {
+        /// A machine's name
+        a: String,
+        /// Another's
+        b: String,
+    },
+    /// Let it pass again
+    Heal {
+        /// A machine's name
+        a: String,
+        /// Another's
+        b: String,
+    },
+    /// Remove all that somebody made and no machine uses
+    Prune,
+}
+
+pub(super) fn run(verb: &Verb, here: &Here) -> Result<u8> {
+    let run = here.run_directory()?;
+    run.reap();
+    net::reap(run.path());
+    match verb {
+        Verb::Create { name, internal, subnet } => {
+            let config = Config { internal: *internal, subnet: *subnet, created: state::now() };
+            networks::create(run.path(), name, &config)?;
+            println!("{name}");
+        }
+        Verb::Ls { quiet, json } => list(&networks::list(run.path()), *quiet, *json)?,
+        Verb::Inspect { names } => {
+            let found = names.iter().map(|name| networks::inspect(run.path(), name));
+            let list = found.map(|shown| shown.map(|s| json_of(&s))).collect::<Result<Vec<_>>>()?;
+            println!("{}", serde_json::to_string_pretty(&list)?);
+        }
+        Verb::Rm { names } => {
+            for name in names {
+                networks::remove(run.path(), name)?;
+                println!("{name}");
+            }
+        }
+        Verb::Cut { a, b } => networks::cut(run.path(), a, b, false)?,
+        Verb::Heal { a, b } => networks::cut(run.path(), a, b, true)?,
+        Verb::Prune => {
+            let unused = networks::list(run.path()).into_iter();
+            for shown in unused.filter(|shown| shown.made && shown.members.is_empty()) {
+                // A machine may have come meanwhile.
+                if networks::remove(run.path(), &shown.name).is_ok() {
+                    println!("{}", shown.name);
+                }
+            }
+        }
+    }
+    Ok(0)
+}
+
+fn list(all: &[Shown], quiet: bool, json: bool) -> Result<()> {
+    if json {
+        let list: Vec<_> = all.iter().map(json_of).collect();
+        println!("{}", serde_json::to_string_pretty(&list)?);
+    } else if quiet {
+        all.iter().for_each(|shown| println!("{}", shown.name));
+    } else {
+        let heading = ["NAME", "KIND", "NETWORK", "MACHINES", "CREATED"];
+        let mut rows = vec![heading.map(String::from).to_vec()];
+        rows.extend(all.iter().map(row));
+        print!("{}", table::render(&rows));
+    }
+    Ok(())
+}
+
+fn row(shown: &Shown) -> Vec<String> {
+    let age = || quantity::show_age(state::now().saturating_sub(shown.created));
+    vec![
+        shown.name.clone(),
+        if shown.internal { "internal" } else { "bridge" }.to_owned(),
+        shown.subnet.map(|(first, prefix)| format!("{first}/{prefix}")).unwrap_or_default(),
+        shown.members.len().to_string(),
+        if shown.made { age() } else { String::new() },
+    ]
+}
+
+fn json_of(shown: &Shown) -> serde_json::Value {
+    let member = |m: &net::lease::Member| {
+        json!({
+            "Name": m.machine, "Id": m.id, "IPv4Address": m.ip, "IPv6Address": m.ip6,
+            "MacAddress": m.mac.to_string(), "Names": m.names,
+        })
+    };
+    json!({
+        "Name": shown.name,
+        "Driver": "bridge",
+        "Internal": shown.internal,
+        "Created": shown.created,
+        "Bridge": shown.bridge,
+        "Subnet": shown.subnet.map(|(first, prefix)| format!("{first}/{prefix}")),
+        "Machines": shown.members.iter().map(member).collect::<Vec<_>>(),
+    })
+}
+
+/// A private network that has room for machines, and begins where it says.
+fn subnet(text: &str) -> Result<(Ipv4Addr, u8), String> {
+    let parsed = text.split_once('/').and_then(|(first, prefix)| {
+        Some((first.parse::<Ipv4Addr>().ok()?, prefix.parse::<u8>().ok()?))
+    });
+    let Some((first, prefix)) = parsed else {
+        return Err(format!("{text:?} is no network, such as 10.9.0.0/24"));
+    };
+    if !(8..=29).contains(&prefix) {
+        return Err("the prefix is from 8 to 29 bits long".into());
+    }
+    let start = u32::from(first) & (u32::MAX << (32 - prefix));
+    if start != u32::from(first) {
+        return Err(format!("{text} begins at {}", Ipv4Addr::from(start)));
+    }
+    Ok((first, prefix))
+}
+
+/// List the ports that lead into a machine
+#[derive(Debug, clap::Args)]
+pub(super) struct PortArgs {
+    /// Name or id
+    machine: String,
+    /// Only that of this port inside
+    #[arg(value_name = "PORT[/PROTOCOL]")]
+    port: Option<String>,
+}
+
+pub(super) fn port(args: &PortArgs, here: &Here) -> Result<u8> {
+    let record = here.run_directory()?.find(&args.machine)?;
+    let ports: &[Port] = match record.plan.as_ref().map(|plan| &plan.network) {
+        Some(Network::Attached(attachment)) => &attachment.ports,
+        _ => &[],
+    };
+    let wanted = args.port.as_ref().map(|text| match text.contains('/') {
+        true => text.clone(),
+        false => format!("{text}/tcp"),
+    });
+    let inside = |port: &Port| format!("{}/{}", port.inside, port.protocol);
+    let shown: Vec<&Port> =
+        ports.iter().filter(|port| wanted.as_ref().is_none_or(|w| *w == inside(port))).collect();
+    if let (Some(wanted), []) = (&wanted, &shown[..]) {
+        return Err(anyhow::anyhow!("the machine {} publishes no port {wanted}", record.name));
+    }
+    for port in shown {
+        let addresses = match port.address {
+            Some(address) => vec![address],
+            None => ["0.0.0.0", "::"].iter().filter_map(|text| text.parse().ok()).collect(),
+        };
+        for address in addresses {
+            let host = std::net::SocketAddr::new(address, port.host);
+            match wanted {
+                Some(_) => println!("{host}"),
+                None => println!("{} -> {host}", inside(port)),
+            }
+        }
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subnets_begin_where_they_say() {
+        assert_eq!(subnet("10.9.0.0/24"), Ok((Ipv4Addr::new(10, 9, 0, 0), 24)));
+        for bad in ["", "10.9.0.0", "10.9.0.1/24", "10.9.0.0/30", "10.9.0.0/0", "x/24"] {
+            assert!(subnet(bad).is_err(), "{bad}");
+        }
+    }
+}

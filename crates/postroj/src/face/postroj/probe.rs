@@ -1,0 +1,506 @@
+//! `probe` and `matrix`: does my software work on all of them?
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use harness::host::Host;
+use harness::matrix::{self, Happening, Journal, Settings};
+use harness::probe::cell::{Place, Program};
+use harness::probe::{Cell, Phase, Verdict, Wish, cell as cells, check, inside as eyes};
+use harness::report::{self, Run};
+use rustix::process::Signal;
+use serde::Deserialize;
+use spec::request::Request;
+
+use super::Here;
+use super::show::Show;
+
+/// Probe a package: does it install, start, answer, upgrade and go away on these systems?
+///
+/// Every image and package given is a cell: a machine of its own, with a network of its own that nobody
+/// else is on. Exit status: 0 all is well, 1 something failed, 2 usage, 3 something could
+/// not be tested, 77 everything was skipped.
+#[derive(Debug, clap::Args)]
+#[command(visible_alias = "pkgprobe")]
+pub(super) struct Args {
+    #[command(flatten)]
+    what: What,
+    #[command(flatten)]
+    how: How,
+}
+
+/// Probe what a file describes: [[probe]] tables whose keys are the options of `probe`
+#[derive(Debug, clap::Args)]
+pub(super) struct MatrixArgs {
+    /// The file
+    #[arg(default_value = "postroj.toml")]
+    file: PathBuf,
+    #[command(flatten)]
+    how: How,
+}
+
+/// What is probed; also a `[[probe]]` of a file.
+#[derive(Debug, Clone, Default, clap::Args, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct What {
+    /// An image to probe on
+    #[arg(long, value_name = "REF", required = true)]
+    image: Vec<String>,
+    /// A package: a name in the distribution's archive, a path or a URL
+    #[arg(long, value_name = "NAME|PATH|URL")]
+    package: Vec<String>,
+    /// Install all packages on one machine instead of each on its own
+    #[arg(long)]
+    together: bool,
+    /// An older version to upgrade from
+    #[arg(long, value_name = "PATH|URL", requires = "package")]
+    from_version: Vec<String>,
+    /// What to do with the packages [default: install; and upgrade, with --from-version]
+    #[arg(long, value_name = "install,upgrade,reinstall,remove,purge", value_delimiter = ',')]
+    phase: Vec<String>,
+    /// A unit that has to be active
+    #[arg(long, value_name = "UNIT")]
+    check_unit: Vec<String>,
+    /// A server that has to answer: tcp://HOST:PORT, udp://HOST:PORT, http://HOST/PATH?status=200&body~=RE
+    #[arg(long, value_name = "URL")]
+    check_network: Vec<String>,
+    /// A file that has to be there, or with a ! before it, not
+    #[arg(long, value_name = "[!]PATH")]
+    check_file: Vec<String>,
+    /// A command that has to succeed inside
+    #[arg(long, value_name = "COMMAND")]
+    check_cmd: Vec<String>,
+    /// What a line of the journal has to match, or with a ! before it, none
+    #[arg(long, value_name = "[!]PATTERN")]
+    check_journal: Vec<String>,
+    /// A built-in check to leave out: failed-units, ports, errors, processes or files
+    #[arg(long, value_name = "CHECK")]
+    without: Vec<String>,
+    /// A port that may be listened on though no check names it
+    #[arg(long, value_name = "PORT")]
+    allow_port: Vec<u16>,
+    /// Seconds for each check [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Seconds for each phase of a package [default: 600]
+    #[arg(long, value_name = "SECONDS")]
+    phase_timeout: Option<u64>,
+    /// Seconds until a system has to be up; a pull counts [default: 600]
+    #[arg(long, value_name = "SECONDS")]
+    boot_timeout: Option<u64>,
+    /// Boot without what only people at a console and long-lived machines need
+    #[arg(long)]
+    fast: bool,
+}
+
+/// How it is gone about.
+#[derive(Debug, Clone, clap::Args)]
+struct How {
+    /// Cells at once [default: as many as there are processors, and memory for]
+    #[arg(short, long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// Begin no further cell when one has failed
+    #[arg(long)]
+    fail_fast: bool,
+    /// A cell that may fail, by a part of its image's and package's names
+    #[arg(long, value_name = "TEXT")]
+    allow_fail: Vec<String>,
+    /// Try a cell that is not well again
+    #[arg(long, value_name = "TIMES", default_value_t = 0)]
+    retry: u32,
+    /// Every so many-th cell only, such as 1/3
+    #[arg(long, value_name = "NUMBER/COUNT", value_parser = shard)]
+    shard: Option<(usize, usize)>,
+    /// Go on with what was interrupted, by the results in the --evidence directory
+    #[arg(long, requires = "evidence")]
+    resume: bool,
+    /// Keep evidence of every cell there, not only of those that are not well
+    #[arg(long, value_name = "DIR")]
+    evidence: Option<PathBuf>,
+    /// Write a report: junit, tap, json, markdown, html, github or gitlab; on standard output without a FILE
+    #[arg(long, value_name = "FORMAT[=FILE]", value_parser = wanted_report)]
+    report: Vec<(String, Option<PathBuf>)>,
+    /// Leave the machine of a cell that is not well running
+    #[arg(long)]
+    keep_on_failure: bool,
+    /// Open a shell in the machine of a cell that is not well
+    #[arg(long)]
+    shell_on_failure: bool,
+}
+
+/// One machine
+#[derive(Debug, clap::Args)]
+pub(super) struct Inside {
+    machine: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    probe: Vec<What>,
+}
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const ERROR: u8 = 3;
+const SKIPPED: u8 = 77;
+
+pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
+    go(std::slice::from_ref(&args.what), &args.how, here)
+}
+
+pub(super) fn matrix(args: &MatrixArgs, here: &Here) -> Result<u8> {
+    let read = || -> Result<Vec<What>> {
+        let text = std::fs::read_to_string(&args.file)
+            .with_context(|| format!("cannot read {}", args.file.display()))?;
+        let file: File = toml::from_str(&text)
+            .map_err(|error| anyhow::anyhow!("{}: {}", args.file.display(), error.message()))?;
+        Ok(file.probe)
+    };
+    match read() {
+        Ok(what) => go(&what, &args.how, here),
+        Err(error) => Ok(usage(&error)),
+    }
+}
+
+fn usage(error: &anyhow::Error) -> u8 {
+    eprintln!("postroj: {error:#}");
+    USAGE
+}
+
+fn go(what: &[What], how: &How, here: &Here) -> Result<u8> {
+    // Everything that is started from here on runs from the same copy.
+    let run = here.run_directory()?;
+    let host = Host::new(run.path())?;
+    let ids = plan::id_mapping(&Request::default(), &host.launcher)?;
+    sys::exe::protect(|owner| harness::host::within_reach(&ids, owner))
+        .context("cannot keep postroj's own file out of the machines' reach")?;
+    drop(host);
+    run.reap();
+    // Made before anything is put into it.
+    here.store()?;
+    let directory = match &how.evidence {
+        Some(path) => std::path::absolute(path)?,
+        None => here.places()?.store.join("probes").join(run_name()),
+    };
+    let wishes = match wishes(what, how, &directory) {
+        Ok(wishes) => wishes,
+        Err(error) => return Ok(usage(&error)),
+    };
+    match through(&wishes, how, here, &run, &directory) {
+        Ok(code) => Ok(code),
+        Err(error) => {
+            eprintln!("postroj: {error:#}");
+            Ok(ERROR)
+        }
+    }
+}
+
+/// Seconds since the epoch and a process id: no two at a time have the same.
+fn run_name() -> String {
+    format!("{}-{}", engine::state::now(), std::process::id())
+}
+
+fn through(
+    wishes: &[Wish],
+    how: &How,
+    here: &Here,
+    run: &engine::state::RunDirectory,
+    directory: &Path,
+) -> Result<u8> {
+    let (mut journal, known) = Journal::open(directory, how.resume)?;
+    let settings = Settings {
+        jobs: how.jobs.map_or_else(matrix::room, usize::from),
+        fail_fast: how.fail_fast,
+        retries: how.retry,
+    };
+    let program = program(here);
+    let command = |_: &Wish| program.verb(&["probe-cell"]);
+    let on_stdout = how.report.iter().any(|(_, file)| file.is_none());
+    let mut show = Show::new(wishes, &how.allow_fail, on_stdout);
+    let begun = std::time::Instant::now();
+    let started = engine::state::now();
+    let mut tell = |happening: Happening| show.happens(happening);
+    let (cells, interrupted) =
+        matrix::run(wishes, &known, &settings, &mut journal, run, &command, &mut tell)?;
+    let seconds = begun.elapsed().as_secs_f64();
+    show.over(&cells, seconds, directory);
+    let told = Run { cells, started, seconds, directory: directory.to_owned() };
+    for (format, file) in &how.report {
+        let text = report::find(format).context("no such report")?.render(&told);
+        match file {
+            Some(path) => std::fs::write(path, text)
+                .with_context(|| format!("cannot write the report {}", path.display()))?,
+            None => std::io::stdout().write_all(text.as_bytes())?,
+        }
+    }
+    // Forges read them where they stand.
+    for report in report::REPORTS.iter().filter(|report| report.is_wanted_here()) {
+        eprint!("{}", report.render(&told));
+    }
+    after(how, &program, &told.cells)?;
+    if how.evidence.is_none() {
+        tidy(directory, &told.cells);
+    }
+    match interrupted {
+        Some(signal) => Ok(128 + signal as u8),
+        None => Ok(code(&told.cells, &how.allow_fail)),
+    }
+}
+
+fn program(here: &Here) -> Program {
+    let mut options = Vec::new();
+    for (option, value) in [("--store", &here.store), ("--runroot", &here.runroot)] {
+        if let Some(value) = value {
+            options.extend([option.into(), value.clone().into_os_string()]);
+        }
+    }
+    Program { options }
+}
+
+/// A shell where one is wanted, and what it was opened in goes after it.
+fn after(how: &How, program: &Program, cells: &[Cell]) -> Result<()> {
+    if !how.shell_on_failure {
+        return Ok(());
+    }
+    for name in cells.iter().filter_map(|cell| cell.machine.as_ref()) {
+        let mut shell = program.verb(&["shell", name]);
+        shell.stdin(std::process::Stdio::inherit()).status().context("cannot open a shell")?;
+        if !how.keep_on_failure {
+            program.verb(&["rm", "-f", name]).stdout(std::process::Stdio::null()).status()?;
+        }
+    }
+    Ok(())
+}
+
+/// Of runs whose evidence nobody asked for, only those stay that have some.
+fn tidy(directory: &Path, cells: &[Cell]) {
+    if cells.iter().all(|cell| cell.verdict == Verdict::Pass) {
+        let _ = std::fs::remove_dir_all(directory);
+    }
+    let Some(parent) = directory.parent() else { return };
+    let mut runs: Vec<PathBuf> = std::fs::read_dir(parent)
+        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default();
+    runs.sort();
+    for old in &runs[..runs.len().saturating_sub(KEPT_RUNS)] {
+        let _ = std::fs::remove_dir_all(old);
+    }
+}
+
+const KEPT_RUNS: usize = 20;
+
+fn code(cells: &[Cell], allowed: &[String]) -> u8 {
+    let counts = |verdict| {
+        cells.iter().any(|cell| cell.verdict == verdict && !is_allowed(&cell.wish, allowed))
+    };
+    let skipped = cells.iter().all(|cell| cell.verdict == Verdict::Skipped);
+    match (counts(Verdict::Fail), counts(Verdict::Error)) {
+        (true, _) => FAILED,
+        (false, true) => ERROR,
+        (false, false) if skipped => SKIPPED,
+        (false, false) => 0,
+    }
+}
+
+pub(super) fn is_allowed(wish: &Wish, allowed: &[String]) -> bool {
+    allowed.iter().any(|text| wish.title().contains(text.as_str()))
+}
+
+/// Every image with every package.
+fn wishes(what: &[What], how: &How, directory: &Path) -> Result<Vec<Wish>> {
+    let mut wishes: Vec<Wish> = Vec::new();
+    for what in what {
+        if what.image.is_empty() {
+            bail!("a probe has no image");
+        }
+        let groups: Vec<Vec<String>> = match (&what.package[..], what.together) {
+            ([], _) => vec![Vec::new()],
+            (packages, true) => vec![packages.to_vec()],
+            (packages, false) => packages.iter().map(|package| vec![package.clone()]).collect(),
+        };
+        let phases = phases(what)?;
+        for image in &what.image {
+            for packages in &groups {
+                wishes.push(wish(what, how, image, packages, &phases)?);
+            }
+        }
+    }
+    let mut names = std::collections::HashSet::new();
+    for wish in &mut wishes {
+        let name = file_name(&wish.title());
+        let mut own = name.clone();
+        for number in 2.. {
+            if names.insert(own.clone()) {
+                break;
+            }
+            own = format!("{name}-{number}");
+        }
+        wish.evidence = directory.join(own);
+    }
+    Ok(match how.shard {
+        Some((number, count)) => matrix::shard(wishes, number, count),
+        None => wishes,
+    })
+}
+
+fn wish(
+    what: &What,
+    how: &How,
+    image: &str,
+    packages: &[String],
+    phases: &[Phase],
+) -> Result<Wish> {
+    let given = |kind: &'static str, texts: &[String]| -> Vec<(String, String)> {
+        texts.iter().map(|text| (kind.to_owned(), text.clone())).collect()
+    };
+    for name in &what.without {
+        if !check::BUILT_IN.iter().any(|(known, _)| known == name) {
+            let known: Vec<&str> = check::BUILT_IN.iter().map(|(name, _)| *name).collect();
+            bail!("no built-in check is called {name:?}: there are {}", known.join(", "));
+        }
+    }
+    let wish = Wish {
+        image: image.to_owned(),
+        packages: packages.iter().map(|p| absolute(p)).collect::<Result<_>>()?,
+        from: what.from_version.iter().map(|p| absolute(p)).collect::<Result<_>>()?,
+        phases: if packages.is_empty() { Vec::new() } else { phases.to_vec() },
+        checks: [
+            given("unit", &what.check_unit),
+            given("cmd", &what.check_cmd),
+            given("network", &what.check_network),
+            given("file", &what.check_file),
+            given("journal", &what.check_journal),
+        ]
+        .concat(),
+        without: what.without.clone(),
+        allowed_ports: what.allow_port.clone(),
+        timeout: what.timeout.unwrap_or(30),
+        phase_timeout: what.phase_timeout.unwrap_or(600),
+        boot_timeout: what.boot_timeout.unwrap_or(600),
+        boot: if what.fast { vec!["--fast".into()] } else { Vec::new() },
+        keep: how.keep_on_failure || how.shell_on_failure,
+        evidence: PathBuf::new(),
+        always_evidence: how.evidence.is_some(),
+    };
+    cells::checks(&wish)?;
+    Ok(wish)
+}
+
+/// A file's path as it is wherever this program is started from.
+fn absolute(package: &str) -> Result<String> {
+    let is_file = !package.contains("://") && (package.contains('/') || package.ends_with(".deb"));
+    if !is_file {
+        return Ok(package.to_owned());
+    }
+    let path = std::fs::canonicalize(package)
+        .with_context(|| format!("cannot find the package {package}"))?;
+    path.into_os_string().into_string().ok().context("the package's path is not UTF-8")
+}
+
+fn phases(what: &What) -> Result<Vec<Phase>> {
+    let upgrades = !what.from_version.is_empty();
+    if what.phase.is_empty() {
+        return Ok(match upgrades {
+            true => vec![Phase::Install, Phase::Upgrade],
+            false => vec![Phase::Install],
+        });
+    }
+    let mut phases = Vec::new();
+    for word in &what.phase {
+        let known = Phase::ALL.into_iter().find(|phase| phase.word() == word);
+        phases.push(known.with_context(|| {
+            format!("no phase is called {word:?}: there are install, upgrade, reinstall, remove and purge")
+        })?);
+    }
+    if phases[0] != Phase::Install {
+        bail!("the first phase has to be install");
+    }
+    if phases.contains(&Phase::Upgrade) && !upgrades {
+        bail!("there is nothing to upgrade from: give --from-version");
+    }
+    if upgrades && !phases.contains(&Phase::Upgrade) {
+        bail!("--from-version is for the phase upgrade, which is not among those that are given");
+    }
+    Ok(phases)
+}
+
+/// A name for a directory.
+fn file_name(title: &str) -> String {
+    let short = |word: &str| word.rsplit('/').next().unwrap_or(word).to_owned();
+    let words: Vec<String> = title.split(' ').map(short).collect();
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.+".contains(c) { c } else { '_' };
+    words.join("_").chars().map(plain).take(100).collect()
+}
+
+fn shard(text: &str) -> Result<(usize, usize), String> {
+    let parts = text.split_once('/').and_then(|(number, count)| {
+        Some((number.parse::<usize>().ok()?, count.parse::<usize>().ok()?))
+    });
+    match parts {
+        Some((number, count)) if (1..=count).contains(&number) => Ok((number, count)),
+        _ => Err("a shard is NUMBER/COUNT, such as 1/3".into()),
+    }
+}
+
+fn wanted_report(text: &str) -> Result<(String, Option<PathBuf>), String> {
+    let (format, file) = text.split_once('=').map_or((text, None), |(a, b)| (a, Some(b.into())));
+    match report::find(format) {
+        Some(_) => Ok((format.to_owned(), file)),
+        None => {
+            let known: Vec<&str> = report::REPORTS.iter().map(|report| report.name()).collect();
+            Err(format!("there is no such report; there are {}", known.join(", ")))
+        }
+    }
+}
+
+/// One cell, in a process of its own; what it is comes on standard input.
+pub(super) fn cell(here: &Here) -> Result<u8> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text)?;
+    let wish: Wish = serde_json::from_str(&text).context("there is no cell to probe")?;
+    let (store, run) = (here.store()?, here.run_directory()?);
+    let place = Place { program: program(here), store: &store, run: &run };
+    let mut output = std::io::stdout();
+    let mut tell = |news| {
+        // Who listened is gone, perhaps; then this process is about to be killed.
+        if let Ok(line) = serde_json::to_string(&news) {
+            let _ = output.write_all((line + "\n").as_bytes()).and_then(|()| output.flush());
+        }
+    };
+    let cell = cells::run(&wish, &place, &mut tell);
+    Ok(u8::from(!cell.verdict.is_good()))
+}
+
+/// Looks at a machine from inside.
+pub(super) fn inside(args: &Inside, here: &Here) -> Result<u8> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    let record = here.run_directory()?.find(&args.machine)?;
+    sys::exe::protect(|owner| {
+        record.plan.as_ref().is_some_and(|plan| harness::host::within_reach(&plan.ids, owner))
+    })
+    .context("cannot keep postroj's own file out of the machine's reach")?;
+    eyes::serve(&record)?;
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_directories_are_plain() {
+        assert_eq!(file_name("debian-12 /home/me/x_1.0.deb"), "debian-12_x_1.0.deb");
+        assert_eq!(file_name("quay.io/a/b:1 nginx"), "b_1_nginx");
+    }
+
+    #[test]
+    fn a_shard_is_a_part() {
+        assert_eq!(shard("2/3"), Ok((2, 3)));
+        for bad in ["0/3", "4/3", "x", "1/0", "1"] {
+            assert!(shard(bad).is_err(), "{bad}");
+        }
+    }
+}

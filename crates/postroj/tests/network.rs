@@ -1,0 +1,395 @@
+//! Networks: one battery in each mode, and what belongs to single ones.
+
+mod fixture;
+#[path = "network/place.rs"]
+mod place;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use fixture::{Own, Said, debian, fails, is_root, out, said, wait_until};
+use place::{HOST, OUTSIDE, PEER, PORT, Place};
+
+/// Runs the program as whoever a battery is about.
+trait User {
+    fn postroj(&self, args: &[&str]) -> Command;
+
+    /// `run` of something of [`PEER`] in the host's own tree.
+    fn peer(&self, options: &[&str], args: &[&str]) -> Command {
+        let words = [&["run"], options, &["host", "perl", "-e", PEER], args].concat();
+        self.postroj(&words)
+    }
+}
+
+struct Root(Own);
+
+impl User for Root {
+    fn postroj(&self, args: &[&str]) -> Command {
+        self.0.postroj(args)
+    }
+}
+
+/// An ordinary user who may open /dev/net/tun, as distributions allow it: in a mount namespace of
+/// its own, since the host may not.
+struct Ordinary {
+    home: PathBuf,
+    ids: (u32, u32),
+    /// Where programs are looked for.
+    path: String,
+}
+
+impl Ordinary {
+    fn new(name: &str, programs: Option<&[&str]>) -> Self {
+        let ids =
+            fixture::another_user().expect("a user with subordinate ids (`cargo xtask setup`)");
+        let home = std::env::temp_dir().join(format!("pj-net-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(home.join("bin")).unwrap();
+        std::os::unix::fs::chown(&home, Some(ids.0), Some(ids.1)).unwrap();
+        std::fs::set_permissions(&home, std::fs::Permissions::from_mode(0o700)).unwrap();
+        std::fs::copy(fixture::program(), home.join("program")).unwrap();
+        let path = match programs {
+            None => "/usr/bin:/bin".to_owned(),
+            Some(programs) => {
+                for program in programs {
+                    let link = home.join("bin").join(program);
+                    std::os::unix::fs::symlink(Path::new("/usr/bin").join(program), link).unwrap();
+                }
+                home.join("bin").display().to_string()
+            }
+        };
+        Self { home, ids, path }
+    }
+}
+
+const OPEN_TUN: &str = "mount -t tmpfs none /mnt && mknod /mnt/tun c 10 200 && chmod 0666 /mnt/tun && \
+     mount --bind /mnt/tun /dev/net/tun && umount /mnt && exec \"$@\"";
+
+impl User for Ordinary {
+    fn postroj(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("/usr/bin/unshare");
+        command.args(["--mount", "/bin/sh", "-ec", OPEN_TUN, "sh", "/usr/bin/setpriv"]);
+        command.args([&format!("--reuid={}", self.ids.0), &format!("--regid={}", self.ids.1)]);
+        command.args(["--clear-groups", "/usr/bin/env"]);
+        command.arg(format!("PATH={}", self.path)).arg(self.home.join("program")).args(args);
+        command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin");
+        command.env("HOME", &self.home).env("XDG_RUNTIME_DIR", &self.home);
+        command.stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Ordinary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.home);
+    }
+}
+
+/// What may differ between modes.
+struct Expected {
+    /// The machine speaks IPv6 with outside.
+    ipv6: bool,
+    /// Neither what comes after the machine's end of a connection is lost, nor what the host itself
+    /// sends by UDP to a port. Both is with pasta 2023-03-09, Debian 12's; its connections by IPv6
+    /// sometimes are.
+    sound: bool,
+    /// A server sees who really comes from outside.
+    keeps_source: bool,
+    /// Bytes; outside has 1400.
+    mtu: &'static str,
+}
+
+/// A server in a machine, ended when this is dropped.
+struct Serving(Child);
+
+impl Serving {
+    fn start(user: &dyn User, options: &[&str], args: &[&str]) -> Self {
+        let mut command = user.peer(options, args);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut byte = [0];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut byte).unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.0.wait();
+    }
+}
+
+fn battery(place: &Place, user: &dyn User, network: &str, expected: &Expected) {
+    let mode = ["--network", network];
+    // Out: much, with a half that closes first; the answer is what came, and from where.
+    for (outside, host) in OUTSIDE.iter().zip(HOST).take(1 + usize::from(expected.ipv6)) {
+        let mapped = if outside.contains(':') { "" } else { "::ffff:" };
+        let answer = out(&mut user.peer(&mode, &["tcp", outside, PORT, "3000000", "line"]));
+        assert_eq!(answer, format!("3000001 from {mapped}{host}"), "{network}");
+        if expected.sound {
+            let answer = out(&mut user.peer(&mode, &["tcp", outside, PORT, "3000000"]));
+            assert_eq!(answer, format!("3000000 from {mapped}{host}"), "{network}");
+        }
+        let answer = out(&mut user.peer(&mode, &["udp", outside, PORT]));
+        assert_eq!(answer, format!("5 from {mapped}{host}"), "{network}");
+    }
+    assert_eq!(out(&mut user.peer(&mode, &["many", OUTSIDE[0], PORT, "300"])), "300", "{network}");
+    let show = ["cat", "/sys/class/net/eth0/mtu"];
+    assert_eq!(
+        out(&mut user.postroj(&[&["run"], &mode[..], &["host"], &show].concat())),
+        expected.mtu
+    );
+    into(place, user, &mode, expected);
+}
+
+/// Ports, from everywhere; a server that comes late has lost nothing but those who came too early.
+fn into(place: &Place, user: &dyn User, mode: &[&str], expected: &Expected) {
+    let options =
+        [mode, &["-p", "8080:80", "-p", "8080:80/udp", "-p", "127.0.0.1:8081:80"]].concat();
+    let serving = Serving::start(user, &options, &["serve", "80", "1"]);
+    let end: &[&str] = if expected.sound { &[] } else { &["line"] };
+    let much = |address| [&["tcp", address, "8080", "100000"], end].concat();
+    let all = format!("{} from ", 100_000 + end.len());
+    let source = |text: &str| text.rsplit(' ').next().unwrap_or_default().to_owned();
+    for address in HOST.into_iter().take(1 + usize::from(expected.ipv6)) {
+        let answer = out(&mut place.outside(&much(address)));
+        assert!(answer.starts_with(&all), "{mode:?} {address}: {answer}");
+        let real = if address.contains(':') { OUTSIDE[1] } else { OUTSIDE[0] };
+        let kept = source(&answer).trim_start_matches("::ffff:") == real;
+        assert_eq!(kept, expected.keeps_source, "{mode:?} {address}: {answer}");
+        let answer = out(&mut place.outside(&["udp", address, "8080"]));
+        assert!(answer.starts_with("5 from "), "{mode:?} {address}: {answer}");
+    }
+    for address in ["127.0.0.1", "::1", HOST[0]] {
+        let answer = out(&mut place.host(&much(address)));
+        assert!(answer.starts_with(&all), "{mode:?} {address}: {answer}");
+    }
+    if expected.sound {
+        assert!(out(&mut place.host(&["udp", "127.0.0.1", "8080"])).starts_with("5 from "));
+    }
+    assert_eq!(out(&mut place.host(&["many", "127.0.0.1", "8080", "300"])), "300");
+    assert_eq!(out(&mut place.outside(&["many", HOST[0], "8080", "300"])), "300");
+    // What is published on one address is on no other.
+    assert!(
+        out(&mut place.host(&["tcp", "127.0.0.1", "8081", "1", "line"])).starts_with("2 from ")
+    );
+    let refused = said(&mut place.outside(&["tcp", HOST[0], "8081", "1"]));
+    assert_ne!(refused.code, 0, "{refused:?}");
+    let taken = [&["run"], mode, &["-p", "8080:1", "host", "true"]].concat();
+    fails(&mut user.postroj(&taken), 125, &["cannot publish 8080:1/tcp", "in use"]);
+    drop(serving);
+    // And now it is free again.
+    out(&mut user.postroj(&taken));
+}
+
+#[test]
+fn bridge_does_all_that_a_network_does() {
+    if !is_root() {
+        let own = Own::new("net-none");
+        let refused = ["run", "--network", "bridge", "host", "true"];
+        return fails(&mut own.postroj(&refused), 125, &["NET_ADMIN", "--network user"]);
+    }
+    let place = Place::new();
+    let root = Root(Own::new("net-bridge"));
+    let expected = Expected { ipv6: true, sound: true, keeps_source: true, mtu: "1400" };
+    battery(&place, &root, "bridge", &expected);
+    place.is_clean(|| root.postroj(&["ps"]));
+}
+
+#[test]
+fn pasta_does_all_that_a_network_does() {
+    if !is_root() {
+        return closed_tun();
+    }
+    let place = Place::new();
+    let user = Ordinary::new("pasta", None);
+    let expected = Expected { ipv6: false, sound: false, keeps_source: true, mtu: "65520" };
+    battery(&place, &user, "user,accel=off", &expected);
+}
+
+#[test]
+fn slirp4netns_does_all_that_a_network_does() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new();
+    let programs = ["slirp4netns", "newuidmap", "newgidmap"];
+    let user = Ordinary::new("slirp", Some(&programs));
+    let expected = Expected { ipv6: false, sound: true, keeps_source: false, mtu: "65520" };
+    battery(&place, &user, "user,accel=off", &expected);
+}
+
+/// As an ordinary user of a host that keeps the device to root.
+fn closed_tun() {
+    let own = Own::new("net-tun");
+    if rustix::fs::access("/dev/net/tun", rustix::fs::Access::WRITE_OK).is_ok() {
+        out(&mut own.postroj(&["run", "--network", "user,accel=off", "host", "true"]));
+        return;
+    }
+    let asked = ["run", "--network", "user,accel=off", "host", "true"];
+    fails(&mut own.postroj(&asked), 125, &["user-mode network", "/dev/net/tun", "chmod"]);
+}
+
+#[test]
+fn a_default_that_cannot_be_had_is_replaced_and_says_so() {
+    let own = Own::new("net-default");
+    let mut command = own.postroj(&["run", "host", "cat", "/proc/net/dev"]);
+    command.env_remove("POSTROJ_NETWORK").env("PATH", "/nonexistent");
+    if is_root() {
+        let place = Place::new();
+        let told = out(&mut command);
+        assert!(told.contains("eth0:") && !told.contains("up0:"), "{told}");
+        place.is_clean(|| own.postroj(&["ps"]));
+    } else {
+        // Without the helpers that map ids only one is left.
+        command.arg("x");
+        let mut command = own.postroj(&["run", "--userns=single", "host", "true"]);
+        command.env_remove("POSTROJ_NETWORK").env("PATH", "/nonexistent");
+        let Said { code, err, .. } = said(&mut command);
+        assert_eq!(code, 0, "{err}");
+        assert!(err.is_empty() || err.contains("sharing the host's"), "{err}");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let own = Own::new("net-refused");
+    for (words, part) in [
+        (&["--network", "user,accel=maybe"][..], "accel=on, accel=off"),
+        (&["--network", "host:x"], "known are none, host"),
+        (&["--network", "ns:relative"], "absolute path"),
+        (&["-p", "0:80"], "is no port"),
+        (&["-p", "80/sctp"], "unknown protocol"),
+        (&["--mac-address", "01:00:00:00:00:01"], "no hardware address of one"),
+    ] {
+        let said = said(&mut own.postroj(&[&["run"], words, &["host", "true"]].concat()));
+        assert_eq!(said.code, 125, "{words:?}: {said:?}");
+        assert!(said.err.contains(part), "{words:?}: {said:?}");
+    }
+    for (words, part) in [
+        (&["--network", "host", "-p", "80"][..], "-p means nothing"),
+        (&["--network", "none", "--ip", "10.0.0.1"], "--ip means nothing"),
+        (&["--network", "nosuch"], "nosuch"),
+        (&["--network", "container:nosuch"], "no machine \"nosuch\""),
+        (&["--network", "ns:/etc/passwd"], "cannot enter the network namespace /etc/passwd"),
+    ] {
+        fails(&mut own.postroj(&[&["run"], words, &["host", "true"]].concat()), 125, &[part]);
+    }
+}
+
+#[test]
+fn files_say_what_was_asked_for() {
+    let own = Own::new("net-files");
+    let asked = ["run", "--network", "none", "--add-host", "db:192.0.2.7", "--dns", "192.0.2.53"];
+    let show = ["host", "cat", "/etc/hosts", "/etc/resolv.conf"];
+    let told = out(&mut own.postroj(&[&asked[..], &show].concat()));
+    assert!(told.contains("192.0.2.7\tdb\n") && told.contains("nameserver 192.0.2.53"), "{told}");
+}
+
+#[test]
+fn addresses_can_be_chosen_and_namespaces_shared() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new();
+    let own = Own::new("net-chosen");
+    let name = format!("net-{}", std::process::id());
+    let first = ["run", "--network", "bridge", "host", "cat", "/etc/hosts"];
+    let hosts = out(&mut own.postroj(&first));
+    let line = hosts.lines().find(|line| line.starts_with("10.")).expect("an address");
+    let network = line.split('\t').next().unwrap().rsplit_once('.').unwrap().0.to_owned();
+    let ip = format!("{network}.77");
+    let options = ["--network", "bridge", "--ip", &ip, "--mac-address", "02:00:00:00:00:77"];
+    let start = [&["run", "-d", "--rm", "--name", &name], &options[..], &["host", "sleep", "1000"]];
+    out(own.postroj(&start.concat()).stderr(Stdio::null()));
+    let shared = format!("container:{name}");
+    let show = ["host", "ip", "-o", "addr", "show", "eth0"];
+    let told = out(&mut own.postroj(&[&["run", "--network", &shared], &show[..]].concat()));
+    assert!(told.contains(&ip), "{told}");
+    let told = out(&mut own.postroj(&["exec", &name, "cat", "/sys/class/net/eth0/address"]));
+    assert_eq!(told, "02:00:00:00:00:77");
+    let taken = ["run", "--network", "bridge", "--ip", &ip, "host", "true"];
+    fails(&mut own.postroj(&taken), 125, &[&format!("{ip} is in use by {name}")]);
+    let elsewhere = ["run", "--network", "bridge", "--ip", "192.0.2.1", "host", "true"];
+    fails(&mut own.postroj(&elsewhere), 125, &["192.0.2.1 is no address of a machine of"]);
+    out(&mut own.postroj(&["rm", "-f", &name]));
+    place.is_clean(|| own.postroj(&["ps"]));
+}
+
+#[test]
+fn internal_reaches_its_peers_only() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new();
+    let root = Root(Own::new("net-internal"));
+    let name = format!("peer-{}", std::process::id());
+    let script = ["host", "perl", "-e", PEER, "serve", "80"];
+    let start = [&["run", "-d", "--rm", "--name", &name, "--network", "internal"], &script[..]];
+    out(root.postroj(&start.concat()).stderr(Stdio::null()));
+    let hosts = out(&mut root.postroj(&["exec", &name, "cat", "/etc/hosts"]));
+    let address = hosts.lines().find(|l| l.starts_with("10.")).and_then(|l| l.split('\t').next());
+    let address = address.expect("an address").to_owned();
+    let mode = ["--network", "internal"];
+    let mut answer = String::new();
+    wait_until("the peer serves", || {
+        let said = said(&mut root.peer(&mode, &["tcp", &address, "80", "5"]));
+        answer = said.out;
+        said.code == 0
+    });
+    assert!(answer.starts_with("5 from "), "{answer}");
+    for (outside, port) in [(OUTSIDE[0], PORT), (HOST[0], "22")] {
+        let refused = said(&mut root.peer(&mode, &["udp", outside, port]));
+        assert_ne!(refused.code, 0, "{refused:?}");
+    }
+    out(&mut root.postroj(&["rm", "-f", &name]));
+    place.is_clean(|| root.postroj(&["ps"]));
+}
+
+#[test]
+fn apt_reaches_its_archive() {
+    if !is_root() {
+        return;
+    }
+    let image = debian("debian-12");
+    let update = ["run", "--network", "bridge", &image, "apt-get", "-qq", "update"];
+    let told = said(&mut fixture::postroj(&update));
+    assert_eq!(told.code, 0, "{told:?}");
+    assert!(!told.err.contains("W:") && !told.err.contains("E:"), "{told:?}");
+}
+
+#[test]
+fn nothing_is_left_after_kills() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new();
+    let own = Own::new("net-kills");
+    let marker = format!("31337.{}", std::process::id());
+    for round in 0..100_u64 {
+        let run = [
+            "run",
+            "-p",
+            "8080:80",
+            "-p",
+            "8080:80/udp",
+            "--network",
+            "bridge",
+            "host",
+            "sleep",
+            &marker,
+        ];
+        let mut child = own.postroj(&run).stderr(Stdio::null()).spawn().unwrap();
+        // At any moment of its life, from the first steps to well after its start.
+        std::thread::sleep(std::time::Duration::from_micros(round * 997 % 60_000));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if round % 10 == 9 {
+            place.is_clean(|| own.postroj(&["ps"]));
+            assert_eq!(fixture::processes_with(&marker), [] as [i32; 0]);
+        }
+    }
+    let refused = said(&mut place.host(&["tcp", "127.0.0.1", "8080", "1"]));
+    assert_ne!(refused.code, 0, "{refused:?}");
+}

@@ -1,0 +1,115 @@
+//! Networks that somebody makes: their machines know each other by name, and can be cut off.
+
+mod fixture;
+#[path = "network/place.rs"]
+mod place;
+
+use std::process::{Command, Stdio};
+
+use fixture::{Own, fails, is_root, out, said, wait_until};
+use place::{PEER, Place};
+
+/// Three machines on a network; all are gone when this is dropped.
+struct Three<'a> {
+    own: &'a Own,
+    names: [String; 3],
+}
+
+impl<'a> Three<'a> {
+    fn new(own: &'a Own, network: &str) -> Self {
+        let names = ["a", "b", "c"].map(|name| format!("{name}{}", std::process::id()));
+        for name in &names {
+            let alias = format!("alias-{name}");
+            let options = ["run", "-d", "--rm", "--name", name, "--network-alias", &alias];
+            let words =
+                [&options[..], &["--network", network, "host", "perl", "-e", PEER, "serve", "80"]];
+            out(own.postroj(&words.concat()).stderr(Stdio::null()));
+        }
+        Self { own, names }
+    }
+
+    /// Asks one from another, by any name.
+    fn asks(&self, from: &str, name: &str) -> Command {
+        let mut command = self
+            .own
+            .postroj(&["exec", from, "timeout", "1", "perl", "-e", PEER, "tcp", name, "80", "9"]);
+        command.stderr(Stdio::null());
+        command
+    }
+
+    #[track_caller]
+    fn reach(&self, a: &str, b: &str) {
+        wait_until(&format!("{a} reaches {b}"), || {
+            said(&mut self.asks(a, b)).out.starts_with("9 from ")
+        });
+    }
+}
+
+impl Drop for Three<'_> {
+    fn drop(&mut self) {
+        for name in &self.names {
+            let _ = self.own.postroj(&["rm", "-f", name]).output();
+        }
+    }
+}
+
+#[test]
+fn machines_know_each_other_by_name_and_can_be_cut_off() {
+    let own = Own::new("net-names");
+    if !is_root() {
+        return fails(&mut own.postroj(&["network", "create", "x"]), 125, &["NET_ADMIN", "root's"]);
+    }
+    let place = Place::new();
+    assert_eq!(out(&mut own.postroj(&["network", "create", "lab"])), "lab");
+    fails(&mut own.postroj(&["network", "create", "lab"]), 125, &["a network lab already"]);
+    let three = Three::new(&own, "lab");
+    let [a, b, c] = &three.names;
+    for (from, to) in [(a, b), (b, a), (a, c), (c, a), (b, c), (c, b)] {
+        three.reach(from, to);
+        three.reach(from, &format!("alias-{to}"));
+    }
+    // By IPv6 too, and what nobody is called is nobody.
+    let ahosts = out(&mut own.postroj(&["exec", a, "getent", "ahosts", b]));
+    assert!(ahosts.contains("fd") && ahosts.contains("10."), "{ahosts}");
+    out(&mut own.postroj(&["network", "cut", a, b]));
+    for (from, to) in [(a, b), (b, a)] {
+        assert_eq!(said(&mut three.asks(from, to)).out, "", "{from} still reaches {to}");
+    }
+    three.reach(a, c);
+    three.reach(c, b);
+    out(&mut own.postroj(&["network", "heal", a, b]));
+    three.reach(a, b);
+    three.reach(b, a);
+    fails(&mut own.postroj(&["network", "cut", a, "nobody"]), 125, &["on no network together"]);
+    fails(&mut own.postroj(&["network", "rm", "lab"]), 125, &["is used by the machine"]);
+    let shown = own.json(&["network", "inspect", "lab"]);
+    assert_eq!(shown[0]["Machines"].as_array().unwrap().len(), 3, "{shown}");
+    drop(three);
+    wait_until("it can be removed", || {
+        own.postroj(&["network", "rm", "lab"]).output().unwrap().status.success()
+    });
+    let names = out(&mut own.postroj(&["network", "ls", "-q"]));
+    assert_eq!(names, "bridge\ninternal");
+    place.is_clean(|| own.postroj(&["ps"]));
+}
+
+#[test]
+fn ports_are_listed() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new();
+    let own = Own::new("net-port");
+    let name = format!("port-{}", std::process::id());
+    let options = ["run", "-d", "--rm", "--name", &name, "--network", "bridge"];
+    let ports = ["-p", "127.0.0.1:8080:80", "-p", "53/udp", "host", "sleep", "1000"];
+    out(own.postroj(&[&options[..], &ports].concat()).stderr(Stdio::null()));
+    let told = out(&mut own.postroj(&["port", &name]));
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(lines[0], "80/tcp -> 127.0.0.1:8080");
+    assert!(lines[1].starts_with("53/udp -> 0.0.0.0:") && !lines[1].ends_with(":0"), "{told}");
+    assert_eq!(out(&mut own.postroj(&["port", &name, "80"])), "127.0.0.1:8080");
+    fails(&mut own.postroj(&["port", &name, "81"]), 125, &["publishes no port 81/tcp"]);
+    out(&mut own.postroj(&["rm", "-f", &name]));
+    place.is_clean(|| own.postroj(&["ps"]));
+}
