@@ -45,6 +45,8 @@ const FOR_TESTS: &[Package] = &[
     package("qemu-user-static", "qemu-aarch64-static", "images for other processors"),
     package("dpkg", "dpkg-deb", "packages that are installed in machines"),
     package("libxml2-utils", "xmllint", "reports against a schema"),
+    package("gcc", "gcc", "programs that call the kernel as no shell does"),
+    package("libc6-dev", "/usr/include/stdio.h", "the same"),
     package("iproute2", "/sbin/ip", "hosts of their own for tests of networks"),
     package("nftables", "/usr/sbin/nft", "what rules tests of networks leave"),
     package("passt", "pasta", "networks of ordinary users"),

@@ -32,7 +32,7 @@ pub fn settle(
     let mut network = NetworkRequest { mode: mode.clone(), wishes, ..NetworkRequest::default() };
     match mode {
         Mode::Host | Mode::None | Mode::Bridge(_) => {}
-        Mode::User(accel) => {
+        Mode::User(accel, _) => {
             let user = Survey::new().user(*accel).map_err(anyhow::Error::msg);
             network.user = Some(user.context("there is no user-mode network here")?);
         }
@@ -61,7 +61,7 @@ fn by_default(default: Default, wishes: Wishes) -> Settled {
         }
     } else {
         match Survey::new().user(Accel::Auto) {
-            Ok(user) => return (of(Mode::User(Accel::Auto), Some(user)), None),
+            Ok(user) => return (of(Mode::User(Accel::Auto, Vec::new()), Some(user)), None),
             Err(missing) => missing,
         }
     };

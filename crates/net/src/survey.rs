@@ -1,5 +1,6 @@
 //! What kinds of networks this host and user can have: looked at without making any.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use rustix::fs::{Access, AtFlags, CWD};
@@ -30,7 +31,7 @@ impl Survey {
             pasta: program("pasta").is_some(),
             slirp4netns: program("slirp4netns").is_some(),
             tun: rustix::fs::accessat(CWD, TUN, access, AtFlags::EACCESS).is_ok(),
-            bypass: false,
+            bypass: bypass(),
         }
     }
 
@@ -57,18 +58,28 @@ impl Survey {
     /// # Errors
     /// What is missing, and the remedy, on one line.
     pub fn user(&self, accel: Accel) -> Result<User, String> {
-        let bypass = match accel {
-            Accel::Off => false,
-            Accel::Auto => self.bypass,
-            Accel::On if self.bypass => true,
-            Accel::On => return Err("acceleration cannot be had here: leave accel=on out".into()),
-        };
-        match self.tap() {
-            Ok(tap) => Ok(User { bypass, tap: Some(tap) }),
-            Err(_) if bypass => Ok(User { bypass, tap: None }),
-            Err(missing) => Err(missing),
+        // Nothing that carries packets is waited for, or sees to what the policy refuses.
+        let alone = User { bypass: true, tap: None };
+        match (accel, self.bypass, self.tap()) {
+            (Accel::On, true, _) => Ok(alone),
+            (Accel::On, false, _) => {
+                Err("accel=on takes Linux 5.14 or newer, with Landlock from 6.7 on: leave it out"
+                    .into())
+            }
+            (_, _, Ok(tap)) => Ok(User { bypass: false, tap: Some(tap) }),
+            (Accel::Auto, true, Err(_)) => Ok(alone),
+            (_, _, Err(missing)) => Err(missing),
         }
     }
+}
+
+/// Whether networks can be told apart (Linux 5.14), and whether a machine can be kept from connecting
+/// the host's sockets itself: by Landlock, or by a filter, which Linux has ceased to allow to all.
+fn bypass() -> bool {
+    let accepts = [(0x06, 0, 0, u32::MAX)];
+    sys::inet::any().is_ok_and(|socket| sys::inet::namespace(socket.as_fd()).is_ok())
+        && (sys::landlock::restricts_connections()
+            || sys::inet::stream().is_ok_and(|s| sys::inet::restrict(s.as_fd(), &accepts).is_ok()))
 }
 
 impl Default for Survey {
@@ -119,6 +130,9 @@ mod tests {
         let closed = Survey { tun: false, ..all.clone() };
         assert!(tap(&closed, Accel::Auto).unwrap_err().contains("/dev/net/tun"));
         assert!(tap(&all, Accel::On).unwrap_err().contains("accel=on"));
+        let both = Survey { bypass: true, ..all.clone() };
+        assert_eq!(tap(&both, Accel::Auto), Ok((false, Some(Tap::Pasta))));
+        assert_eq!(tap(&both, Accel::On), Ok((true, None)));
         let fast = Survey { bypass: true, ..closed };
         assert_eq!(tap(&fast, Accel::Auto), Ok((true, None)));
         assert!(tap(&fast, Accel::Off).is_err());

@@ -137,6 +137,7 @@ pub fn plan(
         root: root::root(request, root),
         network: network::network(request, config)?,
         emulation: None,
+        bypass: network::bypass(request, launcher),
         files: root::files(request, root, launcher, &hostname),
         mounts: root::mounts(request, root, launcher, &ids)?,
         devices: root::DEVICES.iter().map(|d| (*d).to_owned()).collect(),

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use spec::bypass::Bypass;
 use spec::image::Config;
 use spec::network::{Attachment, HostAddress, Link, Mode, Port, Protocol, Wishes};
 use spec::plan::Network;
@@ -22,7 +23,7 @@ pub(crate) fn network(request: &Request, config: &Config) -> Result<Network, Pla
             return Ok(Network::Joined { path });
         }
         Mode::Bridge(name) => Link::Bridge(name.clone()),
-        Mode::User(_) => Link::User(
+        Mode::User(..) => Link::User(
             asked.user.ok_or_else(|| PlanError::new("how mode user is carried is not known"))?,
         ),
     };
@@ -40,6 +41,29 @@ pub(crate) fn network(request: &Request, config: &Config) -> Result<Network, Pla
         mac: wishes.mac,
         aliases: wishes.aliases,
     }))
+}
+
+/// What a machine may reach by sockets of the host's; its ports are added once they are chosen.
+pub(crate) fn bypass(request: &Request, launcher: &Launcher) -> Option<Bypass> {
+    let asked = &request.network;
+    let Mode::User(_, allow) = &asked.mode else { return None };
+    asked.user.filter(|user| user.bypass)?;
+    Some(Bypass {
+        allow: allow.clone(),
+        resolvers: resolvers(&resolv_conf(request, launcher)),
+        ports: Vec::new(),
+    })
+}
+
+/// Who is asked for names (resolv.conf(5)).
+fn resolvers(text: &str) -> Vec<IpAddr> {
+    let address = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        let word = words.next().filter(|word| *word == "nameserver").and(words.next())?;
+        // A scope means an interface of the host's.
+        word.split('%').next()?.parse().ok()
+    };
+    text.lines().filter_map(address).collect()
 }
 
 /// Refuses what only a network of the machine's own can have.
@@ -163,6 +187,13 @@ mod tests {
 
     fn network_of(request: &Request) -> Result<Network, PlanError> {
         network(request, &Config::default())
+    }
+
+    #[test]
+    fn resolvers_are_read() {
+        let text = "search a\n nameserver 10.0.0.1 \nnameserver fe80::1%eth0\nnameserver x\n#nameserver 1.1.1.1\n";
+        let expected: Vec<IpAddr> = ["10.0.0.1", "fe80::1"].map(|a| a.parse().unwrap()).to_vec();
+        assert_eq!(resolvers(text), expected);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! [`plan::Plan`], and an engine makes a machine of that plan.
 
 pub mod boot;
+pub mod bypass;
 pub mod event;
 pub mod exit;
 pub mod ids;

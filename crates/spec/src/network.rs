@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::bypass::Range;
+
 /// `--network`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Mode {
@@ -15,8 +17,9 @@ pub enum Mode {
     None,
     /// A network of this host: a bridge that machines share.
     Bridge(String),
-    /// One of the machine's own, carried by processes of the user.
-    User(Accel),
+    /// One of the machine's own, carried by processes of the user; and what it may reach by the
+    /// host's sockets that would be refused.
+    User(Accel, Vec<Range>),
     /// That of another machine.
     Container(String),
     /// That of a namespace, by the path of its file.
@@ -59,25 +62,36 @@ impl std::str::FromStr for Mode {
             ("ns", Some(path)) if path.starts_with('/') => Ok(Self::Namespace(path.into())),
             ("ns", Some(_)) => Err("ns: takes an absolute path, such as ns:/run/netns/x".into()),
             ("container" | "ns", None) => Err(format!("{word}: lacks what follows the colon")),
-            (_, None) if word == "user" || word.starts_with("user,") => {
-                accel(&word["user".len()..]).map(Self::User)
-            }
+            _ if text == "user" || text.starts_with("user,") => user(&text["user".len()..]),
             (name, None) if checked_name(name).is_ok() => Ok(Self::Bridge(name.into())),
             _ => Err(KNOWN.into()),
         }
     }
 }
 
-const KNOWN: &str = "known are none, host, bridge, bridge:NAME, internal, user, user,accel=on|off|auto, \
+const KNOWN: &str = "known are none, host, bridge, bridge:NAME, internal, user[,accel=on|off|auto][,allow=CIDR], \
                      container:NAME, ns:PATH, and the names of networks";
 
-fn accel(options: &str) -> Result<Accel, String> {
-    match options {
-        "" | ",accel=auto" => Ok(Accel::Auto),
-        ",accel=on" => Ok(Accel::On),
-        ",accel=off" => Ok(Accel::Off),
-        _ => Err("user takes one option: accel=on, accel=off or accel=auto".into()),
+/// What follows `user`: options, each after a comma.
+fn user(options: &str) -> Result<Mode, String> {
+    let (mut accel, mut allow) = (Accel::Auto, Vec::new());
+    for option in options.split(',').skip(1) {
+        match option.split_once('=') {
+            Some(("accel", "on")) => accel = Accel::On,
+            Some(("accel", "off")) => accel = Accel::Off,
+            Some(("accel", "auto")) => accel = Accel::Auto,
+            Some(("allow", range)) => allow.push(range.parse()?),
+            _ => {
+                return Err("user takes the options accel=on, accel=off or accel=auto, and \
+                            allow=CIDR, each after a comma"
+                    .into());
+            }
+        }
     }
+    if !allow.is_empty() && accel != Accel::On {
+        return Err("allow= says what accel=on may reach: give both".into());
+    }
+    Ok(Mode::User(accel, allow))
 }
 
 /// A network's name, by docker's rule for names; the words of `--network` are none.
@@ -252,9 +266,16 @@ mod tests {
             ("bridge:a.b", bridge("a.b")),
             ("internal", bridge("internal")),
             ("mine", bridge("mine")),
-            ("user", Ok(Mode::User(Accel::Auto))),
-            ("user,accel=on", Ok(Mode::User(Accel::On))),
-            ("user,accel=off", Ok(Mode::User(Accel::Off))),
+            ("user", Ok(Mode::User(Accel::Auto, vec![]))),
+            ("user,accel=on", Ok(Mode::User(Accel::On, vec![]))),
+            (
+                "user,accel=on,allow=10.0.0.0/8,allow=fd00::/8",
+                Ok(Mode::User(
+                    Accel::On,
+                    vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
+                )),
+            ),
+            ("user,accel=off", Ok(Mode::User(Accel::Off, vec![]))),
             ("container:a", Ok(Mode::Container("a".into()))),
             ("ns:/run/netns/x", Ok(Mode::Namespace("/run/netns/x".into()))),
         ] {
@@ -270,6 +291,8 @@ mod tests {
             "user,",
             "user,accel=",
             "user,accel=maybe",
+            "user,allow=10.0.0.0/8",
+            "user,accel=on,allow=x",
             "user,mtu=9",
             "user:x",
             "container:",

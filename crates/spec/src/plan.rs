@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::boot::{Boot, RuntimeFile};
+use crate::bypass::Bypass;
 use crate::ids::IdMapping;
 use crate::network::Attachment;
 
@@ -22,6 +23,9 @@ pub struct Plan {
     pub ids: IdMapping,
     /// Network namespace.
     pub network: Network,
+    /// Sockets of the host's network are put in the place of the machine's own.
+    #[serde(default)]
+    pub bypass: Option<Bypass>,
     /// UTS host name.
     pub hostname: String,
     /// Files that the launcher supplies, such as `/etc/hosts`.

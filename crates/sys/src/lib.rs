@@ -4,6 +4,8 @@
 pub mod caps;
 pub mod cgroups;
 pub mod exe;
+pub mod inet;
+pub mod landlock;
 pub mod loopback;
 pub mod mount;
 pub mod netns;

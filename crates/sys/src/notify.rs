@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 
 /// Where the calls of all processes under one filter arrive.
@@ -16,8 +16,10 @@ pub struct Call {
     id: u64,
     /// The calling thread, in the listener's process ids.
     pub pid: u32,
-    /// Its number, of this program's own architecture.
+    /// Its number in the caller's architecture.
     pub number: i64,
+    /// The caller uses the calls of the 32-bit architecture, whose structures have other layouts.
+    pub foreign: bool,
     /// Its arguments.
     pub args: [u64; 6],
 }
@@ -37,6 +39,7 @@ pub enum Verdict {
 const RECEIVE: u64 = 0xc050_2100;
 const SEND: u64 = 0xc018_2101;
 const ID_VALID: u64 = 0x4008_2102;
+const ADD: u64 = 0x4018_2103;
 const SET_FLAGS: u64 = 0x4008_2104;
 /// Linux 6.6: caller and listener take turns on one processor, without a wake-up between two.
 const SYNC_WAKE_UP: u64 = 1;
@@ -53,8 +56,7 @@ impl Listener {
         Self(fd)
     }
 
-    /// Takes the next call; `None` where it was taken back, or where it is one of another
-    /// architecture, which the kernel then makes.
+    /// Takes the next call; `None` where it was taken back.
     ///
     /// # Errors
     /// The ioctl's.
@@ -72,13 +74,32 @@ impl Listener {
             id: request.id,
             pid: request.pid,
             number: request.data.nr.into(),
+            foreign: request.data.arch != ARCHITECTURE,
             args: request.data.args,
         };
-        if request.data.arch != ARCHITECTURE {
-            self.answer(&call, Verdict::Continue)?;
-            return Ok(None);
-        }
         Ok(Some(call))
+    }
+
+    /// Puts a copy of a descriptor into the caller's table at this number, in the place of what is
+    /// there (`SECCOMP_ADDFD_FLAG_SETFD`, Linux 5.9). The caller still waits after that.
+    ///
+    /// # Errors
+    /// `ENOENT` where the caller waits no more.
+    pub fn put(
+        &self,
+        call: &Call,
+        fd: BorrowedFd<'_>,
+        at: RawFd,
+        close_on_exec: bool,
+    ) -> io::Result<()> {
+        let mut request = libc::seccomp_notif_addfd {
+            id: call.id,
+            flags: libc::SECCOMP_ADDFD_FLAG_SETFD as u32,
+            srcfd: fd.as_raw_fd() as u32,
+            newfd: at as u32,
+            newfd_flags: if close_on_exec { libc::O_CLOEXEC as u32 } else { 0 },
+        };
+        ioctl(&self.0, ADD, (&raw mut request).cast())
     }
 
     /// Whether the caller still waits: only then its id means that process.
@@ -115,8 +136,59 @@ impl AsFd for Listener {
 impl Call {
     /// Its name; empty for one that is not known.
     pub fn name(&self) -> &'static str {
-        let number = usize::try_from(self.number).ok();
-        number.and_then(syscalls::Sysno::new).map_or("", |call| call.name())
+        let Ok(number) = usize::try_from(self.number) else { return "" };
+        if self.foreign {
+            return Foreign::new(number).map_or("", |call| call.name());
+        }
+        syscalls::Sysno::new(number).map_or("", |call| call.name())
+    }
+
+    /// A copy of one of the caller's descriptors (pidfd_getfd(2)). It means the caller's only if
+    /// [`Listener::is_waiting`] after this.
+    ///
+    /// # Errors
+    /// `EBADF` where it has none of that number; `EPERM` where the caller may not be looked into.
+    pub fn descriptor(&self, fd: RawFd) -> io::Result<OwnedFd> {
+        let pidfd = match pidfd_open(self.pid, libc::PIDFD_THREAD) {
+            // Before Linux 6.9 only the first thread of a process has one.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                pidfd_open(self.process()?, 0)
+            }
+            other => other,
+        }?;
+        crate::process::descriptor(pidfd.as_fd(), fd)
+    }
+
+    /// The process that the calling thread is one of.
+    ///
+    /// # Errors
+    /// Where it is gone.
+    pub fn process(&self) -> io::Result<u32> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
+        line.and_then(|id| id.trim().parse().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// Bytes of the caller's memory (process_vm_readv(2)): they may change afterwards, this copy not.
+    ///
+    /// # Errors
+    /// `EFAULT` where not all of them can be read.
+    pub fn read(&self, address: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut buffer = vec![0; length];
+        if length == 0 {
+            return Ok(buffer);
+        }
+        let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: length };
+        let remote = libc::iovec { iov_base: address as usize as *mut _, iov_len: length };
+        // SAFETY: the local part is the buffer; the remote one is checked by the kernel.
+        let got = unsafe {
+            libc::process_vm_readv(self.pid as i32, &raw const local, 1, &raw const remote, 1, 0)
+        };
+        match got {
+            -1 => Err(io::Error::last_os_error()),
+            got if got as usize == length => Ok(buffer),
+            _ => Err(io::Error::from_raw_os_error(libc::EFAULT)),
+        }
     }
 
     /// The text at an address of the caller's memory, up to its NUL; at most `PATH_MAX` bytes.
@@ -134,14 +206,38 @@ impl Call {
         Ok(buffer)
     }
 
-    /// Writes to an address of the caller's memory.
+    /// Writes to an address of the caller's memory (process_vm_writev(2): unlike `/proc/PID/mem`, it
+    /// does not ask for the caller's own user).
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// `EFAULT` where not all of it can be written.
     pub fn write(&self, address: u64, bytes: &[u8]) -> io::Result<()> {
-        let memory = File::options().write(true).open(format!("/proc/{}/mem", self.pid))?;
-        memory.write_all_at(bytes, address)
+        let local =
+            libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        let remote = libc::iovec { iov_base: address as usize as *mut _, iov_len: bytes.len() };
+        // SAFETY: the local part is only read; the remote one is checked by the kernel.
+        let done = unsafe {
+            libc::process_vm_writev(self.pid as i32, &raw const local, 1, &raw const remote, 1, 0)
+        };
+        match done {
+            -1 => Err(io::Error::last_os_error()),
+            done if done as usize == bytes.len() => Ok(()),
+            _ => Err(io::Error::from_raw_os_error(libc::EFAULT)),
+        }
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+use syscalls::x86::Sysno as Foreign;
+
+fn pidfd_open(pid: u32, flags: libc::c_uint) -> io::Result<OwnedFd> {
+    // SAFETY: plain system call with scalars.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, flags) };
+    if fd == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel made a new descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
 fn ioctl(fd: &OwnedFd, request: u64, argument: *mut libc::c_void) -> io::Result<()> {

@@ -169,6 +169,20 @@ impl Child {
     }
 }
 
+/// A copy of a descriptor of the process that a pidfd refers to (pidfd_getfd(2), Linux 5.6).
+///
+/// # Errors
+/// `EBADF` where it has none of that number; `EPERM` where it may not be looked into.
+pub fn descriptor(pidfd: BorrowedFd<'_>, fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: plain system call with scalars.
+    let got = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) };
+    if got == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel made a new descriptor for us, close-on-exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(got as RawFd) })
+}
+
 /// Sends a signal, real-time ones too, to the process that a pidfd refers to
 /// (pidfd_send_signal(2), Linux 5.1).
 ///

@@ -38,15 +38,20 @@ impl Channel {
         unsafe { libc::close(std::os::fd::AsRawFd::as_raw_fd(&self.0)) };
     }
 
-    /// Sends one message.
+    /// Sends one message. Without descriptors it is made without sendmsg(2), which a filter may
+    /// have handed over to the one who is to hear it.
     ///
     /// # Errors
     /// sendmsg(2)'s; `EPIPE` when the other end is gone.
     pub fn send(&self, message: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        if descriptors.is_empty() {
+            rustix::net::send(&self.0, message, SendFlags::NOSIGNAL)?;
+            return Ok(());
+        }
         let mut space =
             vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
             return Err(io::ErrorKind::ArgumentListTooLong.into());
         }
         rustix::net::sendmsg(&self.0, &[IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL)?;

@@ -18,7 +18,9 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use sys::notify::{Call, Listener, Verdict};
 use sys::rooted::Root;
-use sys::seccomp::{Action, Condition, Filter, Rule};
+use sys::seccomp::{Action, Condition};
+
+use super::supervisor::OwnRule;
 
 /// Where it is mounted inside.
 pub(super) const MOUNT: &str = "/sys/fs/cgroup";
@@ -38,28 +40,23 @@ const FILES: [(&str, Option<&str>); 8] = [
 
 /// Hands the telling calls over. clone3(2) could put a process into a group that is none, and
 /// callers fall back to clone(2) where the kernel does not know it.
-pub(super) fn filter() -> Filter {
-    let removes_directory = [Condition {
+pub(super) fn rules() -> Vec<OwnRule> {
+    let removes_directory = Condition {
         argument: 2,
         mask: AtFlags::REMOVEDIR.bits().into(),
         value: AtFlags::REMOVEDIR.bits().into(),
         not: false,
-    }];
+    };
     let enosys = Action::Errno(Errno::NOSYS.raw_os_error() as u16);
-    let told = ["statfs", "fstatfs", "mkdir", "mkdirat", "rmdir"];
-    sys::seccomp::compile(
-        Action::Allow,
-        &[
-            Rule { names: &["clone3"], action: enosys, conditions: &[] },
-            Rule { names: &told, action: Action::Notify, conditions: &[] },
-            Rule { names: &["unlinkat"], action: Action::Notify, conditions: &removes_directory },
-        ],
-    )
+    vec![
+        (&["clone3"], enosys, vec![]),
+        (&["statfs", "fstatfs", "mkdir", "mkdirat", "rmdir"], Action::Notify, vec![]),
+        (&["unlinkat"], Action::Notify, vec![removes_directory]),
+    ]
 }
 
 /// The monitor's part.
 pub(super) struct Emulation {
-    listener: Listener,
     root: Root,
     /// The machine's root, as the monitor sees it.
     owner: (u32, u32),
@@ -67,28 +64,24 @@ pub(super) struct Emulation {
 
 impl Emulation {
     /// Fills the mounted file system, whose root directory `root` is.
-    pub(super) fn new(listener: OwnedFd, root: OwnedFd, owner: (u32, u32)) -> io::Result<Self> {
-        let emulation =
-            Self { listener: Listener::new(listener), root: Root::from_fd(root), owner };
+    pub(super) fn new(root: OwnedFd, owner: (u32, u32)) -> io::Result<Self> {
+        let emulation = Self { root: Root::from_fd(root), owner };
         emulation.fill(emulation.root.as_fd())?;
         Ok(emulation)
     }
 
-    /// Readable when something is asked.
-    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.listener.as_fd()
-    }
-
-    /// Answers the next call.
-    pub(super) fn serve(&self) -> io::Result<()> {
-        let Some(call) = self.listener.receive()? else { return Ok(()) };
-        let path = path_of(&call);
+    /// Answers a call; `None` where it is none of ours.
+    pub(super) fn serve(&self, listener: &Listener, call: &Call) -> Option<Verdict> {
+        let ours = ["statfs", "fstatfs", "mkdir", "mkdirat", "rmdir", "unlinkat"];
+        if !ours.contains(&call.name()) {
+            return None;
+        }
+        let path = path_of(call).filter(|_| !call.foreign);
         // What was read was the caller's only if it still waits now.
-        let verdict = match path.as_deref().and_then(below) {
-            Some(path) if self.listener.is_waiting(&call) => self.decide(&call, path),
+        Some(match path.as_deref().and_then(below) {
+            Some(path) if listener.is_waiting(call) => self.decide(call, path),
             _ => Verdict::Continue,
-        };
-        self.listener.answer(&call, verdict)
+        })
     }
 
     fn decide(&self, call: &Call, path: &[u8]) -> Verdict {
@@ -231,12 +224,7 @@ mod tests {
             rustix::fs::open(path, flags, Mode::empty()).unwrap()
         };
         let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        // Nothing is asked of the listener here.
-        let emulation = Emulation {
-            listener: Listener::new(open(temp.path())),
-            root: Root::from_fd(open(temp.path())),
-            owner,
-        };
+        let emulation = Emulation { root: Root::from_fd(open(temp.path())), owner };
         emulation.make(OsStr::new("a")).unwrap();
         emulation.make(OsStr::new("a/b")).unwrap();
         let events = std::fs::read_to_string(temp.path().join("a/b/cgroup.events")).unwrap();

@@ -5,7 +5,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
@@ -30,10 +30,10 @@ use etc::{etc_files, write_files};
 pub(super) const GO: u8 = b'G';
 /// First byte of a message that carries the terminal's master end.
 pub(super) const TERMINAL: u8 = b'T';
-/// First byte of a message with what the launcher needs to emulate the control groups.
-pub(super) const EMULATED: u8 = b'E';
 /// First byte of the message with the scratch.
 pub(super) const SCRATCH: u8 = b'S';
+/// First byte of a message with what the launcher needs to answer system calls.
+pub(super) const HANDED_OVER: u8 = b'H';
 /// First byte of a message about a failure: then the step's index and the errno.
 pub(super) const FAILED: u8 = b'F';
 
@@ -135,7 +135,12 @@ impl Child<'_> {
                 mount::set_attributes(self.root()?.as_fd(), read_only, false)
             }
             Step::Runtime { path, kind } => self.runtime(path, kind),
-            Step::EmulatedCgroups(filter) => self.emulated_cgroups(filter),
+            Step::HandOver { filter, cgroups, connects } => {
+                if *connects && sys::landlock::restricts_connections() {
+                    sys::landlock::forbid_connections()?;
+                }
+                self.hand_over(filter, *cgroups)
+            }
             Step::NotifySocket(path) => self.notify_socket(path),
             Step::Pivot => self.pivot(),
             Step::SharedMounts => mount::make_shared(),
@@ -447,14 +452,28 @@ impl Child<'_> {
         }
     }
 
-    /// Whatever runs here makes some system calls through the launcher from now on.
-    fn emulated_cgroups(&self, filter: &Filter) -> io::Result<()> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let mount = cstring(super::cgroupfs::MOUNT.to_owned())?;
-        let root = rustix::fs::open(&mount, flags, Mode::empty())?;
+    /// Whatever runs here makes some system calls through the launcher from now on. It is told
+    /// where it finds the listener, a socket of this network, and the root of what it stands in
+    /// for: this process cannot send it a descriptor any more, and waits until it has them.
+    fn hand_over(&self, filter: &Filter, cgroups: bool) -> io::Result<()> {
+        let inside = sys::inet::any()?;
+        let root = if cgroups {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let mount = cstring(super::cgroupfs::MOUNT.to_owned())?;
+            Some(rustix::fs::open(&mount, flags, Mode::empty())?)
+        } else {
+            None
+        };
         let listener = filter.listen()?;
         let launcher = self.launcher.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        launcher.send(&[EMULATED], &[listener.as_fd(), root.as_fd()])
+        let root = root.as_ref().map(AsFd::as_fd);
+        let mut message = [HANDED_OVER; super::HANDED];
+        let numbers = [Some(listener.as_fd()), Some(inside.as_fd()), root]
+            .map(|fd| fd.map_or(-1, |fd| fd.as_raw_fd()).to_le_bytes());
+        message[1..].copy_from_slice(numbers.as_flattened());
+        launcher.send(&message, &[])?;
+        launcher.receive(&mut [0])?;
+        Ok(())
     }
 
     fn notify_socket(&self, path: &str) -> io::Result<()> {

@@ -6,16 +6,19 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags};
 use rustix::process::{DumpableBehavior, Pid, Signal};
+use spec::bypass::Bypass;
 use spec::plan::{Plan, Process};
 use sys::cgroups::Groups;
-use sys::process::{self, Namespaces};
+use sys::process::{self, Child, Namespaces};
 use sys::rooted::Root;
-use sys::socket;
+use sys::socket::{self, Channel};
 
 use super::child::{self, Inherited};
 use super::door::Door;
-use super::{ContainerMachine, MainProcess, prepare};
+use super::supervisor::Supervisor;
+use super::{ContainerMachine, HANDED, Handed, MainProcess, prepare};
 use crate::bus::Bus;
 use crate::record::Record;
 use crate::visit::{self, Visit};
@@ -32,11 +35,13 @@ pub(super) fn exec(
     streams: Streams,
 ) -> Result<Box<dyn Machine>> {
     let (door, plan) = door(record)?;
-    let steps = prepare::inside(plan, process)?;
+    let mut steps = prepare::inside(plan, process)?;
+    prepare::hand_over(&mut steps, plan, false)?;
     for group in &record.cgroups {
         join(group, plan);
     }
     let (ours, theirs) = socket::pair().context("cannot make a socket for the process")?;
+    let outside = plan.bypass.as_ref().map(Outside::new).transpose()?;
     door.enter().context("cannot enter the machine's namespaces")?;
     let (steps_ref, ours_ref) = (&steps, &ours);
     let child = process::spawn(Namespaces::NONE, None, move || {
@@ -57,7 +62,8 @@ pub(super) fn exec(
         takes_signals: true,
         notify: None,
         emulates: false,
-        emulation: None,
+        hands_over: outside.is_some(),
+        supervisor: None,
         groups: Groups::default(),
         scratch: None,
         keeps: false,
@@ -66,7 +72,67 @@ pub(super) fn exec(
     if process.terminal {
         machine.receive_terminal()?;
     }
+    if let Some(outside) = outside {
+        outside.take_over(&machine)?;
+    }
     Ok(Box::new(machine))
+}
+
+/// A process that stays where the launcher was, and has the network that it had: it answers the
+/// system calls of what is run inside. It ends when nobody is left who could call.
+struct Outside {
+    channel: Channel,
+    /// Killed when the launcher ends.
+    _process: Child,
+}
+
+impl Outside {
+    fn new(policy: &Bypass) -> Result<Self> {
+        let (ours, theirs) = socket::pair().context("cannot make a socket for the network")?;
+        let ours_ref = &ours;
+        let process = process::spawn(Namespaces::NONE, None, move || {
+            ours_ref.close_copy();
+            // Whoever waits for it sees the socket closed.
+            let _ = answer(&theirs, policy);
+        });
+        let process = process.context("cannot make a process for the network")?;
+        Ok(Self { channel: ours, _process: process })
+    }
+
+    /// It may look into the process; the launcher has become one of the machine's own.
+    fn take_over(&self, machine: &ContainerMachine) -> Result<()> {
+        let message = machine.receive_handed()?;
+        let told = self.channel.send(&message, &[machine.child.child.as_fd()]).and_then(|()| {
+            match self.channel.receive(&mut [0])? {
+                (0, _) => Err(std::io::ErrorKind::BrokenPipe.into()),
+                _ => Ok(()),
+            }
+        });
+        told.context("cannot give the process its network")?;
+        Ok(machine.channel.send(&[child::GO], &[])?)
+    }
+}
+
+fn answer(channel: &Channel, policy: &Bypass) -> Result<()> {
+    let kill = Some(rustix::process::Signal::KILL);
+    rustix::process::set_parent_process_death_signal(kill)?;
+    process::close_all_except(&[channel.as_fd()])?;
+    let mut message = [0; HANDED];
+    let (_, descriptors) = channel.receive(&mut message)?;
+    let Some(process) = descriptors.first() else { bail!("the launcher ended") };
+    let Handed { listener, inside, .. } = Handed::take(process.as_fd(), &message)?;
+    let bypass = super::bypass::Bypass::new(policy.clone(), inside.as_fd())?;
+    let mut supervisor = Supervisor::new(listener, None, Some(bypass))?;
+    channel.send(b"L", &[])?;
+    while !supervisor.is_over() {
+        let mut polled = [PollFd::from_borrowed_fd(supervisor.as_fd(), PollFlags::IN)];
+        match rustix::event::poll(&mut polled, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        supervisor.serve()?;
+    }
+    Ok(())
 }
 
 /// The root directory as the machine's own processes see it.

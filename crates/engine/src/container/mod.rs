@@ -1,6 +1,6 @@
 //! The container engine: a plan run in namespaces of this host's kernel.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, anyhow};
@@ -28,6 +28,7 @@ use crate::{
 };
 
 mod ask;
+mod bypass;
 mod cgroupfs;
 mod child;
 mod door;
@@ -37,11 +38,14 @@ mod filter;
 mod init;
 mod prepare;
 mod step;
+mod supervisor;
 
+use bypass::Bypass;
 use cgroupfs::Emulation;
 pub use explain::map as explain_map;
 use prepare::{Means, Prepared};
 use step::Step;
+use supervisor::Supervisor;
 
 /// Runs plans in namespaces.
 pub(crate) struct Container;
@@ -97,13 +101,14 @@ impl Engine for Container {
             terminal: None,
             console: None,
             boots: plan.boot.is_some(),
-            plan: plan.boot.is_some().then(|| plan.clone()),
+            plan: (plan.boot.is_some() || plan.bypass.is_some()).then(|| plan.clone()),
             steps,
             plan_terminal: plan.process.terminal,
             takes_signals: plan.process.init || plan.boot.is_some(),
             notify,
             emulates,
-            emulation: None,
+            hands_over: emulates || plan.bypass.is_some(),
+            supervisor: None,
             groups,
             scratch: None,
             keeps: prepare::keeps(plan),
@@ -273,8 +278,11 @@ impl Created for Waiting {
         if machine.plan_terminal {
             machine.receive_terminal()?;
         }
-        if machine.emulates {
-            machine.receive_emulation()?;
+        if machine.hands_over {
+            let message = machine.receive_handed()?;
+            let handed = Handed::take(machine.child.child.as_fd(), &message)?;
+            machine.channel.send(&[child::GO], &[])?;
+            machine.supervise(handed)?;
         }
         Ok(Box::new(machine))
     }
@@ -314,6 +322,33 @@ impl Drop for MainProcess {
     }
 }
 
+/// What a machine's first process made for whoever answers its system calls.
+struct Handed {
+    listener: OwnedFd,
+    /// A socket of its network.
+    inside: OwnedFd,
+    /// Of the stand-in for its control groups.
+    root: Option<OwnedFd>,
+}
+
+/// Length of the message with their numbers.
+const HANDED: usize = 13;
+
+impl Handed {
+    /// Takes them out of the process that waits. That needs the right to look into it.
+    fn take(process: BorrowedFd<'_>, message: &[u8; HANDED]) -> Result<Self> {
+        let take = |at: usize| {
+            let number = message[at..at + 4].try_into().map_or(-1, i32::from_le_bytes);
+            (number >= 0).then(|| sys::process::descriptor(process, number)).transpose()
+        };
+        let taken = || Ok::<_, std::io::Error>((take(1)?, take(5)?, take(9)?));
+        match taken().context("cannot take the machine's listener")? {
+            (Some(listener), Some(inside), root) => Ok(Self { listener, inside, root }),
+            _ => Err(anyhow!("the machine handed nothing over")),
+        }
+    }
+}
+
 /// A running container. The fields are in the order of teardown.
 struct ContainerMachine {
     child: MainProcess,
@@ -330,7 +365,10 @@ struct ContainerMachine {
     takes_signals: bool,
     notify: Option<OwnedFd>,
     emulates: bool,
-    emulation: Option<Emulation>,
+    /// Some of its system calls wait for this process.
+    hands_over: bool,
+    /// What becomes readable, and who answers then.
+    supervisor: Option<(OwnedFd, RefCell<Supervisor>)>,
     groups: Groups,
     /// What the machine writes is in there.
     scratch: Option<OwnedFd>,
@@ -371,20 +409,33 @@ impl ContainerMachine {
         }
     }
 
-    fn receive_emulation(&mut self) -> Result<()> {
-        let mut message = [0; 9];
-        let (length, mut descriptors) =
+    /// Hears what is needed to answer the machine's system calls: see [`Handed::take`].
+    fn receive_handed(&self) -> Result<[u8; HANDED]> {
+        let mut message = [0; HANDED];
+        let (length, _) =
             self.channel.receive(&mut message).context("cannot hear from the machine")?;
-        let (root, listener) = (descriptors.pop(), descriptors.pop());
-        let (Some(root), Some(listener)) = (root, listener) else {
-            return Err(match message[0] {
-                child::FAILED if length == 9 => self.explain(message),
-                _ => anyhow!("the machine ended while it was set up"),
-            });
-        };
+        if (message[0], length) == (child::HANDED_OVER, HANDED) {
+            return Ok(message);
+        }
+        let failure = message.first_chunk().filter(|_| message[0] == child::FAILED);
+        Err(failure.map_or_else(
+            || anyhow!("the machine ended while it was set up"),
+            |message| self.explain(*message),
+        ))
+    }
+
+    fn supervise(&mut self, handed: Handed) -> Result<()> {
+        let Handed { listener, inside, root } = handed;
         let owner = self.plan.as_ref().and_then(|plan| outer_root(&plan.ids)).unwrap_or((0, 0));
-        let emulation = Emulation::new(listener, root, owner);
-        self.emulation = Some(emulation.context("cannot emulate the control groups")?);
+        let emulation = root.map(|root| Emulation::new(root, owner)).transpose();
+        let emulation = emulation.context("cannot emulate the control groups")?;
+        let policy = self.plan.as_ref().and_then(|plan| plan.bypass.as_ref());
+        let bypass = policy.map(|policy| Bypass::new(policy.clone(), inside.as_fd())).transpose();
+        let bypass = bypass.context("cannot tell networks apart (it takes Linux 5.14 or newer)")?;
+        let supervisor = Supervisor::new(listener, emulation, bypass);
+        let supervisor = supervisor.context("cannot answer the machine's system calls")?;
+        let ready = supervisor.as_fd().try_clone_to_owned()?;
+        self.supervisor = Some((ready, RefCell::new(supervisor)));
         Ok(())
     }
 
@@ -445,11 +496,11 @@ impl Machine for ContainerMachine {
     }
 
     fn requests(&self) -> Option<BorrowedFd<'_>> {
-        self.emulation.as_ref().map(Emulation::as_fd)
+        self.supervisor.as_ref().map(|(ready, _)| ready.as_fd())
     }
 
     fn serve(&self) -> Result<()> {
-        let served = self.emulation.as_ref().map_or(Ok(()), Emulation::serve);
+        let served = self.supervisor.as_ref().map_or(Ok(()), |(_, s)| s.borrow_mut().serve());
         served.context("cannot answer the machine's system calls")
     }
 

@@ -14,7 +14,7 @@ use sys::process::{Namespaces, Strings};
 use sys::seccomp::Filter;
 
 use super::step::{EtcFile, Protected, Runtime, Step, Tree};
-use super::{cgroupfs, filter};
+use super::{bypass, cgroupfs, filter, supervisor};
 
 /// Steps, and what the launcher itself must do for them.
 pub(super) struct Prepared {
@@ -62,9 +62,7 @@ pub(super) fn prepare(plan: &Plan, means: &Means<'_>) -> Result<Prepared> {
     builder.confine()?;
     // An init gives its terminal to whoever logs in, so it must not be its own.
     become_command(&mut builder.steps, &plan.process, plan.boot.is_none())?;
-    if means.emulates {
-        builder.emulate()?;
-    }
+    hand_over(&mut builder.steps, plan, means.emulates)?;
     Ok(Prepared { namespaces: namespaces(plan), steps: builder.steps, trees: builder.trees })
 }
 
@@ -79,6 +77,22 @@ pub(super) fn inside(plan: &Plan, process: &plan::Process) -> Result<Vec<Step>> 
     }
     become_command(&mut steps, process, true)?;
     Ok(steps)
+}
+
+/// While it still has the right to, and when it makes none of the calls itself any more.
+pub(super) fn hand_over(steps: &mut Vec<Step>, plan: &Plan, cgroups: bool) -> Result<()> {
+    let mut rules = if cgroups { cgroupfs::rules() } else { Vec::new() };
+    if let Some(policy) = &plan.bypass {
+        rules.extend(bypass::rules(!policy.ports.is_empty()));
+    }
+    if rules.is_empty() {
+        return Ok(());
+    }
+    let at = steps.iter().position(|step| matches!(step, Step::BoundCapabilities(_)));
+    let at = at.context("the machine has no rights to give up")?;
+    let (filter, connects) = (supervisor::filter(&rules), plan.bypass.is_some());
+    steps.insert(at, Step::HandOver { filter, cgroups, connects });
+    Ok(())
 }
 
 fn namespaces(plan: &Plan) -> Namespaces {
@@ -283,14 +297,6 @@ impl Builder<'_> {
         if let Some(Ready::Notify { socket, .. }) = ready {
             self.steps.push(Step::NotifySocket(socket.clone()));
         }
-        Ok(())
-    }
-
-    /// While it still has the right to, and when it makes none of the calls itself any more.
-    fn emulate(&mut self) -> Result<()> {
-        let at = self.steps.iter().position(|step| matches!(step, Step::BoundCapabilities(_)));
-        let at = at.context("the machine has no rights to give up")?;
-        self.steps.insert(at, Step::EmulatedCgroups(cgroupfs::filter()));
         Ok(())
     }
 

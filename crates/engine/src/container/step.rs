@@ -132,8 +132,14 @@ pub(super) enum Step {
         path: String,
         kind: Runtime,
     },
-    /// A stand-in for the control groups, which the launcher fills and answers for.
-    EmulatedCgroups(Filter),
+    /// Some system calls wait for the launcher from now on.
+    HandOver {
+        filter: Filter,
+        /// It answers for a stand-in of the control groups.
+        cgroups: bool,
+        /// It makes all connections.
+        connects: bool,
+    },
     /// The launcher's socket that hears when the system is up.
     NotifySocket(String),
     Pivot,
@@ -205,7 +211,7 @@ impl Step {
                 format!("register an emulator of {architecture} for the machine")
             }
             Self::ReadonlyRoot => "make the root read-only".into(),
-            Self::EmulatedCgroups(_) => "emulate the control groups".into(),
+            Self::HandOver { .. } => "hand system calls over to the launcher".into(),
             Self::Runtime { path, .. } => format!("make {path}"),
             Self::NotifySocket(path) => format!("listen on {path}"),
             Self::SharedMounts => "share mounts with namespaces below".into(),

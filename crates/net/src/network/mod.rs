@@ -94,6 +94,9 @@ pub fn prepare(attachment: &Attachment, plan: &mut Plan, run: &Path) -> Result<B
     if let spec::plan::Network::Attached(attachment) = &mut plan.network {
         attachment.ports.clone_from(&prepared.known().ports);
     }
+    if let Some(bypass) = &mut plan.bypass {
+        bypass.ports.clone_from(&prepared.known().ports);
+    }
     Ok(prepared)
 }
 

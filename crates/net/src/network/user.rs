@@ -1,6 +1,6 @@
 //! Mode `user`: processes of the user carry the machine's traffic, and nothing is set up on the host.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use spec::network::{Attachment, Link, Tap};
 
 use super::{Attached, Known, Network, Place, Prepared, Target};
@@ -27,7 +27,11 @@ impl Network for User {
         if !attachment.aliases.is_empty() {
             bail!("a user-mode network has no peers that could know an alias: leave it out");
         }
-        let tap = user.tap.context("nothing carries packets here")?;
+        let Some(tap) = user.tap else {
+            // The machine's own servers will listen there: nothing is to be carried.
+            let ports = crate::ports::free(&attachment.ports)?;
+            return Ok(Box::new(Alone(Known { ports, ..Known::default() })));
+        };
         let (carrier, known): (Box<dyn carrier::Program>, Known) = match tap {
             Tap::Pasta => {
                 let pasta = pasta::Pasta::new(attachment, place)?;
@@ -41,6 +45,27 @@ impl Network for User {
             }
         };
         Ok(Box::new(Waiting { carrier, known }))
+    }
+}
+
+/// Sockets of the host's are all there is: whoever gives them (the engine) needs nothing made.
+struct Alone(Known);
+
+impl Prepared for Alone {
+    fn known(&self) -> &Known {
+        &self.0
+    }
+
+    fn attach(self: Box<Self>, _: &Target<'_>) -> Result<Box<dyn Attached>> {
+        Ok(Box::new(Nothing))
+    }
+}
+
+struct Nothing;
+
+impl Attached for Nothing {
+    fn processes(&self) -> Vec<i32> {
+        Vec::new()
     }
 }
 

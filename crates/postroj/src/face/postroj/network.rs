@@ -10,7 +10,7 @@ use spec::request::NetworkRequest;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct NetworkOptions {
-    /// none, host, bridge[:NAME], internal, user[,accel=on|off|auto], container:NAME, ns:PATH [default:
+    /// none, host, bridge[:NAME], internal, user[,accel=on|off|auto][,allow=CIDR], container:NAME, ns:PATH [default:
     /// bridge for root, user for others]
     #[arg(long, visible_alias = "net", value_name = "NETWORK", env = "POSTROJ_NETWORK")]
     network: Option<Mode>,
