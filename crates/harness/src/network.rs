@@ -54,22 +54,19 @@ pub fn settle(
 
 fn by_default(default: Default, wishes: Wishes) -> Settled {
     let of = |mode, user| NetworkRequest { mode, user, wishes: wishes.clone(), path: None };
-    let missing = if rustix::process::geteuid().is_root() {
-        match survey::bridge() {
-            Ok(()) => return (of(Mode::Bridge(DEFAULT.into()), None), None),
-            Err(missing) => missing,
-        }
-    } else {
-        match Survey::new().user(Accel::Auto) {
-            Ok(user) => return (of(Mode::User(Accel::Auto, Vec::new()), Some(user)), None),
-            Err(missing) => missing,
-        }
+    if rustix::process::geteuid().is_root() && survey::bridge().is_ok() {
+        return (of(Mode::Bridge(DEFAULT.into()), None), None);
+    }
+    // Root of a namespace, too, can have what any user can.
+    let missing = match Survey::new().user(Accel::Auto) {
+        Ok(user) => return (of(Mode::User(Accel::Auto, Vec::new()), Some(user)), None),
+        Err(missing) => missing,
     };
-    let kind = if rustix::process::geteuid().is_root() { "bridge" } else { "user-mode network" };
     let (mode, instead) = match default {
         Default::Command => (Mode::Host, "sharing the host's"),
         Default::System => (Mode::None, "the machine has none"),
     };
-    let remark = format!("no {kind} here ({missing}): {instead} (--network says otherwise)");
+    let remark =
+        format!("no user-mode network here ({missing}): {instead} (--network says otherwise)");
     (of(mode, None), Some(remark))
 }

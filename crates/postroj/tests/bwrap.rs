@@ -167,7 +167,7 @@ fn alike(lists: &[String]) {
         if ours != theirs {
             let pairs = ours.lines().zip(theirs.lines()).filter(|(a, b)| a != b).take(4);
             let lines: String =
-                pairs.map(|(a, b)| format!("\n  ours   {a}\n  theirs {b}")).collect();
+                pairs.map(|(a, b)| format!("\n  ours   {a:?}\n  theirs {b:?}")).collect();
             differing.push(format!(
                 "{list}: {} and {} lines{lines}",
                 ours.lines().count(),

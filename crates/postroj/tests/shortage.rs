@@ -40,6 +40,7 @@ fn apart(own: &Own, script: &str) -> Command {
         .env("D", own.path("."))
         .env("POSTROJ_STORE", own.store())
         .env("POSTROJ_RUNROOT", own.path("run"))
+        .env("POSTROJ_NETWORK", "host")
         .stdin(Stdio::null());
     command
 }

@@ -47,6 +47,11 @@ const SIGCONT: i32 = 18;
 const SERVICE: &str = r#"
 for d in /etc/service /var/service /service /run/runit/service; do
     [ -e "$d/$1/run" ] || continue
+    # sv takes one that has been up since this second for restarted already.
+    if [ "$2" = restart ]; then
+        sv stop "$d/$1" >/dev/null || exit
+        exec sv start "$d/$1"
+    fi
     [ "$2" = status ] || exec sv "$2" "$d/$1"
     case $(sv status "$d/$1" 2>/dev/null) in
         run:*) exit 0 ;;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -28,6 +29,8 @@ impl Program {
     #[must_use]
     pub fn verb(&self, words: &[&str]) -> Command {
         let mut command = Command::new("/proc/self/exe");
+        // By the link\'s name it would be what its parent is called.
+        command.arg0("postroj");
         command.args(&self.options).args(words).stdin(Stdio::null());
         command
     }

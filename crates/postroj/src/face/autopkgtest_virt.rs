@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -81,6 +82,8 @@ impl Drop for Testbed {
 /// This program.
 fn itself(words: &[&str]) -> Command {
     let mut command = Command::new("/proc/self/exe");
+    // By the link\'s name it would be what its parent is called.
+    command.arg0("postroj");
     command.args(words).stdin(Stdio::null());
     command
 }

@@ -1,6 +1,7 @@
 //! postroj's own command line, in docker's and podman's words.
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -269,6 +270,8 @@ impl Here {
     /// This program once more, for the same places.
     fn again(&self) -> std::process::Command {
         let mut command = std::process::Command::new("/proc/self/exe");
+        // By the link's name it would be what its parent is called.
+        command.arg0("postroj");
         for (option, value) in [("--store", &self.store), ("--runroot", &self.runroot)] {
             if let Some(value) = value {
                 command.arg(option).arg(value);

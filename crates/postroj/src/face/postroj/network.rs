@@ -75,6 +75,9 @@ fn ports(text: &str) -> Result<Ports, String> {
         None => (None, None),
         Some(front) => match front.rsplit_once(':') {
             // An address of IPv6 is in brackets, and a lone host port has no colon.
+            Some((address, _)) if address.contains(':') && !address.starts_with('[') => {
+                return Err(format!("an address of IPv6 is in brackets: [{address}]"));
+            }
             Some((address, host)) if !front.ends_with(']') => (Some(address), Some(host)),
             _ if front.contains([':', '.']) => {
                 return Err("after an address comes the host's port, which may be empty".into());

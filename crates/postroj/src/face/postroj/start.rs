@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -97,6 +98,8 @@ pub(super) fn start(
 /// Starts the monitor, and passes on what it reports.
 fn detach() -> Result<u8> {
     let mut command = Command::new("/proc/self/exe");
+    // By the link\'s name it would be what its parent is called.
+    command.arg0("postroj");
     command.args(std::env::args_os().skip(1)).env(MONITOR, std::process::id().to_string());
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut monitor = command.spawn().context("cannot start a monitor in the background")?;
