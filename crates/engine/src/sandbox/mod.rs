@@ -181,10 +181,11 @@ impl Launcher {
         let mut said = Vec::new();
         // It ends where nobody has the other end, or nothing more is in it.
         let _ = std::fs::File::from(report).read_to_end(&mut said);
-        let reached = said.first() == Some(&child::REACHED);
-        match &said[usize::from(reached)..] {
-            [] => {}
-            text => return Err(String::from_utf8_lossy(text).into_owned()),
+        // Process 1 may fail before its child, which is the command, has come as far, or after.
+        let reached = said.contains(&child::REACHED);
+        said.retain(|byte| *byte != child::REACHED);
+        if !said.is_empty() {
+            return Err(String::from_utf8_lossy(&said).into_owned());
         }
         if let Some(fd) = sandbox.status.filter(|_| reached) {
             // As for the original, nobody need read it.
