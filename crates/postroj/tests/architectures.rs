@@ -85,7 +85,7 @@ fn debian_for_s390x() {
 }
 
 #[test]
-#[ignore = "minutes"]
+#[ignore = "not every mirror still serves its security updates whole"]
 fn debian_for_i386_needs_no_emulator() {
     serves("debian-12", "linux/386", "x86_64", "i386");
 }
