@@ -5,13 +5,19 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
-use sys::process::Child;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use sys::process::{self, Child};
 use sys::signals;
 
-/// A visitor on its way. It is killed when this is dropped.
+/// A visitor on its way. It is killed when this is dropped. The fields are in the order of teardown:
+/// see [`end_with_listener`].
 pub struct Visit {
-    helper: Child,
     answer: File,
+    helper: Helper,
+}
+
+struct Helper {
+    process: Child,
     over: bool,
 }
 
@@ -22,8 +28,8 @@ const DONE: u8 = b'+';
 const FAILED: u8 = b'-';
 
 impl Visit {
-    pub(crate) fn new(helper: Child, answer: OwnedFd) -> Self {
-        Self { helper, answer: answer.into(), over: false }
+    pub(crate) fn new(process: Child, answer: OwnedFd) -> Self {
+        Self { answer: answer.into(), helper: Helper { process, over: false } }
     }
 
     /// Waits for its end; gives its answer.
@@ -34,8 +40,8 @@ impl Visit {
         let mut said = Vec::new();
         let read = (&mut self.answer).take(LONGEST as u64 + 1).read_to_end(&mut said);
         read.context("cannot hear from inside of the machine")?;
-        self.over = true;
-        self.helper.wait().context("cannot wait for what works in the machine")?;
+        self.helper.over = true;
+        self.helper.process.wait().context("cannot wait for what works in the machine")?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match said.split_first() {
             Some((&DONE, answer)) => Ok(text(answer)),
@@ -52,13 +58,29 @@ impl AsFd for Visit {
     }
 }
 
-impl Drop for Visit {
+impl Drop for Helper {
     fn drop(&mut self) {
         if !self.over {
-            let _ = self.helper.signal(signals::SIGKILL);
-            let _ = self.helper.wait();
+            let _ = self.process.signal(signals::SIGKILL);
+            let _ = self.process.wait();
         }
     }
+}
+
+/// From now on the calling process ends with its parent. A parent that has died already sends no
+/// signal (prctl(2), `PR_SET_PDEATHSIG`), and from within other process ids it cannot be asked for;
+/// but then nobody reads the answer any more (poll(2), `POLLERR`).
+///
+/// # Errors
+/// The system calls'.
+pub(crate) fn end_with_listener(answer: BorrowedFd<'_>) -> std::io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    let mut polled = [PollFd::from_borrowed_fd(answer, PollFlags::empty())];
+    rustix::event::poll(&mut polled, Some(&Timespec::default()))?;
+    if polled[0].revents().contains(PollFlags::ERR) {
+        process::exit_now(0);
+    }
+    Ok(())
 }
 
 /// The visitor's last words. Whoever should hear them may be gone.

@@ -1,13 +1,13 @@
 //! A further process in a machine that runs.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::{DumpableBehavior, Pid, Signal};
+use rustix::process::{DumpableBehavior, Pid};
 use spec::bypass::Bypass;
 use spec::plan::{Plan, Process};
 use sys::cgroups::Groups;
@@ -149,7 +149,7 @@ pub(super) fn visit(record: &Record, visitor: &mut Visitor<'_>) -> Result<Visit>
     let (answer, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let helper = process::spawn(Namespaces::NONE, None, || {
         process::close_copy(answer.as_fd());
-        let said = enter_files(&door).and_then(|root| visitor(&root));
+        let said = enter_files(&door, writer.as_fd()).and_then(|root| visitor(&root));
         visit::tell(writer, said);
         process::exit_now(0)
     })
@@ -167,13 +167,12 @@ pub(super) fn inside(record: &Record, visitor: &mut Inside<'_>) -> Result<Visit>
             .map_err(Into::into)
             .and_then(|()| door.enter())
             // Lost where ids or rights change: now they have.
-            .and_then(|()| {
-                Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
-            })
+            .and_then(|()| visit::end_with_listener(writer.as_fd()))
             .and_then(|()| process::fork());
         match entered {
             Ok(None) => {
-                visit::tell(writer, become_root().and_then(|()| visitor()));
+                let root = become_root(writer.as_fd());
+                visit::tell(writer, root.and_then(|()| visitor()));
                 process::exit_now(0)
             }
             Ok(Some(child)) => {
@@ -191,9 +190,9 @@ pub(super) fn inside(record: &Record, visitor: &mut Inside<'_>) -> Result<Visit>
     Ok(Visit::new(helper, answer))
 }
 
-fn become_root() -> Result<()> {
+fn become_root(answer: BorrowedFd<'_>) -> Result<()> {
     sys::userns::become_root().context("cannot become root in the machine")?;
-    Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
+    Ok(visit::end_with_listener(answer)?)
 }
 
 /// From inside: a private socket answers only to root of its own namespaces.
@@ -222,12 +221,12 @@ fn connect(path: &str) -> Result<Bus<UnixStream>> {
 /// Between two looks for a socket that is not there yet.
 const LATE: std::time::Duration = std::time::Duration::from_millis(20);
 
-fn enter_files(door: &Door) -> Result<Root> {
+fn enter_files(door: &Door, answer: BorrowedFd<'_>) -> Result<Root> {
     let what = "cannot enter the machine's files";
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context(what)?;
     door.enter_only(Namespaces::USER | Namespaces::MOUNT).context(what)?;
     sys::userns::become_root().context(what)?;
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context(what)?;
+    visit::end_with_listener(answer).context(what)?;
     Root::open(Path::new("/")).context(what)
 }
 
