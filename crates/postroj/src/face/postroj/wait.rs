@@ -65,7 +65,7 @@ impl FromStr for What {
                 }
             }
             Some(("unit", name)) if !name.is_empty() => Ok(Self::Unit(name.to_owned())),
-            Some(("log", text)) => Regex::new(&format!("(?m){text}"))
+            Some(("log", text)) => Regex::new(&format!("{BY_LINES}{text}"))
                 .map(Self::Log)
                 .map_err(|error| format!("{text:?} is no regular expression: {error}")),
             _ => Err("known are exit, ready, port:NUMBER, unit:NAME and log:REGEX".into()),
@@ -90,7 +90,9 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
                 (wait.for_port(*number, *udp)?, format!("anything listened on port {number}"))
             }
             What::Unit(unit) => (wait.for_unit(unit)?, format!("{unit} was active")),
-            What::Log(regex) => (wait.for_log(regex)?, format!("{regex} was in its log")),
+            What::Log(regex) => {
+                (wait.for_log(regex)?, format!("{} was in its log", pattern(regex)))
+            }
         };
         match waited {
             Waited::Late => bail!("{name} took longer than {} s", args.timeout.unwrap_or(0)),
@@ -104,6 +106,14 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
         }
         Ok(())
     })
+}
+
+/// So that `^` and `$` are those of a line.
+const BY_LINES: &str = "(?m)";
+
+/// As it was given.
+fn pattern(regex: &Regex) -> &str {
+    regex.as_str().trim_start_matches(BY_LINES)
 }
 
 /// It may be degraded.
@@ -182,7 +192,7 @@ impl Wait<'_> {
         let init = service::init_of(self.record)?;
         let boot = self.record.plan.as_ref().and_then(|plan| plan.boot.as_ref());
         let Some(Ready::Notify { bus, .. }) = boot.map(|boot| &boot.ready) else {
-            return self.look(|| self.is_active(init, unit));
+            return self.look(|| self.is_active(init, unit)).or_else(|error| self.ended_or(error));
         };
         let whole = if unit.contains('.') { unit.to_owned() } else { format!("{unit}.service") };
         let talked = ENGINES[0].talk(self.record, bus, &mut |bus| {
@@ -232,7 +242,10 @@ impl Wait<'_> {
         let mut console = File::open(&path).ok().map(|file| Lines::new(file, regex));
         let boot = self.record.plan.as_ref().and_then(|plan| plan.boot.as_ref());
         let journals = boot.is_some_and(|boot| matches!(boot.ready, Ready::Notify { .. }));
-        let mut journal = if journals { Some(Journal::follow(self, regex)?) } else { None };
+        let mut journal = match journals.then(|| Journal::follow(self, regex)).transpose() {
+            Ok(journal) => journal,
+            Err(error) => return self.ended_or(error),
+        };
         if console.is_none() && journal.is_none() {
             bail!("the output of {} goes where it was started, and is not kept", self.record.name);
         }
