@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use engine::ENGINES;
 use engine::record::Record;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::WaitOptions;
 use serde::{Deserialize, Serialize};
 
@@ -197,7 +198,8 @@ fn until(deadline: Instant, mut attempt: impl FnMut() -> Result<Waited>) -> Resu
 #[derive(Debug)]
 pub struct Eyes {
     child: std::process::Child,
-    input: std::process::ChildStdin,
+    /// Until the last question.
+    input: Option<std::process::ChildStdin>,
     output: std::io::BufReader<std::process::ChildStdout>,
 }
 
@@ -213,7 +215,7 @@ impl Eyes {
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             bail!("the observer has no pipes");
         };
-        Ok(Self { child, input, output: std::io::BufReader::new(output) })
+        Ok(Self { child, input: Some(input), output: std::io::BufReader::new(output) })
     }
 
     /// Asks, and waits for the answer.
@@ -222,7 +224,8 @@ impl Eyes {
     /// Where the machine has ended, or the question could not be answered.
     pub fn ask<T: serde::de::DeserializeOwned>(&mut self, ask: &Ask) -> Result<T> {
         let gone = "the machine ended";
-        self.input.write_all((serde_json::to_string(ask)? + "\n").as_bytes()).context(gone)?;
+        let question = serde_json::to_string(ask)? + "\n";
+        self.input.as_mut().context(gone)?.write_all(question.as_bytes()).context(gone)?;
         let mut line = String::new();
         self.output.read_line(&mut line).context(gone)?;
         if line.is_empty() {
@@ -238,8 +241,25 @@ impl Eyes {
 }
 
 impl Drop for Eyes {
+    /// Who answers is a process of the machine's, which cannot end before that one was waited for
+    /// (Linux, kernel/pid_namespace.c, `zap_pid_ns_processes`). Its parent does, unless that is
+    /// killed: then it is for the host's process 1, which may take its time. So it ends by itself.
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        drop(self.input.take());
+        if !ends_within(&self.child, MOMENT).unwrap_or(false) {
+            let _ = self.child.kill();
+        }
         let _ = self.child.wait();
     }
+}
+
+/// For an answer that is still being given.
+const MOMENT: Duration = Duration::from_millis(500);
+
+fn ends_within(child: &std::process::Child, time: Duration) -> std::io::Result<bool> {
+    let pid = rustix::process::Pid::from_child(child);
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+    let mut polled = [PollFd::new(&pidfd, PollFlags::IN)];
+    let time = Timespec::try_from(time).map_err(std::io::Error::other)?;
+    Ok(rustix::event::poll(&mut polled, Some(&time))? > 0)
 }
