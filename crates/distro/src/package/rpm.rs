@@ -1,6 +1,6 @@
 //! RPM, whose database and queries several package managers share.
 
-use super::{Operation, Repository, Work};
+use super::{Operation, Repository, Work, split};
 
 /// Its files: sqlite, ndb and Berkeley DB, where Fedora 36 and SUSE moved them
 /// (<https://fedoraproject.org/wiki/Changes/RelocateRPMToUsr>) and where they were before.
@@ -26,6 +26,20 @@ pub(super) fn work(program: &str, upgrade: &str, operation: &Operation<'_>) -> O
         Operation::AddRepository(added) => Some(repository("/etc/yum.repos.d", added)),
         ref other => query(other),
     }
+}
+
+/// The same for those that take names only: a file is installed by rpm, which refuses what lacks a
+/// dependency.
+pub(super) fn work_by_name(
+    program: &str,
+    upgrade: &str,
+    operation: &Operation<'_>,
+) -> Option<Work> {
+    let Operation::Install(packages) = *operation else { return work(program, upgrade, operation) };
+    let (names, files) = split(packages);
+    let mut done = work(program, upgrade, &Operation::Install(&names)).unwrap_or_default();
+    done.commands.extend(Work::on(&["rpm", "-U"], &files).unwrap_or_default().commands);
+    (!done.commands.is_empty()).then_some(done)
 }
 
 /// What rpm(8) itself does.

@@ -92,9 +92,6 @@ enum Verb {
     Probe(Box<probe::Args>),
     Matrix(Box<probe::MatrixArgs>),
     Ps(ps::Args),
-    #[command(subcommand)]
-    Network(networks::Verb),
-    Port(networks::PortArgs),
     Logs(logs::Args),
     Stop(stop::Stop),
     Restart(stop::Restart),
@@ -106,6 +103,9 @@ enum Verb {
     Stats(stats::Args),
     Wait(wait::Args),
     Rm(stop::Rm),
+    Port(networks::PortArgs),
+    #[command(subcommand)]
+    Network(networks::Verb),
     Pull(pull::Args),
     Images(images::Args),
     Rmi(rmi::Args),
