@@ -72,14 +72,19 @@ fn once(
         _ => None,
     };
     let plan = amended.as_ref().unwrap_or(plan);
-    // It may have been given another one.
-    let name = || run.find(&plan.id).map_or_else(|_| plan.name.clone(), |record| record.name);
+    // It may have been given another name: only then are all machines looked at.
+    let record = || {
+        let same = run.find(&plan.name).ok().filter(|record| record.id() == plan.id);
+        same.or_else(|| run.find(&plan.id).ok())
+    };
+    let name = || record().map_or_else(|| plan.name.clone(), |record| record.name);
     if !is_first {
         run.note(&name(), &Note::Condition(&Condition::Starting))?;
         run.note(&name(), &Note::Again(false))?;
     }
     let waiting = ENGINES[0].create(plan, run, copies(&launch.streams)?, remains)?;
-    run.note(&name(), &Note::About(about))?;
+    let noted = if is_first { plan.name.clone() } else { name() };
+    run.note(&noted, &Note::About(about))?;
     let target = net::Target { pid: waiting.process_id(), pidfd: waiting.process() };
     let attached = prepared.map(|prepared| prepared.attach(&target)).transpose()?;
     for pid in attached.iter().flat_map(|attached| attached.processes()) {
@@ -112,7 +117,7 @@ fn once(
         again: &mut |ended| {
             // reboot(2), "Behavior inside PID namespaces": a restart ends process 1 by SIGHUP.
             let restarts = boots && matches!(ended, Ended::Signalled(1));
-            restarts || run.find(&plan.id).is_ok_and(|record| record.again)
+            restarts || record().is_some_and(|record| record.again)
         },
         over: &mut |ended| {
             let exited = Exited { code: ended.code(), at: state::now() };
