@@ -129,6 +129,12 @@ impl Record {
     }
 }
 
+/// What [`Record::again`] would be, without a look at the rest.
+pub(crate) fn is_again(text: &[u8]) -> bool {
+    let lines = text.split_inclusive(|byte| *byte == b'\n');
+    lines.rev().find(|line| line.starts_with(b"again ")) == Some(b"again true\n")
+}
+
 /// `ID START`.
 fn process(text: &str) -> Option<(i32, u64)> {
     let (pid, start) = text.split_once(' ')?;
@@ -149,5 +155,16 @@ mod tests {
         assert_eq!(record.cgroups, [PathBuf::from("/x")]);
         assert_eq!(record.condition, Some(Condition::Running));
         assert_eq!(record.exited, None);
+    }
+
+    #[test]
+    fn again_is_what_the_last_line_of_it_says() {
+        let again = |notes: &[bool]| {
+            let lines = notes.iter().map(|again| Note::Again(*again).line().unwrap());
+            let text = lines.collect::<String>() + "paused true\n";
+            assert_eq!(is_again(text.as_bytes()), Record::parse("a", &text).again);
+            is_again(text.as_bytes())
+        };
+        assert!(!again(&[]) && again(&[true]) && !again(&[true, false]) && again(&[false, true]));
     }
 }
