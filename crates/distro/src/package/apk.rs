@@ -28,6 +28,7 @@ impl PackageManager for Apk {
             Operation::Reinstall(packages) => Work::on(&["apk", "fix", "--reinstall"], packages),
             Operation::Remove(packages) => Work::on(&["apk", "del"], packages),
             Operation::Purge(packages) => Work::on(&["apk", "del", "--purge"], packages),
+            Operation::Clean => Some(Work::command(&["sh", "-c", "rm -rf /var/cache/apk/*"], &[])),
             Operation::Owner(path) => {
                 Some(Work::command(&["apk", "info", "--who-owns", path], &[]))
             }

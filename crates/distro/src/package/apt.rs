@@ -48,6 +48,10 @@ impl PackageManager for Apt {
             Operation::Reinstall(packages) => some(&["install", "--reinstall"], packages),
             Operation::Remove(packages) => some(&["remove", "--autoremove"], packages),
             Operation::Purge(packages) => some(&["purge", "--autoremove"], packages),
+            Operation::Clean => {
+                let script = "apt-get clean; rm -rf /var/lib/apt/lists/*";
+                Some(Work::command(&["sh", "-c", script], &[]))
+            }
             Operation::Owner(path) => query(&["--search"], &[path]),
             Operation::Version(name) => query(&["--show", "--showformat=${Version}\\n"], &[name]),
             Operation::Files(name) => query(&["--listfiles"], &[name]),

@@ -43,7 +43,8 @@ impl PackageManager for Emerge {
                 Some(Work::command(&["sh", "-c", script], &[]))
             }
             Operation::MarkAutomatic(packages) => emerge(&["--deselect"], packages),
-            Operation::InstallNoDeps(_)
+            Operation::Clean
+            | Operation::InstallNoDeps(_)
             | Operation::InstallFiles(_)
             | Operation::ReinstallFiles(_)
             | Operation::Describe(_)

@@ -50,7 +50,8 @@ impl PackageManager for Kiss {
                 Work::on(&["kiss", "install"], files)
             }
             Operation::List => Some(Work::command(&["sh", "-c", "kiss list | tr ' ' '\\t'"], &[])),
-            Operation::InstallNoDeps(_)
+            Operation::Clean
+            | Operation::InstallNoDeps(_)
             | Operation::MarkAutomatic(_)
             | Operation::Describe(_)
             | Operation::AddRepository(_) => None,

@@ -47,7 +47,8 @@ impl PackageManager for Nix {
                 let script = "nix-env --query | sed 's/-\\([0-9][^-]*\\)$/\\t\\1/'";
                 Some(Work::command(&["sh", "-c", script], &[]))
             }
-            Operation::InstallNoDeps(_)
+            Operation::Clean
+            | Operation::InstallNoDeps(_)
             | Operation::InstallFiles(_)
             | Operation::ReinstallFiles(_)
             | Operation::MarkAutomatic(_)

@@ -28,6 +28,8 @@ pub enum Operation<'a> {
     Remove(&'a [&'a str]),
     /// The same with their settings, where the manager tells them apart.
     Purge(&'a [&'a str]),
+    /// Removes what was downloaded to install packages, and lists of repositories.
+    Clean,
     /// Prints the package that a path belongs to.
     Owner(&'a str),
     /// Prints the version of an installed package.
@@ -97,7 +99,7 @@ fn is_file(package: &str) -> bool {
 /// A name is none, or would be taken for an option, or the manager cannot do this.
 pub fn work(manager: &dyn PackageManager, operation: &Operation<'_>) -> Result<Work, String> {
     let words: Vec<&str> = match operation {
-        Operation::Refresh | Operation::List => vec![],
+        Operation::Refresh | Operation::Clean | Operation::List => vec![],
         Operation::Install(packages)
         | Operation::InstallNoDeps(packages)
         | Operation::InstallFiles(packages)

@@ -43,6 +43,10 @@ impl PackageManager for Pacman {
             }
             Operation::Remove(packages) => pacman(&["-Rs"], packages),
             Operation::Purge(packages) => pacman(&["-Rns"], packages),
+            Operation::Clean => {
+                let script = "rm -rf /var/cache/pacman/pkg/* /var/lib/pacman/sync/*";
+                Some(Work::command(&["sh", "-c", script], &[]))
+            }
             Operation::Owner(path) => Some(Work::command(&["pacman", "-Qoq", path], &[])),
             Operation::Version(name) => Some(Work::command(&["pacman", "-Q", name], &[])),
             Operation::Files(name) => Some(Work::command(&["pacman", "-Qlq", name], &[])),

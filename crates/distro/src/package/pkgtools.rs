@@ -57,7 +57,7 @@ impl PackageManager for Pkgtools {
             Operation::Version(name) => script(VERSION, name),
             Operation::Files(name) => script(FILES, name),
             Operation::Owner(path) => script(OWNER, path.trim_start_matches('/')),
-            Operation::MarkAutomatic(_) | Operation::AddRepository(_) => None,
+            Operation::Clean | Operation::MarkAutomatic(_) | Operation::AddRepository(_) => None,
         }
     }
 

@@ -29,6 +29,7 @@ pub(super) fn work(program: &str, upgrade: &str, operation: &Operation<'_>) -> O
         Operation::Upgrade(packages) => Some(Work::command(&[program, "-y", upgrade], packages)),
         Operation::Reinstall(packages) => run("reinstall", packages),
         Operation::Remove(packages) | Operation::Purge(packages) => run("remove", packages),
+        Operation::Clean => Some(Work::command(&[program, "-y", "clean", "all"], &[])),
         Operation::AddRepository(added) => Some(repository("/etc/yum.repos.d", added)),
         ref other => query(other),
     }

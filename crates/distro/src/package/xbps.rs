@@ -33,6 +33,7 @@ impl PackageManager for Xbps {
             Operation::Remove(packages) | Operation::Purge(packages) => {
                 Work::on(&["xbps-remove", "--yes", "--recursive"], packages)
             }
+            Operation::Clean => Some(Work::command(&["sh", "-c", "rm -rf /var/cache/xbps/*"], &[])),
             Operation::Owner(path) => Some(Work::command(&["xbps-query", "--ownedby", path], &[])),
             Operation::Version(name) => {
                 Some(Work::command(&["xbps-query", "--property", "pkgver", name], &[]))

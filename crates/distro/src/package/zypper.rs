@@ -39,6 +39,7 @@ impl PackageManager for Zypper {
             Operation::Remove(packages) | Operation::Purge(packages) => {
                 zypper(&["remove", "--clean-deps"], packages)
             }
+            Operation::Clean => zypper(&[], &["clean", "--all"]),
             Operation::AddRepository(repository) => {
                 Some(rpm::repository("/etc/zypp/repos.d", repository))
             }

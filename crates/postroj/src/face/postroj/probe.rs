@@ -254,13 +254,7 @@ fn through(
 }
 
 fn program(here: &Here) -> Program {
-    let mut options = Vec::new();
-    for (option, value) in [("--store", &here.store), ("--runroot", &here.runroot)] {
-        if let Some(value) = value {
-            options.extend([option.into(), value.clone().into_os_string()]);
-        }
-    }
-    Program { options }
+    Program { options: here.options() }
 }
 
 /// A shell where one is wanted, and what it was opened in goes after it.
