@@ -51,7 +51,7 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
     let wish =
         Wish { fast: args.fast, mask: args.mask.clone(), credentials: args.credential.clone() };
     let interactive = !args.options.detach && sys::pty::is_terminal(rustix::stdio::stdin());
-    start::start(here, &args.options, name, |image, run| {
+    start::start(here, &args.options, name, args.init == "auto", |image, run| {
         let network = args.options.network.request(Default::System, run)?;
         let startup = harness::startup(&image.facts, &args.init, &wish)
             .with_context(|| format!("cannot boot {name}"))?;

@@ -37,6 +37,7 @@ mod options;
 mod pause;
 mod probe;
 mod progress;
+mod provision;
 mod ps;
 mod pull;
 mod push;
@@ -142,6 +143,8 @@ enum Verb {
     /// One cell of a probe
     #[command(hide = true)]
     ProbeCell,
+    #[command(hide = true)]
+    Provision(provision::Args),
     Version(version::Args),
 }
 
@@ -221,6 +224,7 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Probe(args) => probe::run(args, &here),
         Verb::Matrix(args) => probe::matrix(args, &here),
         Verb::Inside(args) => probe::inside(args, &here),
+        Verb::Provision(args) => provision::run(args, &here),
         Verb::ProbeCell => probe::cell(&here),
         Verb::Ps(args) => ps::run(args, &here),
         Verb::Network(verb) => networks::run(verb, &here),
@@ -307,12 +311,15 @@ impl Here {
         let mut command = std::process::Command::new("/proc/self/exe");
         // By the link's name it would be what its parent is called.
         command.arg0("postroj");
-        for (option, value) in [("--store", &self.store), ("--runroot", &self.runroot)] {
-            if let Some(value) = value {
-                command.arg(option).arg(value);
-            }
-        }
+        command.args(self.options());
         command
+    }
+
+    /// The options that say where things are kept.
+    fn options(&self) -> Vec<OsString> {
+        let given = [("--store", &self.store), ("--runroot", &self.runroot)];
+        let given = given.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        given.flat_map(|(name, value)| [name.into(), value.into()]).collect()
     }
 
     fn run_directory(&self) -> Result<RunDirectory> {

@@ -79,6 +79,9 @@ pub(super) struct Options {
     /// Processor that the image is for, such as linux/arm64: another than the host's is emulated
     #[arg(long, value_name = "OS/ARCH", value_parser = Platform::parse)]
     pub(super) platform: Option<Platform>,
+    /// Packages that the image's own package manager adds; made once for each image, and kept
+    #[arg(long, value_name = "PACKAGE", value_delimiter = ',')]
+    pub(super) install: Vec<String>,
     /// When to pull the image
     #[arg(long, value_enum, default_value = "missing")]
     pub(super) pull: PullPolicy,
