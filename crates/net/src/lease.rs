@@ -34,6 +34,9 @@ pub(crate) struct Up {
     pub(crate) prefix: Option<Ipv6Addr>,
     /// Of packets, in bytes.
     pub(crate) mtu: u32,
+    /// It is in a namespace of its own, which a process holds.
+    #[serde(default)]
+    pub(crate) held: bool,
 }
 
 /// What somebody said of a network.
@@ -90,6 +93,15 @@ pub fn directories(run: &Path) -> Vec<Directory> {
     names.into_iter().map(|name| Directory::new(run, &name)).collect()
 }
 
+fn wait_for(lock: &File) -> rustix::io::Result<()> {
+    loop {
+        match rustix::fs::flock(lock, FlockOperation::LockExclusive) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
 impl Directory {
     /// Of a network by its name, which is checked elsewhere.
     #[must_use]
@@ -109,23 +121,15 @@ impl Directory {
     /// Where it cannot be made.
     pub(crate) fn lock(&self) -> Result<File> {
         let what = || format!("cannot open the network's directory {}", self.path.display());
-        let open = || {
-            File::options().create(true).truncate(false).write(true).open(self.path.join("lock"))
-        };
-        let file = match open() {
+        let file = match self.file("lock") {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 std::fs::create_dir_all(self.path.join("leases")).with_context(what)?;
-                open()
+                self.file("lock")
             }
             other => other,
         };
         let file = file.with_context(what)?;
-        loop {
-            match rustix::fs::flock(&file, FlockOperation::LockExclusive) {
-                Err(rustix::io::Errno::INTR) => {}
-                other => break other.with_context(what)?,
-            }
-        }
+        wait_for(&file).with_context(what)?;
         // Somebody may have removed the network meanwhile.
         let _ = std::fs::create_dir(self.path.join("leases"));
         Ok(file)
@@ -137,15 +141,60 @@ impl Directory {
     }
 
     fn sole(&self, name: &str) -> Option<File> {
-        let path = self.path.join(name);
-        let file = File::options().create(true).truncate(false).write(true).open(path).ok()?;
+        let file = self.file(name).ok()?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
         Some(file)
+    }
+
+    fn file(&self, name: &str) -> std::io::Result<File> {
+        File::options().create(true).truncate(false).write(true).open(self.path.join(name))
+    }
+
+    /// The network's lock, unless somebody has it.
+    pub(crate) fn lock_at_once(&self) -> Option<File> {
+        self.sole("lock")
+    }
+
+    /// The same as [`Directory::speaker`], once whoever has it has ended.
+    ///
+    /// # Errors
+    /// Where the file cannot be opened.
+    pub(crate) fn next_speaker(&self) -> Result<File> {
+        let file = self.file("speaker")?;
+        wait_for(&file)?;
+        Ok(file)
     }
 
     /// The right to answer for its names; nothing where somebody has it.
     pub(crate) fn speaker(&self) -> Option<File> {
         self.sole("speaker")
+    }
+
+    /// Whether somebody has it.
+    pub(crate) fn is_spoken_for(&self) -> bool {
+        self.exists() && self.speaker().is_none()
+    }
+
+    /// The process that holds its namespace, where it has one.
+    pub(crate) fn holder(&self) -> Option<i32> {
+        self.read("holder")
+    }
+
+    /// Writes it down.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub(crate) fn set_holder(&self, pid: i32) -> Result<()> {
+        self.write("holder", &pid)
+    }
+
+    /// Addresses of the other networks of this run directory.
+    pub(crate) fn others(&self) -> Vec<(Ipv4Addr, u8)> {
+        let run = self.path.parent().and_then(Path::parent);
+        let all = run.map(directories).unwrap_or_default().into_iter();
+        all.filter(|other| other.name != self.name)
+            .filter_map(|other| other.up().map(|up| up.subnet))
+            .collect()
     }
 
     /// What somebody said of it.
@@ -202,6 +251,7 @@ impl Directory {
     /// Nothing is left of it.
     pub(crate) fn clear_up(&self) {
         let _ = std::fs::remove_file(self.path.join("cuts"));
+        let _ = std::fs::remove_file(self.path.join("holder"));
         let _ = std::fs::remove_file(self.path.join("up"));
     }
 
@@ -330,6 +380,7 @@ mod tests {
             subnet: (Ipv4Addr::new(10, 87, 0, 0), 29),
             prefix: None,
             mtu: 1500,
+            held: false,
         }
     }
 

@@ -5,6 +5,7 @@
 //! itself when this process dies, or written down before it is made, for [`reap`].
 
 mod forward;
+mod holder;
 pub mod lease;
 mod link;
 mod names;
@@ -13,6 +14,7 @@ mod network;
 pub mod networks;
 mod ports;
 mod rules;
+mod site;
 pub mod survey;
 
 use std::path::Path;

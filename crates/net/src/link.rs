@@ -42,6 +42,12 @@ pub(crate) struct Inside {
 /// The device's name in a machine, as docker and podman have it.
 pub(crate) const DEVICE: &str = "eth0";
 
+impl From<Socket> for Links {
+    fn from(socket: Socket) -> Self {
+        Self(socket)
+    }
+}
+
 impl Links {
     /// Of the namespace that this process is in.
     ///
@@ -83,8 +89,11 @@ impl Links {
     }
 
     /// The least of the MTUs of the devices that lead out: packets that are larger would not.
-    pub(crate) fn mtu(&self) -> u32 {
+    pub(crate) fn mtu(&self, leads_nowhere: bool) -> u32 {
         const ETHERNET: u32 = 1500;
+        if leads_nowhere {
+            return ETHERNET;
+        }
         let mtus = uplinks().into_iter().filter_map(|name| self.facts(&name)?.1);
         mtus.min().unwrap_or(ETHERNET)
     }
@@ -151,6 +160,16 @@ impl Links {
         let addresses = inside.addresses.iter();
         addresses.for_each(|(address, prefix)| add(&mut batch, index, *address, *prefix));
         inside.gateways.iter().for_each(|gateway| default_route(&mut batch, index, *gateway));
+        self.0.carry_out(&batch)
+    }
+
+    /// Brings a device up.
+    ///
+    /// # Errors
+    /// `ENODEV` where there is none of that name.
+    pub(crate) fn raise(&self, name: &str) -> io::Result<()> {
+        let mut batch = Batch::default();
+        batch.message(NEWLINK, ACK, &interface(self.index(name)?, UP));
         self.0.carry_out(&batch)
     }
 

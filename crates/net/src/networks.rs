@@ -37,9 +37,11 @@ pub fn create(run: &Path, name: &str, config: &Config) -> Result<()> {
     if [DEFAULT, INTERNAL, "none", "host", "user", "container", "ns"].contains(&name) {
         bail!("{name} is a word of --network: choose another name");
     }
-    crate::survey::bridge().map_err(|missing| {
-        anyhow!("cannot make a network: {missing}; networks of machines are root's so far")
-    })?;
+    if let Some((first, _)) = config.subnet.filter(|_| crate::survey::bridge().is_err())
+        && !first.is_private()
+    {
+        bail!("{first} is no private address (RFC 1918), as those of a user's network are");
+    }
     let directory = Directory::new(run, name);
     let _lock = directory.lock()?;
     if directory.config().is_some() {

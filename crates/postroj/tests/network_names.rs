@@ -56,10 +56,8 @@ impl Drop for Three<'_> {
 #[test]
 fn machines_know_each_other_by_name_and_can_be_cut_off() {
     let own = Own::new("net-names");
-    if !is_root() {
-        return fails(&mut own.postroj(&["network", "create", "x"]), 125, &["NET_ADMIN", "root's"]);
-    }
-    let place = Place::new();
+    // A user's network is in a namespace of its own already.
+    let place = is_root().then(Place::new);
     assert_eq!(out(&mut own.postroj(&["network", "create", "lab"])), "lab");
     fails(&mut own.postroj(&["network", "create", "lab"]), 125, &["a network lab already"]);
     let three = Three::new(&own, "lab");
@@ -90,7 +88,9 @@ fn machines_know_each_other_by_name_and_can_be_cut_off() {
     });
     let names = out(&mut own.postroj(&["network", "ls", "-q"]));
     assert_eq!(names, "bridge\ninternal");
-    place.is_clean(|| own.postroj(&["ps"]));
+    if let Some(place) = place {
+        place.is_clean(|| own.postroj(&["ps"]));
+    }
 }
 
 #[test]
