@@ -7,6 +7,8 @@
 use std::fs::File;
 use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -74,13 +76,33 @@ pub struct Member {
 pub(crate) struct Lease {
     path: PathBuf,
     /// Its lock says that the machine lives.
-    _file: File,
+    file: File,
+}
+
+impl Lease {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives the address back. It may be another's already, where somebody else did so.
+    pub(crate) fn remove(&self) {
+        let (own, there) = (self.file.metadata(), std::fs::metadata(&self.path));
+        if own.ok().zip(there.ok()).is_some_and(|(own, there)| own.ino() == there.ino()) {
+            // One that stays is unlocked, and thus free.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl AsFd for Lease {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // One that stays is unlocked, and thus free.
-        let _ = std::fs::remove_file(&self.path);
+        self.remove();
     }
 }
 
@@ -188,13 +210,11 @@ impl Directory {
         self.write("holder", &pid)
     }
 
-    /// Addresses of the other networks of this run directory.
-    pub(crate) fn others(&self) -> Vec<(Ipv4Addr, u8)> {
+    /// The other networks of this run directory.
+    pub(crate) fn others(&self) -> Vec<Self> {
         let run = self.path.parent().and_then(Path::parent);
         let all = run.map(directories).unwrap_or_default().into_iter();
-        all.filter(|other| other.name != self.name)
-            .filter_map(|other| other.up().map(|up| up.subnet))
-            .collect()
+        all.filter(|other| other.name != self.name).collect()
     }
 
     /// What somebody said of it.
@@ -289,21 +309,42 @@ impl Directory {
     }
 
     fn look(&self, tidy: bool) -> Vec<Member> {
-        let entries = std::fs::read_dir(self.path.join("leases")).into_iter().flatten().flatten();
-        let mut members: Vec<Member> = entries
-            .filter_map(|entry| {
-                let file = File::open(entry.path()).ok()?;
-                if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
-                    if tidy {
-                        let _ = std::fs::remove_file(entry.path());
-                    }
-                    return None;
+        let mut members: Vec<Member> = self
+            .leases()
+            .filter_map(|(path, file, lives)| {
+                if tidy && !lives {
+                    let _ = std::fs::remove_file(path);
                 }
-                serde_json::from_reader(file).ok()
+                lives.then(|| serde_json::from_reader(file).ok())?
             })
             .collect();
         members.sort_by_key(|member| member.ip);
         members
+    }
+
+    /// Machines whose address nobody keeps any more.
+    pub(crate) fn left(&self) -> Vec<Member> {
+        let left = self.leases().filter(|(.., lives)| !lives);
+        left.filter_map(|(_, file, _)| serde_json::from_reader(file).ok()).collect()
+    }
+
+    /// Each with its path, and whether somebody keeps it.
+    fn leases(&self) -> impl Iterator<Item = (PathBuf, File, bool)> {
+        let entries = std::fs::read_dir(self.path.join("leases")).into_iter().flatten().flatten();
+        entries.filter_map(|entry| {
+            let file = File::open(entry.path()).ok()?;
+            let free = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok();
+            Some((entry.path(), file, !free))
+        })
+    }
+
+    /// Gives a machine's address back, though somebody keeps it.
+    ///
+    /// # Errors
+    /// unlink(2)'s.
+    pub(crate) fn give_up(&self, ip: Ipv4Addr) -> Result<()> {
+        let path = self.path.join("leases").join(ip.to_string());
+        std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
     }
 
     /// Gives a machine an address: the one that it asks for, else one from `start` on. To be
@@ -365,7 +406,7 @@ impl Directory {
         let member = fill(address);
         file.set_len(0).with_context(what)?;
         file.write_all(&serde_json::to_vec(&member)?).with_context(what)?;
-        Ok(Some((Lease { path, _file: file }, member)))
+        Ok(Some((Lease { path, file }, member)))
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct Links(Socket);
 /// One end of a pair of devices, inside a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Inside {
+    /// Name.
+    pub(crate) device: String,
     pub(crate) mac: Mac,
     pub(crate) mtu: u32,
     /// Address and length of its prefix.
@@ -39,7 +41,7 @@ pub(crate) struct Inside {
     pub(crate) gateways: Vec<IpAddr>,
 }
 
-/// The device's name in a machine, as docker and podman have it.
+/// The first device's name in a machine, as docker and podman have it.
 pub(crate) const DEVICE: &str = "eth0";
 
 impl From<Socket> for Links {
@@ -140,7 +142,7 @@ impl Links {
         batch.nest(IFLA_LINKINFO, |info| {
             info.attribute(INFO_KIND, b"veth").nest(INFO_DATA, |data| {
                 data.nest(VETH_PEER, |peer| {
-                    peer.raw(&interface(0, 0)).text(IFLA_IFNAME, DEVICE);
+                    peer.raw(&interface(0, 0)).text(IFLA_IFNAME, &inside.device);
                     peer.native(IFLA_MTU, inside.mtu).attribute(IFLA_ADDRESS, &inside.mac.0);
                     peer.native(IFLA_NET_NS_PID, pid.cast_unsigned());
                 });
@@ -154,7 +156,7 @@ impl Links {
     /// # Errors
     /// rtnetlink(7)'s.
     pub(crate) fn set_up(&self, inside: &Inside) -> io::Result<()> {
-        let index = self.index(DEVICE)?;
+        let index = self.index(&inside.device)?;
         let mut batch = Batch::default();
         batch.message(NEWLINK, ACK, &interface(index, UP));
         let addresses = inside.addresses.iter();

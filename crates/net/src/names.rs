@@ -83,7 +83,8 @@ pub(crate) fn serve(
         let mut buffer = [0; 4096];
         while let Ok((length, from)) = udp.recv_from(&mut buffer) {
             let question = buffer[..length].to_vec();
-            if let Some(answer) = answer(&question, &directory.living(), upstream.is_empty()) {
+            let known = known_to(directory, from.ip());
+            if let Some(answer) = answer(&question, &known, upstream.is_empty()) {
                 let _ = udp.send_to(&answer, from);
                 continue;
             }
@@ -102,6 +103,16 @@ pub(crate) fn serve(
             });
         }
     }
+}
+
+/// Machines of this network, and of the others that whoever asks is on: it has one resolver.
+fn known_to(directory: &Directory, asker: IpAddr) -> Vec<Member> {
+    let mut members = directory.living();
+    let id = members.iter().find(|member| IpAddr::V4(member.ip) == asker).map(|m| m.id.clone());
+    let others = directory.others().into_iter().map(|other| other.living());
+    let shared = others.filter(|all| all.iter().any(|member| Some(&member.id) == id.as_ref()));
+    members.extend(shared.flatten().collect::<Vec<_>>());
+    members
 }
 
 fn in_background(busy: &Arc<AtomicUsize>, act: impl FnOnce() + Send + 'static) {
@@ -143,7 +154,8 @@ fn converse(mut stream: TcpStream, directory: &Directory, upstream: &[IpAddr]) -
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     loop {
         let question = framed(&mut stream)?;
-        let known = answer(&question, &directory.living(), upstream.is_empty());
+        let asker = stream.peer_addr().ok()?.ip();
+        let known = answer(&question, &known_to(directory, asker), upstream.is_empty());
         let answer = known.or_else(|| {
             upstream.iter().find_map(|resolver| {
                 let to = SocketAddr::new(*resolver, PORT);

@@ -86,7 +86,7 @@ pub fn cut(run: &Path, a: &str, b: &str, heal: bool) -> Result<()> {
         if !heal {
             cuts.push((a.to_owned(), b.to_owned()));
         }
-        bridge::cut(&directory, &cuts)?;
+        crate::faults::cut(&directory, &cuts)?;
     }
     if !found {
         bail!("{a} and {b} are on no network together (`postroj network inspect` shows who is)");
@@ -110,7 +110,7 @@ pub fn inspect(run: &Path, name: &str) -> Result<Shown> {
     find(run, name).map(|directory| shown(&directory))
 }
 
-fn find(run: &Path, name: &str) -> Result<Directory> {
+pub(crate) fn find(run: &Path, name: &str) -> Result<Directory> {
     let directory = checked_name(name).ok().map(|name| Directory::new(run, name));
     directory.filter(|d| name == DEFAULT || name == INTERNAL || d.config().is_some()).with_context(
         || format!("there is no network {name:?} (`postroj network ls` lists what is there)"),

@@ -11,7 +11,7 @@ use sys::netns::Visit;
 use super::{Attached, Known, Network, Place, Prepared, Target};
 use crate::forward::{self, Forwarder, From};
 use crate::lease::{Directory, Lease, Member, Up};
-use crate::link::{Inside, Links, has_ipv6, known_routes, nth};
+use crate::link::{DEVICE, Inside, Links, has_ipv6, known_routes, nth};
 use crate::names;
 use crate::ports::{self, Held};
 use crate::rules::{Hook, Part, Rules, Table};
@@ -50,7 +50,7 @@ impl Network for Bridge {
             None if !up.held => Vec::new(),
             _ => vec![IpAddr::V4(up.gateway())],
         };
-        let membership = Membership { lease: Some(lease), directory };
+        let membership = Membership::new(lease, directory);
         if !resolvers.is_empty() && !up.held {
             names::start(&membership.directory, up.gateway(), internal)?;
         }
@@ -76,7 +76,7 @@ impl Up {
     }
 
     /// The name of its rules.
-    fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         format!("postroj-{}", self.bridge)
     }
 }
@@ -87,11 +87,11 @@ pub(crate) fn is_internal(directory: &Directory) -> bool {
 
 /// Where the search for a free address begins: an address that was just given up may still be
 /// known to others.
-fn start_of(id: &str) -> u32 {
+pub(crate) fn start_of(id: &str) -> u32 {
     id.get(..7).and_then(|hex| u32::from_str_radix(hex, 16).ok()).unwrap_or(0)
 }
 
-fn member(ip: Ipv4Addr, up: &Up, attachment: &Attachment, place: &Place<'_>) -> Member {
+pub(crate) fn member(ip: Ipv4Addr, up: &Up, attachment: &Attachment, place: &Place<'_>) -> Member {
     let [a, b, c, d] = ip.octets();
     let number = u32::from(ip) - u32::from(up.subnet.0);
     let mut names = vec![place.machine.to_owned(), place.hostname.to_owned()];
@@ -131,7 +131,7 @@ impl Prepared for Waiting {
         let outside = site.links().context("cannot set up links")?;
         let bridge = outside.index(&up.bridge).context("the network's bridge is gone")?;
         let inside = links_of(target.pidfd, &site)?;
-        let end = inside_of(&up, &member, internal || up.held);
+        let end = inside_of(DEVICE, &up, &member, internal || up.held);
         outside
             .make_pair(&member.device, bridge, target.pid, &end)
             .with_context(|| format!("cannot attach the machine to the bridge {}", up.bridge))?;
@@ -148,7 +148,7 @@ impl Prepared for Waiting {
 }
 
 /// The machine's own.
-fn links_of(machine: BorrowedFd<'_>, site: &Site) -> Result<Links> {
+pub(crate) fn links_of(machine: BorrowedFd<'_>, site: &Site) -> Result<Links> {
     if site.is_held() {
         let socket = crate::site::fetch(machine, None);
         return socket.map(Links::from).context("cannot enter the machine's network");
@@ -160,10 +160,11 @@ fn links_of(machine: BorrowedFd<'_>, site: &Site) -> Result<Links> {
     inside.context("cannot set up the machine's link")
 }
 
-fn inside_of(up: &Up, member: &Member, internal: bool) -> Inside {
+pub(crate) fn inside_of(device: &str, up: &Up, member: &Member, internal: bool) -> Inside {
     let ip6 = member.ip6.map(|ip| (IpAddr::V6(ip), 64));
     let gateways = [Some(IpAddr::V4(up.gateway())), up.gateway6().map(IpAddr::V6)];
     Inside {
+        device: device.into(),
         mac: member.mac,
         mtu: up.mtu,
         addresses: [Some((IpAddr::V4(member.ip), up.subnet.1)), ip6]
@@ -233,17 +234,28 @@ impl Attached for Using {
 }
 
 /// A place on a network; the last one to leave takes it down.
-struct Membership {
-    lease: Option<Lease>,
-    directory: Directory,
+pub(crate) struct Membership {
+    pub(crate) lease: Lease,
+    pub(crate) directory: Directory,
+}
+
+impl Membership {
+    pub(crate) fn new(lease: Lease, directory: Directory) -> Self {
+        Self { lease, directory }
+    }
+
+    /// To be done once.
+    pub(crate) fn leave(&self) {
+        self.lease.remove();
+        if self.directory.living().is_empty() {
+            linger(&self.directory);
+        }
+    }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        self.lease = None;
-        if self.directory.living().is_empty() {
-            linger(&self.directory);
-        }
+        self.leave();
     }
 }
 
@@ -282,10 +294,22 @@ fn linger(directory: &Directory) {
 /// Where its directory cannot be locked.
 pub(crate) fn leave(directory: &Directory) -> Result<()> {
     let _lock = directory.lock()?;
+    tidy(directory);
     if !directory.members().is_empty() {
         return Ok(());
     }
     take_down(directory)
+}
+
+/// Removes the devices of machines whose place nobody keeps; to be called with the lock held.
+fn tidy(directory: &Directory) {
+    let left = directory.left();
+    let site = directory.up().filter(|_| !left.is_empty()).and_then(|up| Site::of(directory, &up));
+    let links = site.and_then(|site| site.links().ok());
+    for member in left {
+        // Mostly it went with its machine.
+        let _ = links.as_ref().map(|links| links.remove(&member.device));
+    }
 }
 
 /// Removes what there is of a network; to be called with the lock held.
@@ -317,6 +341,7 @@ fn remove(up: &Up) -> Result<()> {
 /// Makes a network's bridge and rules, where they are not there; to be called with the lock held.
 pub(crate) fn bring_up(directory: &Directory) -> Result<(Up, Site)> {
     if let Some(up) = directory.up() {
+        tidy(directory);
         if let Some(site) = Site::of(directory, &up)
             && let Ok(links) = site.links()
             && links.hardware_address(&up.bridge) == Some(up.mac)
@@ -372,7 +397,8 @@ pub(crate) fn bring_up(directory: &Directory) -> Result<(Up, Site)> {
 /// A machine may be on several networks of a user's.
 fn routes_of_others(directory: &Directory) -> Vec<(Ipv4Addr, Ipv4Addr)> {
     let mask = |prefix: u8| Ipv4Addr::from(u32::MAX << (32 - prefix));
-    directory.others().into_iter().map(|(first, prefix)| (first, mask(prefix))).collect()
+    let subnets = directory.others().into_iter().filter_map(|other| Some(other.up()?.subnet));
+    subnets.map(|(first, prefix)| (first, mask(prefix))).collect()
 }
 
 /// What the nth bridge would be.
@@ -442,30 +468,6 @@ fn keep_advertised_routes() {
             let _ = std::fs::write(&path, "2");
         }
     }
-}
-
-/// Lets nothing pass between these machines, and all between others.
-pub(crate) fn cut(directory: &Directory, cuts: &[(String, String)]) -> Result<()> {
-    let up = directory.up().context("the network has no machines")?;
-    directory.set_cuts(cuts)?;
-    let what = "cannot write the network's rules";
-    let site = Site::of(directory, &up).context("the network's holder has ended")?;
-    let rules = site.rules().context(what)?;
-    rules.remove_of_bridge(&up.table()).context(what)?;
-    let members = directory.members();
-    let device = |name: &str| members.iter().find(|m| m.machine == name).map(|m| m.device.as_str());
-    let pairs: Vec<(&str, &str)> =
-        cuts.iter().filter_map(|(a, b)| Some((device(a)?, device(b)?))).collect();
-    if pairs.is_empty() {
-        return Ok(());
-    }
-    let mut table = Table::of_bridge(&up.table());
-    table.chain(Hook::Forward);
-    for (a, b) in pairs {
-        table.rule(Hook::Forward, &[Part::From(a), Part::To(b), Part::Drop]);
-        table.rule(Hook::Forward, &[Part::From(b), Part::To(a), Part::Drop]);
-    }
-    table.send(&rules).context(what)
 }
 
 /// The rules that all machines of a network share.
