@@ -68,6 +68,12 @@ pub trait Engine: Sync {
     /// Where the machine has ended.
     fn root(&self, record: &record::Record) -> Result<Root>;
 
+    /// One of the machine's processes by its id and pidfd, whose namespaces may be entered.
+    ///
+    /// # Errors
+    /// Where the machine does not run.
+    fn process(&self, record: &record::Record) -> Result<(i32, OwnedFd)>;
+
     /// Does something with a running machine's files as its root user, in a process of its own:
     /// none of the machine's can reach that, and it uses none of the machine's programs.
     ///

@@ -1,7 +1,7 @@
 //! A further process in a machine that runs.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -139,6 +139,11 @@ fn answer(channel: &Channel, policy: &Bypass) -> Result<()> {
 pub(super) fn root(record: &Record) -> Result<Root> {
     let what = || format!("cannot look into the machine {}", record.name);
     door(record)?.0.root().with_context(what)
+}
+
+/// Whoever is looked at by these functions.
+pub(super) fn process(record: &Record) -> Result<(i32, OwnedFd)> {
+    Ok(door(record)?.0.into_process())
 }
 
 /// In the machine's user and mount namespaces only: it is no process of the machine's, so that

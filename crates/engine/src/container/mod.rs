@@ -141,6 +141,10 @@ impl Engine for Container {
         exec::root(record)
     }
 
+    fn process(&self, record: &Record) -> Result<(i32, OwnedFd)> {
+        exec::process(record)
+    }
+
     fn inside(&self, record: &Record, visitor: &mut Inside<'_>) -> Result<crate::Visit> {
         exec::inside(record, visitor)
     }
