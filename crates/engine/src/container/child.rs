@@ -393,6 +393,11 @@ impl Child<'_> {
             None => rustix::fs::open(c"/dev/pts/ptmx", flags, Mode::empty())?,
         };
         let (master, slave) = sys::pty::open(ptmx)?;
+        // Before the command can ask for it.
+        let own = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+        if let Some(terminal) = own.into_iter().find(|fd| sys::pty::is_terminal(fd)) {
+            sys::pty::copy_size(terminal, master.as_fd())?;
+        }
         if console {
             // By the descriptor, not by the path: nobody can put another file in between.
             let tree = mount::copy_tree(slave.as_fd(), c"", false)?;
