@@ -70,6 +70,11 @@ impl Emulation {
         Ok(emulation)
     }
 
+    /// Answers for processes that have come in later, beside the one that filled it.
+    pub(super) fn further(root: OwnedFd, owner: (u32, u32)) -> Self {
+        Self { root: Root::from_fd(root), owner }
+    }
+
     /// Answers a call; `None` where it is none of ours.
     pub(super) fn serve(&self, listener: &Listener, call: &Call) -> Option<Verdict> {
         let ours = ["statfs", "fstatfs", "mkdir", "mkdirat", "rmdir", "unlinkat"];

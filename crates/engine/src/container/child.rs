@@ -125,6 +125,7 @@ impl Child<'_> {
                 self.overlay_mount(target, tree, *index, options, files)
             }
             Step::Cgroups { legacy, unified } => self.cgroups(legacy, *unified),
+            Step::OwnGroup => self.own_group(),
             Step::Devices(names) => self.devices(names),
             Step::DeviceLinks => self.at("/dev", device_links),
             Step::Terminal { console } => self.make_terminal(*console),
@@ -359,11 +360,25 @@ impl Child<'_> {
         mount::set_attributes(self.target_directory("/sys/fs/cgroup")?.as_fd(), read_only, false)
     }
 
+    fn own_group(&self) -> io::Result<()> {
+        let group = cstring(super::exec::GROUP.to_owned())?;
+        self.at(super::cgroupfs::MOUNT, || {
+            directory(&group, 0o755)?;
+            let group = open_directory(&group)?;
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            let processes = rustix::fs::openat(group, c"cgroup.procs", flags, Mode::empty())?;
+            Ok(rustix::io::write(processes, b"0").map(drop)?)
+        })
+    }
+
     fn devices(&self, names: &[CString]) -> io::Result<()> {
         self.at("/dev", || {
             for name in names {
                 // The launcher's own node: `/dev` is the host's until the pivot.
                 let source = cstring(format!("/dev/{}", name.to_string_lossy()))?;
+                if let Some((parent, _)) = name.to_string_lossy().rsplit_once('/') {
+                    directory(&cstring(parent.to_owned())?, 0o755)?;
+                }
                 empty_file(name)?;
                 mount::bind(&source, name)?;
             }
@@ -378,6 +393,11 @@ impl Child<'_> {
             None => rustix::fs::open(c"/dev/pts/ptmx", flags, Mode::empty())?,
         };
         let (master, slave) = sys::pty::open(ptmx)?;
+        // Before the command can ask for it.
+        let own = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+        if let Some(terminal) = own.into_iter().find(|fd| sys::pty::is_terminal(fd)) {
+            sys::pty::copy_size(terminal, master.as_fd())?;
+        }
         if console {
             // By the descriptor, not by the path: nobody can put another file in between.
             let tree = mount::copy_tree(slave.as_fd(), c"", false)?;

@@ -101,7 +101,7 @@ impl Engine for Container {
             terminal: None,
             console: None,
             boots: plan.boot.is_some(),
-            plan: (plan.boot.is_some() || plan.bypass.is_some()).then(|| plan.clone()),
+            plan: (plan.boot.is_some() || plan.bypass.is_some() || emulates).then(|| plan.clone()),
             steps,
             plan_terminal: plan.process.terminal,
             takes_signals: plan.process.init || plan.boot.is_some(),
@@ -192,7 +192,7 @@ fn visit(plan: &Plan) -> Result<Option<netns::Visit>> {
 
 /// Whether what runs makes control groups of its own.
 fn manages(plan: &Plan) -> bool {
-    plan.boot.as_ref().is_some_and(|boot| boot.control_groups)
+    plan.manages_control_groups()
 }
 
 /// Bound inside by the child, so that the machine finds it under a path of its own.

@@ -109,6 +109,9 @@ pub(super) enum Step {
         legacy: Vec<CString>,
         unified: bool,
     },
+    /// Into a group below the machine's: one with others below it may hold no process itself (cgroups(7),
+    /// "no internal processes").
+    OwnGroup,
     /// Device nodes, by bind mounts from the launcher's `/dev`.
     Devices(Vec<CString>),
     DeviceLinks,
@@ -204,6 +207,7 @@ impl Step {
             Self::Bind { target, .. } => format!("mount on {target}"),
             Self::OverlayMount { target, .. } => format!("mount an overlay on {target}"),
             Self::Cgroups { .. } => "mount the control groups".into(),
+            Self::OwnGroup => "move into a control group".into(),
             Self::Devices(_) | Self::DeviceLinks => "fill /dev".into(),
             Self::Terminal { .. } => "make a terminal".into(),
             Self::Protect { root, .. } => format!("protect {root}"),

@@ -55,6 +55,9 @@ pub(super) struct Options {
     /// Every right that you have yourself; as root without a user namespace
     #[arg(long)]
     privileged: bool,
+    /// Prepare what podman, dockerd or postroj need inside to make containers of their own
+    #[arg(long)]
+    nested: bool,
     /// Memory limit, such as 512m
     #[arg(short, long, value_name = "BYTES", value_parser = quantity::memory)]
     memory: Option<u64>,
@@ -121,6 +124,7 @@ impl Options {
             cap_add: self.cap_add.clone(),
             cap_drop: self.cap_drop.clone(),
             privileged: self.privileged,
+            nested: self.nested.then(harness::nested),
             no_new_privileges: security(SecurityOption::NoNewPrivileges),
             seccomp: if security(SecurityOption::SeccompUnconfined) {
                 SeccompRequest::Unconfined
