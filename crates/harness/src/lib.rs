@@ -10,6 +10,7 @@ mod launch;
 pub mod matrix;
 pub mod network;
 pub mod places;
+pub mod pool;
 pub mod probe;
 mod processes;
 mod pull;
