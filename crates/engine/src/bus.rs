@@ -52,6 +52,35 @@ impl<S: Read + Write> Bus<S> {
         reader.string()
     }
 
+    /// Whether services that do not report in time are killed (`ServiceWatchdogs`, systemd 237).
+    ///
+    /// # Errors
+    /// As [`Bus::system_state`].
+    pub fn watchdogs(&mut self) -> io::Result<bool> {
+        let mut body = Body::default();
+        body.string(MANAGER);
+        body.string("ServiceWatchdogs");
+        let reply = self.call("org.freedesktop.DBus.Properties", "Get", "ss", &body.0)?;
+        let mut reader = Reader::new(&reply);
+        if reader.signature()? != "b" {
+            return Err(nonsense("it does not say whether it watches services"));
+        }
+        Ok(reader.number()? != 0)
+    }
+
+    /// Sets [`Bus::watchdogs`].
+    ///
+    /// # Errors
+    /// As [`Bus::system_state`].
+    pub fn set_watchdogs(&mut self, on: bool) -> io::Result<()> {
+        let mut body = Body::default();
+        body.string(MANAGER);
+        body.string("ServiceWatchdogs");
+        body.signature("b");
+        body.number(on.into());
+        self.call("org.freedesktop.DBus.Properties", "Set", "ssv", &body.0).map(drop)
+    }
+
     /// Names of the units that have failed.
     ///
     /// # Errors
@@ -409,6 +438,15 @@ mod tests {
         let signal = answer(4, 0, b"xyz");
         let mut bus = bus(&[&signal, &answer(METHOD_RETURN, 1, &body.0)]).unwrap();
         assert_eq!(bus.system_state().unwrap(), "running");
+    }
+
+    #[test]
+    fn watchdogs_are_a_truth_value() {
+        let mut body = Body::default();
+        body.signature("b");
+        body.number(1);
+        assert!(bus(&[&answer(METHOD_RETURN, 1, &body.0)]).unwrap().watchdogs().unwrap());
+        assert!(bus(&[&answer(METHOD_RETURN, 1, b"\x01s\0")]).unwrap().watchdogs().is_err());
     }
 
     #[test]

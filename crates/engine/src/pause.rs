@@ -3,6 +3,10 @@
 //! Where the machine has a group of the v2 hierarchy, the kernel freezes that (cgroups(7),
 //! `cgroup.freeze`, Linux 5.2). Elsewhere each process is sent SIGSTOP, from which nothing hides:
 //! its parent may hear of that, and a job that was stopped before goes on with the others.
+//!
+//! The clock goes on meanwhile. systemd would kill every service whose watchdog was due before it
+//! could report (journald and logind after three minutes), so it is told to spare them until it
+//! has seen that.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use spec::boot::{Condition, Ready};
 use sys::signals;
 
 use crate::ENGINES;
@@ -31,6 +36,9 @@ pub fn pause(run: &RunDirectory, record: &Record) -> Result<()> {
     }
     // Told first: whoever finds it half stopped can let it go on.
     run.note(&record.name, &Note::Paused(true))?;
+    if heeds_watchdogs(record, false) {
+        run.note(&record.name, &Note::Spares(true))?;
+    }
     let stopped = match frozen(record) {
         Some(group) => freeze(&group, true),
         // Process 1 first, so that it makes no new ones. It is spared by what is sent from inside.
@@ -57,8 +65,38 @@ pub fn unpause(run: &RunDirectory, record: &Record) -> Result<()> {
         }
     };
     resumed.with_context(|| format!("cannot unpause the machine {}", record.name))?;
-    run.note(&record.name, &Note::Paused(false))
+    run.note(&record.name, &Note::Paused(false))?;
+    if record.spares {
+        heeds_watchdogs(record, true);
+        run.note(&record.name, &Note::Spares(false))?;
+    }
+    Ok(())
 }
+
+/// Has a system that is up heed its services' watchdogs, or not; tells whether that is a change. One
+/// that cannot be asked is left as it is.
+fn heeds_watchdogs(record: &Record, heeds: bool) -> bool {
+    let boot = record.plan.as_ref().and_then(|plan| plan.boot.as_ref());
+    let (Some(Ready::Notify { bus, .. }), Some(Condition::Running | Condition::Degraded(_))) =
+        (boot.map(|boot| &boot.ready), &record.condition)
+    else {
+        return false;
+    };
+    let talked = ENGINES[0].talk(record, bus, &mut |bus| {
+        bus.stream().set_read_timeout(Some(HURRY))?;
+        // What was due while all stood still has been seen before this is answered: it was
+        // pending before the question (sd_event_source_set_priority(3)).
+        let was = bus.watchdogs()?;
+        if was != heeds {
+            bus.set_watchdogs(heeds)?;
+        }
+        Ok(if was == heeds { "" } else { "changed" }.to_owned())
+    });
+    talked.and_then(crate::Visit::join).is_ok_and(|said| said == "changed")
+}
+
+/// How long a busy system may take to answer.
+const HURRY: Duration = Duration::from_secs(5);
 
 fn check(record: &Record) -> Result<()> {
     if record.exited.is_some() {

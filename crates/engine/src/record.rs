@@ -28,6 +28,8 @@ pub struct Record {
     pub condition: Option<Condition>,
     /// Its processes are stopped.
     pub paused: bool,
+    /// Its systemd was told to spare services that report late, since they are stopped.
+    pub spares: bool,
     /// Descriptor of its monitor's on the directory that holds what is written in it.
     pub scratch: Option<i32>,
     /// It is to run again when it ends.
@@ -36,6 +38,32 @@ pub struct Record {
     pub exited: Option<Exited>,
     /// Whether its monitor is alive.
     pub monitored: bool,
+    /// The pool that it waits in, until somebody takes it.
+    pub member: Option<Member>,
+    /// A process that it must not outlive: its id and start time.
+    pub tether: Option<(i32, u64)>,
+    /// Of a pool, not a machine: how it is.
+    pub pool: Option<Pool>,
+}
+
+/// A machine that waits in a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The pool's name.
+    pub pool: String,
+    /// The process that holds the pool, and its start time: the machine must not outlive it.
+    pub holder: (i32, u64),
+    /// It is up and stopped, and may be taken.
+    pub ready: bool,
+}
+
+/// How a pool is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    /// How many machines it is to have.
+    pub size: usize,
+    /// Why the last one did not get up.
+    pub trouble: Option<String>,
 }
 
 /// What a user may want to know of a machine.
@@ -47,6 +75,9 @@ pub struct About {
     pub created: u64,
     /// Its monitor runs in the background.
     pub detached: bool,
+    /// It was booted for a pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<Member>,
 }
 
 /// How a machine ended.
@@ -69,12 +100,20 @@ pub enum Note<'a> {
     Condition(&'a Condition),
     /// See [`Record::paused`].
     Paused(bool),
+    /// See [`Record::spares`].
+    Spares(bool),
     /// See [`Record::scratch`].
     Scratch(i32),
     /// See [`Record::again`].
     Again(bool),
     /// See [`Record::exited`].
     Exited(Exited),
+    /// See [`Record::member`].
+    Member(&'a Member),
+    /// See [`Record::pool`].
+    Pool(&'a Pool),
+    /// It is in no pool any more, and is this machine now; with what it must not outlive.
+    Taken(&'a Plan, Option<(i32, u64)>),
 }
 
 impl Note<'_> {
@@ -88,8 +127,17 @@ impl Note<'_> {
                     start.and_then(Result::ok).map(|start| format!("helper {pid} {start}\n"));
                 return Ok(line.unwrap_or_default());
             }
+            // Written at once, so that nobody sees half of it.
+            Self::Taken(plan, tether) => {
+                let tether = tether.map(|(pid, start)| format!("tether {pid} {start}\n"));
+                let plan = serde_json::to_string(plan)?;
+                return Ok(format!("{}member null\nplan {plan}\n", tether.unwrap_or_default()));
+            }
+            Self::Member(member) => ("member", serde_json::to_string(member)),
+            Self::Pool(pool) => ("pool", serde_json::to_string(pool)),
             Self::About(about) => ("about", serde_json::to_string(about)),
             Self::Condition(condition) => ("condition", serde_json::to_string(condition)),
+            Self::Spares(spares) => ("spares", serde_json::to_string(spares)),
             Self::Scratch(fd) => ("scratch", serde_json::to_string(fd)),
             Self::Again(again) => ("again", serde_json::to_string(again)),
             Self::Paused(paused) => ("paused", serde_json::to_string(paused)),
@@ -110,15 +158,26 @@ impl Record {
                 "monitor" => record.monitor = process(value),
                 "helper" => record.helpers.extend(process(value)),
                 "cgroup" => record.cgroups.push(value.into()),
-                "about" => record.about = serde_json::from_str(value).ok(),
+                "about" => {
+                    record.about = serde_json::from_str(value).ok();
+                    record.member = record.about.as_ref().and_then(|about| about.member.clone());
+                }
+                "member" => record.member = serde_json::from_str(value).ok(),
+                "tether" => record.tether = process(value),
+                "pool" => record.pool = serde_json::from_str(value).ok(),
                 "plan" => record.plan = serde_json::from_str(value).ok(),
                 "condition" => record.condition = serde_json::from_str(value).ok(),
                 "scratch" => record.scratch = value.parse().ok(),
                 "again" => record.again = value == "true",
+                "spares" => record.spares = value == "true",
                 "paused" => record.paused = value == "true",
                 "exited" => record.exited = serde_json::from_str(value).ok(),
                 _ => {}
             }
+        }
+        // Whoever takes a machine out of a pool renames it first: that only one can.
+        if record.plan.as_ref().is_some_and(|plan| plan.name != name) {
+            record.member = None;
         }
         record
     }

@@ -9,10 +9,10 @@ const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// poll(2). The first time that nothing happens for a while, the code of all that was done
 /// so far is given back.
-pub(crate) fn poll(
-    polled: &mut [PollFd<'_>],
-    timeout: Option<&Timespec>,
-) -> rustix::io::Result<usize> {
+///
+/// # Errors
+/// The system call's.
+pub fn poll(polled: &mut [PollFd<'_>], timeout: Option<&Timespec>) -> rustix::io::Result<usize> {
     static RESTED: AtomicBool = AtomicBool::new(false);
     let short =
         timeout.is_some_and(|t| (t.tv_sec, t.tv_nsec) <= (PATIENCE.tv_sec, PATIENCE.tv_nsec));

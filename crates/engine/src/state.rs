@@ -244,6 +244,11 @@ impl RunDirectory {
         }
     }
 
+    /// Ends a machine that waits in a pool, unless somebody has just taken it.
+    pub(crate) fn discard(&self, record: &Record) -> bool {
+        discard(&self.path.join("machines").join(&record.name), record)
+    }
+
     /// Sends a machine's first process a signal.
     ///
     /// # Errors
@@ -306,6 +311,16 @@ impl Claim {
         sys::process::close_copy(std::os::fd::AsFd::as_fd(&self.file));
     }
 
+    /// Whoever took the machine out of a pool may have said otherwise since.
+    fn keeps(&self) -> bool {
+        let mut text = String::new();
+        let read =
+            io::Seek::rewind(&mut &self.file).and_then(|()| (&self.file).read_to_string(&mut text));
+        let is_taken = read.is_ok() && text.contains("\nmember null\n");
+        let plan = is_taken.then(|| Record::parse("", &text).plan).flatten();
+        plan.map_or(self.keep, |plan| plan.keep)
+    }
+
     /// Records groups that are about to be made, perhaps: see [`Claim::record`].
     ///
     /// # Errors
@@ -334,7 +349,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if self.keep {
+        if self.keeps() {
             return;
         }
         let _ = std::fs::remove_file(&self.log);
@@ -349,7 +364,8 @@ impl Drop for Claim {
 
 /// A new file that is locked; nothing where somebody else was quicker to lock it.
 fn locked_file(path: &Path) -> io::Result<Option<File>> {
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+    // Others add lines as well, by descriptors of their own.
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::APPEND | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?;
     Ok(match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Some(file.into()),
@@ -386,9 +402,15 @@ fn reap_file(path: &Path) -> bool {
     let locked = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
     let mut text = String::new();
     let _ = (&file).read_to_string(&mut text);
-    let record = Record::parse("", &text);
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let record = Record::parse(name, &text);
     // A child that was just forked has a copy of its dead monitor's lock until it runs.
     if !locked && !record.monitor.is_some_and(is_gone) {
+        if record.member.as_ref().is_some_and(|member| is_gone(member.holder))
+            || record.tether.is_some_and(is_gone)
+        {
+            discard(path, &record);
+        }
         return false;
     }
     // Its monitor may have ended in good order since, and the name be another's now.
@@ -421,6 +443,18 @@ fn reap_file(path: &Path) -> bool {
         let _ = std::fs::remove_file(run.join("logs").join(record.id()));
     }
     std::fs::remove_file(path).is_ok()
+}
+
+/// Ends a machine that nobody is to have, if it still has this name: its monitor cleans up.
+fn discard(path: &Path, record: &Record) -> bool {
+    // From here on nobody else has it: it can be taken, or discarded, by one only.
+    let hidden = path.with_file_name(format!(".{}", record.id()));
+    let (cwd, flags) = (rustix::fs::CWD, RenameFlags::NOREPLACE);
+    if record.id().is_empty() || rustix::fs::renameat_with(cwd, path, cwd, &hidden, flags).is_err()
+    {
+        return false;
+    }
+    record.pid.is_some_and(|(pid, start)| send(pid, start, sys::signals::SIGKILL).is_ok())
 }
 
 /// Whether a process has ended: its id is free, or another's.

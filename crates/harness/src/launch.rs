@@ -65,6 +65,16 @@ fn once(
     let (plan, run, about) = (launch.plan, launch.run, launch.about);
     let is_first = remains.is_none();
     net::reap(run.path());
+    // Whoever took it out of a pool may have said otherwise since.
+    let taken = (!is_first && about.member.is_some())
+        .then(|| run.find(&plan.id).ok()?.plan)
+        .flatten()
+        .map(|now| {
+            let mut plan = plan.clone();
+            plan.set_hostname(&now.hostname);
+            Plan { name: now.name, keep: now.keep, ..plan }
+        });
+    let plan = taken.as_ref().unwrap_or(plan);
     let mut amended = None;
     let prepared = match &plan.network {
         Network::Attached(attachment) => {

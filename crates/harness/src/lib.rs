@@ -11,6 +11,7 @@ pub mod matrix;
 mod nested;
 pub mod network;
 pub mod places;
+pub mod pool;
 pub mod probe;
 mod processes;
 mod provision;

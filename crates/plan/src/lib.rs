@@ -164,7 +164,10 @@ pub fn plan(
 }
 
 /// A host name as sethostname(2) and RFC 1123 allow it.
-fn checked_hostname(name: &str) -> Result<String, PlanError> {
+///
+/// # Errors
+/// Where it is none.
+pub fn checked_hostname(name: &str) -> Result<String, PlanError> {
     let label = |l: &str| {
         !l.is_empty()
             && l.len() <= 63

@@ -58,6 +58,21 @@ pub struct Plan {
     pub timeout: Option<u64>,
 }
 
+impl Plan {
+    /// Gives the machine another host name, wherever it is told of it.
+    pub fn set_hostname(&mut self, hostname: &str) {
+        for file in self.files.iter_mut().filter(|file| HOSTNAME_FILES.contains(&&*file.name)) {
+            file.content = file.content.replace(&self.hostname, hostname);
+        }
+        let (old, new) = (format!("HOSTNAME={}", self.hostname), format!("HOSTNAME={hostname}"));
+        self.process.env.iter_mut().filter(|entry| **entry == old).for_each(|e| *e = new.clone());
+        self.hostname = hostname.to_owned();
+    }
+}
+
+/// Files of `/etc` that tell a machine's host name.
+pub const HOSTNAME_FILES: [&str; 2] = ["hostname", "hosts"];
+
 /// The root file system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Root {

@@ -1,14 +1,14 @@
 //! `boot`: a whole operating system.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use distro::init::Wish;
 use harness::network::Default;
 use spec::request::Request;
 
-use super::Here;
 use super::options::Options;
 use super::run::Rest;
 use super::start::{self, Start};
+use super::{Here, pool};
 
 /// Boot an image: its own init as process 1, with all that starts
 ///
@@ -25,6 +25,62 @@ use super::start::{self, Start};
     subcommand_help_heading = "Image"
 )]
 pub(super) struct Args {
+    #[command(flatten)]
+    system: System,
+    /// Do not wait until the system is up
+    #[arg(long, requires = "detach")]
+    no_wait: bool,
+    /// Keep so many machines of the image ready, instead of one: as `pool create --size`
+    #[arg(long, value_name = "NUMBER", value_parser = pool::size, conflicts_with = "no_wait")]
+    pool: Option<usize>,
+    /// Take a machine that is ready out of a pool; IMAGE is the pool's name, or its image
+    ///
+    /// What else can be said of a machine was said to `pool create`.
+    #[arg(long, requires = "detach", conflicts_with_all = SETTLED)]
+    from_pool: bool,
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    rest: Rest,
+}
+
+/// What cannot be said any more of a machine that is up.
+const SETTLED: [&str; 30] = [
+    "init",
+    "fast",
+    "mask",
+    "credential",
+    "pool",
+    "env",
+    "env_file",
+    "volume",
+    "mount",
+    "tmpfs",
+    "read_only",
+    "cap_add",
+    "cap_drop",
+    "security_opt",
+    "privileged",
+    "memory",
+    "cpus",
+    "pids_limit",
+    "ulimit",
+    "userns",
+    "timeout",
+    "platform",
+    "pull",
+    "publish",
+    "publish_all",
+    "dns",
+    "add_host",
+    "ip",
+    "mac_address",
+    "network_alias",
+];
+
+/// How a system is booted.
+#[derive(Debug, clap::Args)]
+pub(super) struct System {
     /// Init: auto, systemd, openrc, sysvinit, runit, s6, busybox, finit, or a path in the image
     #[arg(long, value_name = "INIT", default_value = "auto")]
     init: String,
@@ -37,31 +93,51 @@ pub(super) struct Args {
     /// Pass a credential on (systemd.exec(5), "Credentials")
     #[arg(long, value_name = "NAME=VALUE", value_parser = credential)]
     credential: Vec<(String, String)>,
-    /// Do not wait until the system is up
-    #[arg(long, requires = "detach")]
-    no_wait: bool,
-    #[command(flatten)]
-    options: Options,
-    #[command(subcommand)]
-    rest: Rest,
 }
 
 pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
     let (name, init_args) = args.rest.split().context("no image is given")?;
-    let wish =
-        Wish { fast: args.fast, mask: args.mask.clone(), credentials: args.credential.clone() };
-    let interactive = !args.options.detach && sys::pty::is_terminal(rustix::stdio::stdin());
-    start::start(here, &args.options, name, args.init == "auto", |image, run| {
-        let network = args.options.network.request(Default::System, run)?;
-        let startup = harness::startup(&image.facts, &args.init, &wish)
+    if let Some(size) = args.pool {
+        return pool::create(here, size, name, &args.options, || {
+            boot(here, &args.system, &args.options, (name, init_args), true)
+        });
+    }
+    if args.from_pool {
+        ensure!(init_args.is_empty(), "a machine out of a pool has its init's arguments already");
+        ensure!(
+            !args.options.network.is_chosen(),
+            "a machine out of a pool has its network already: give --network to `pool create`"
+        );
+        return pool::boot(here, name, &args.options);
+    }
+    boot(here, &args.system, &args.options, (name, init_args), !args.no_wait)
+}
+
+/// Boots an image, of which its name and the init's arguments are given.
+pub(super) fn boot(
+    here: &Here,
+    system: &System,
+    options: &Options,
+    (name, init_args): (&str, &[String]),
+    waits: bool,
+) -> Result<u8> {
+    let wish = Wish {
+        fast: system.fast,
+        mask: system.mask.clone(),
+        credentials: system.credential.clone(),
+    };
+    let interactive = !options.detach && sys::pty::is_terminal(rustix::stdio::stdin());
+    start::start(here, options, name, system.init == "auto", |image, run| {
+        let network = options.network.request(Default::System, run)?;
+        let startup = harness::startup(&image.facts, &system.init, &wish)
             .with_context(|| format!("cannot boot {name}"))?;
         let request = Request {
             command: init_args.to_vec(),
             boot: Some(startup),
             network,
-            ..args.options.request()?
+            ..options.request()?
         };
-        Ok(Start { request, interactive, waits: !args.no_wait })
+        Ok(Start { request, interactive, waits })
     })
 }
 

@@ -35,6 +35,7 @@ mod network;
 mod networks;
 mod options;
 mod pause;
+mod pool;
 mod probe;
 mod progress;
 mod provision;
@@ -111,6 +112,8 @@ enum Verb {
     Stats(stats::Args),
     Wait(wait::Args),
     Rm(stop::Rm),
+    #[command(subcommand)]
+    Pool(pool::Verb),
     Port(networks::PortArgs),
     #[command(subcommand)]
     Network(networks::Verb),
@@ -240,6 +243,7 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Stats(args) => stats::run(args, &here),
         Verb::Wait(args) => wait::run(args, &here),
         Verb::Rm(args) => stop::rm(args, &here),
+        Verb::Pool(verb) => pool::run(verb, &here),
         Verb::Pull(args) => pull::run(args, &here),
         Verb::Images(args) => images::run(args, &here),
         Verb::Rmi(args) => rmi::run(args, &here),

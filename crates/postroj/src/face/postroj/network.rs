@@ -38,6 +38,24 @@ pub(super) struct NetworkOptions {
 }
 
 impl NetworkOptions {
+    /// Whether the command line says which network, not only the environment.
+    pub(super) fn is_chosen(&self) -> bool {
+        let usual = std::env::var("POSTROJ_NETWORK").ok().and_then(|text| text.parse().ok());
+        self.network.is_some() && self.network != usual
+    }
+
+    /// An option that no two machines may share, as far as one is given.
+    pub(super) fn unique(&self) -> Option<&'static str> {
+        let given = [
+            ("--publish", !self.publish.is_empty()),
+            ("--publish-all", self.publish_all),
+            ("--ip", self.ip.is_some()),
+            ("--mac-address", self.mac_address.is_some()),
+            ("--network-alias", !self.network_alias.is_empty()),
+        ];
+        given.into_iter().find_map(|(name, is_given)| is_given.then_some(name))
+    }
+
     /// What they mean on this host, and says what the user should know of it.
     pub(super) fn request(&self, default: Default, run: &RunDirectory) -> Result<NetworkRequest> {
         let wishes = Wishes {

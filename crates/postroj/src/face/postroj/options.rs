@@ -36,10 +36,10 @@ pub(super) struct Options {
     tmpfs: Vec<MountRequest>,
     /// Host name inside
     #[arg(short = 'h', long, value_name = "NAME")]
-    hostname: Option<String>,
+    pub(super) hostname: Option<String>,
     /// Name of the machine
     #[arg(long)]
-    name: Option<String>,
+    pub(super) name: Option<String>,
     /// Nothing but /run, /tmp, /var/tmp and mounts can be written
     #[arg(long)]
     read_only: bool,
@@ -112,6 +112,17 @@ enum SecurityOption {
 }
 
 impl Options {
+    /// An option that no two machines may share, as far as one is given.
+    pub(super) fn unique(&self) -> Option<&'static str> {
+        let given = [
+            ("--hostname", self.hostname.is_some()),
+            ("--cidfile", self.cidfile.is_some()),
+            ("--timeout", self.timeout.is_some()),
+        ];
+        let given = given.into_iter().find_map(|(name, is_given)| is_given.then_some(name));
+        given.or_else(|| self.network.unique())
+    }
+
     /// A request with all that these options say.
     pub(super) fn request(&self) -> Result<Request> {
         let security = |option| self.security_opt.contains(&option);

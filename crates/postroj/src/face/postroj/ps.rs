@@ -11,7 +11,7 @@ use super::{Here, quantity, table};
 /// List machines
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Also those that have ended
+    /// Also those that have ended, and those that wait in pools
     #[arg(short, long)]
     all: bool,
     /// Print ids only
@@ -27,7 +27,8 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
     run.reap();
     net::reap(run.path());
     let mut machines = run.machines();
-    machines.retain(|record| record.plan.is_some() && (args.all || record.exited.is_none()));
+    let is_there = |record: &Record| record.exited.is_none() && record.member.is_none();
+    machines.retain(|record| record.plan.is_some() && (args.all || is_there(record)));
     if args.json {
         let list: Vec<serde_json::Value> = machines.iter().map(json).collect();
         println!("{}", serde_json::to_string_pretty(&list)?);
@@ -66,6 +67,9 @@ fn status(record: &Record) -> String {
     if let Some(exited) = record.exited {
         let age = quantity::show_age(now().saturating_sub(exited.at));
         return format!("Exited ({}) {age}", exited.code);
+    }
+    if let Some(member) = &record.member {
+        return format!("In the pool {}", member.pool);
     }
     if record.paused {
         return "Up (Paused)".into();
@@ -109,6 +113,7 @@ fn json(record: &Record) -> serde_json::Value {
         "Detached": about.is_some_and(|about| about.detached),
         "State": state(record),
         "System": word(record),
+        "Pool": record.member.as_ref().map(|member| &member.pool),
         "FailedUnits": failed,
         "Pid": record.pid.map(|(pid, _)| pid),
         "ExitCode": record.exited.map(|exited| exited.code),

@@ -23,7 +23,7 @@ use spec::plan::Plan;
 use spec::request::Request;
 
 use super::options::Options;
-use super::{Here, image};
+use super::{Here, image, pool};
 
 /// What is to be started.
 pub(super) struct Start {
@@ -35,7 +35,7 @@ pub(super) struct Start {
 }
 
 /// Tells the program that it is a monitor in the background, and by whom it was started.
-const MONITOR: &str = "POSTROJ_MONITOR";
+pub(super) const MONITOR: &str = "POSTROJ_MONITOR";
 
 /// Tells a monitor that its machine is to end with whoever started it: one of a probe's.
 const TETHER: &str = "POSTROJ_TETHER";
@@ -49,9 +49,14 @@ pub(super) fn start(
     boots: bool,
     decide: impl FnOnce(&image::Ready, &RunDirectory) -> Result<Start>,
 ) -> Result<u8> {
-    let is_monitor = options.detach && std::env::var_os(MONITOR).is_some();
-    if options.detach && !is_monitor {
-        return detach();
+    let membership = pool::membership()?;
+    let detach = options.detach || membership.is_some();
+    let is_monitor = detach && std::env::var_os(MONITOR).is_some();
+    if detach && !is_monitor {
+        return in_background(
+            MONITOR,
+            "the machine ended before it was up (`postroj logs` may tell why)",
+        );
     }
     let run = RunDirectory::open(&here.places()?.run)?;
     let host = Host::new(run.path())?;
@@ -62,12 +67,20 @@ pub(super) fn start(
     let ready = image::open(name, options.pull, options.platform.as_ref(), here)?;
     let wants = image::Wants { install: &options.install, init: boots };
     let ready = image::provisioned(ready, name, &wants, here)?;
-    let Start { request, interactive, waits } = decide(&ready, &run)?;
+    let Start { mut request, interactive, waits } = decide(&ready, &run)?;
+    if let Some(membership) = &membership {
+        request = Request { name: Some(membership.name.clone()), keep: false, ..request };
+    }
     let mut plan = plan::plan(&request, &ready.config, &ready.facts, &ready.root, &host.launcher)?;
     plan.emulation =
         harness::emulation(ready.facts.architecture.as_deref(), &plan, &host.launcher)?;
     let mut background = is_monitor.then(|| Background::new(&run, &plan)).transpose()?;
-    let about = About { image: name.to_owned(), created: state::now(), detached: is_monitor };
+    let about = About {
+        image: name.to_owned(),
+        created: state::now(),
+        detached: is_monitor,
+        member: membership.map(|membership| membership.member),
+    };
     let streams = background.as_ref().map(Background::streams).transpose()?.unwrap_or_default();
     let waits = waits && plan.boot.is_some();
     let background = std::cell::RefCell::new(&mut background);
@@ -99,12 +112,13 @@ pub(super) fn start(
     Ok(ended.code())
 }
 
-/// Starts the monitor, and passes on what it reports.
-fn detach() -> Result<u8> {
+/// Starts this program once more, told by a variable what it is, and passes on what it reports; `silent`
+/// says what it means where it ends in good order and has not.
+pub(super) fn in_background(role: &str, silent: &'static str) -> Result<u8> {
     let mut command = Command::new("/proc/self/exe");
     // By the link\'s name it would be what its parent is called.
     command.arg0("postroj");
-    command.args(std::env::args_os().skip(1)).env(MONITOR, std::process::id().to_string());
+    command.args(std::env::args_os().skip(1)).env(role, std::process::id().to_string());
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut monitor = command.spawn().context("cannot start a monitor in the background")?;
     let report = monitor.stdout.take().context("the monitor has no output")?;
@@ -117,7 +131,7 @@ fn detach() -> Result<u8> {
     let status = monitor.wait().context("cannot wait for the monitor")?;
     match status.code() {
         // It has said why; a machine that ended in good order before it was up is a failure too.
-        Some(0) | None => bail!("the machine ended before it was up (`postroj logs` may tell why)"),
+        Some(0) | None => bail!(silent),
         Some(code) => Ok(code as u8),
     }
 }
@@ -133,13 +147,7 @@ impl Background {
     /// From here on the standard output is the machine's log. What goes wrong before the report is
     /// still said on the starter's standard error.
     fn new(run: &RunDirectory, plan: &Plan) -> Result<Self> {
-        let _ = rustix::process::setsid();
-        // Until it has been told, a starter that is killed takes the machine along.
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-        let parent = rustix::process::getppid().map(|parent| parent.as_raw_nonzero().to_string());
-        if parent != std::env::var(MONITOR).ok() {
-            bail!("whoever started this machine was killed");
-        }
+        leave(MONITOR)?;
         let path = run.log_path(&plan.id);
         let directory = path.parent().context("the log has no directory")?;
         std::fs::create_dir_all(directory)
@@ -171,7 +179,19 @@ impl Background {
     }
 }
 
-fn write_cidfile(path: &Path, id: &str) -> Result<()> {
+/// Leaves the starter's session. Until that has been told that all is well, it takes this process along
+/// when it is killed.
+pub(super) fn leave(role: &str) -> Result<()> {
+    let _ = rustix::process::setsid();
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    let parent = rustix::process::getppid().map(|parent| parent.as_raw_nonzero().to_string());
+    if parent != std::env::var(role).ok() {
+        bail!("whoever started this was killed");
+    }
+    Ok(())
+}
+
+pub(super) fn write_cidfile(path: &Path, id: &str) -> Result<()> {
     let mut file = File::create_new(path)
         .with_context(|| format!("cannot make the id file {}", path.display()))?;
     Ok(file.write_all(id.as_bytes())?)
