@@ -17,6 +17,7 @@ pub mod attend;
 pub mod bus;
 mod container;
 pub mod init;
+pub mod oci;
 pub mod pause;
 pub mod pool;
 mod ready;

@@ -18,7 +18,7 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use sys::notify::{Call, Listener, Verdict};
 use sys::rooted::Root;
-use sys::seccomp::{Action, Condition};
+use sys::seccomp::{Action, Condition, Relation};
 
 use super::supervisor::OwnRule;
 
@@ -45,7 +45,7 @@ pub(super) fn rules() -> Vec<OwnRule> {
         argument: 2,
         mask: AtFlags::REMOVEDIR.bits().into(),
         value: AtFlags::REMOVEDIR.bits().into(),
-        not: false,
+        relation: Relation::Equal,
     };
     let enosys = Action::Errno(Errno::NOSYS.raw_os_error() as u16);
     vec![

@@ -20,7 +20,9 @@ use super::init;
 use super::step::{EtcFile, Protected, Runtime, Step, Tree};
 use crate::Streams;
 
+pub(crate) mod bundle;
 mod command;
+mod copy_up;
 mod etc;
 
 use command::{become_user, execute, working_directory};
@@ -48,12 +50,15 @@ const REPORTED: u8 = 125;
 
 /// Executes the steps; never returns.
 pub(super) fn run(steps: &[Step], inherited: Inherited<'_>) -> ! {
-    let Inherited { launcher, streams, notify } = inherited;
+    let Inherited { launcher, streams, notify, own } = inherited;
     let mut child =
-        Child { launcher, streams, notify, trees: Vec::new(), root: None, terminal: None };
+        Child { launcher, streams, notify, own, trees: Vec::new(), root: None, terminal: None };
     for (index, step) in steps.iter().enumerate() {
         if let Err(error) = child.execute(step) {
-            child.report(index, &error);
+            match child.own.worded {
+                true => child.report_in_words(step, &error),
+                false => child.report(index, &error),
+            }
             process::exit_now(REPORTED);
         }
     }
@@ -67,12 +72,15 @@ pub(super) struct Inherited<'a> {
     pub(super) streams: Streams,
     /// A datagram socket to be bound inside.
     pub(super) notify: Option<BorrowedFd<'a>>,
+    /// Of a container of the OCI runtime.
+    pub(super) own: bundle::Own,
 }
 
 struct Child<'a> {
     launcher: Option<Channel>,
     streams: Streams,
     notify: Option<BorrowedFd<'a>>,
+    own: bundle::Own,
     trees: Vec<Option<OwnedFd>>,
     root: Option<Root>,
     terminal: Option<OwnedFd>,
@@ -85,6 +93,14 @@ impl Child<'_> {
         message[5..9].copy_from_slice(&error.raw_os_error().unwrap_or(0).to_le_bytes());
         if let Some(launcher) = &self.launcher {
             // Without a launcher there is nobody to tell.
+            let _ = launcher.send(&message, &[]);
+        }
+    }
+
+    fn report_in_words(&self, step: &Step, error: &io::Error) {
+        let text = super::explain::step(step, error).text;
+        let message = [&[bundle::WORDS], text.as_bytes()].concat();
+        if let Some(launcher) = &self.launcher {
             let _ = launcher.send(&message, &[]);
         }
     }
@@ -155,7 +171,8 @@ impl Child<'_> {
             Step::Capabilities(set) => sys::caps::set(*set),
             Step::NoNewPrivileges => Ok(rustix::thread::set_no_new_privs(true)?),
             Step::Init => self.init(),
-            Step::Execute { args, env, path } => Err(execute(args, env, path)),
+            Step::Execute { args, env, path } => Err(execute(args, env, path, self.own.umask)),
+            Step::Bundle(piece) => self.piece(piece),
         }
     }
 

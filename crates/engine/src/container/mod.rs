@@ -28,16 +28,17 @@ use crate::{
 };
 
 mod ask;
+pub(crate) mod bundle;
 mod bypass;
 mod cgroupfs;
-mod child;
+pub(crate) mod child;
 mod door;
 mod exec;
-mod explain;
+pub(crate) mod explain;
 mod filter;
 mod init;
 mod prepare;
-mod step;
+pub(crate) mod step;
 mod supervisor;
 
 use bypass::Bypass;
@@ -89,7 +90,7 @@ impl Engine for Container {
             ours_ref.close_copy();
             claim_ref.close_copy();
             let inherited =
-                child::Inherited { launcher: Some(theirs), streams, notify: notify_ref };
+                child::Inherited { launcher: Some(theirs), streams, notify: notify_ref, own: child::bundle::Own::default() };
             child::run(steps_ref, inherited)
         })
         .map_err(|error| explain::clone(error, plan));
