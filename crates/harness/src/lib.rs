@@ -14,6 +14,7 @@ pub mod probe;
 mod processes;
 mod pull;
 pub mod report;
+pub mod test;
 mod written;
 
 pub use boot::startup;

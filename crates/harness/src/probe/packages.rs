@@ -14,18 +14,18 @@ use super::machine::Machine;
 
 /// Where the store's downloads are inside, and where copies with names are: apt looks through links, and
 /// people shall see in its messages what it is about.
-pub(super) const CACHE: &str = "/run/host/packages";
+pub(crate) const CACHE: &str = "/run/host/packages";
 const NAMED: &str = "/var/cache/postroj";
 
 /// How packages come into a machine.
-pub(super) struct Supply<'a> {
+pub(crate) struct Supply<'a> {
     store: &'a Store,
     operations: &'static dyn Operations,
     label: Option<String>,
 }
 
 impl<'a> Supply<'a> {
-    pub(super) fn new(store: &'a Store, image: &str, machine: &Machine) -> Result<Self> {
+    pub(crate) fn new(store: &'a Store, image: &str, machine: &Machine) -> Result<Self> {
         let root = machine.root()?;
         let manager = package::find(&root).context("the image has no package manager")?;
         let Some(operations) = manager.operations() else {
@@ -44,17 +44,17 @@ impl<'a> Supply<'a> {
         Ok(Self { store, operations, label })
     }
 
-    pub(super) fn operations(&self) -> &'static dyn Operations {
+    pub(crate) fn operations(&self) -> &'static dyn Operations {
         self.operations
     }
 
     /// dpkg's status.
-    pub(super) fn status(machine: &mut Machine) -> Result<String> {
+    pub(crate) fn status(machine: &mut Machine) -> Result<String> {
         machine.ask(&Ask::Read { path: "/var/lib/dpkg/status".into() })
     }
 
     /// Brings packages into the cache, with what they need that the machine lacks.
-    pub(super) fn fetch(&self, machine: &mut Machine, asked: &[String]) -> Result<Vec<Added>> {
+    pub(crate) fn fetch(&self, machine: &mut Machine, asked: &[String]) -> Result<Vec<Added>> {
         let status = Self::status(machine)?;
         let asked: Vec<Asked> = asked.iter().map(|text| Asked::parse(text)).collect();
         let architecture = architecture(&status).context("dpkg's status names no architecture")?;
@@ -63,7 +63,7 @@ impl<'a> Supply<'a> {
     }
 
     /// Copies packages to where they have names inside; gives their paths.
-    pub(super) fn name(&self, machine: &mut Machine, added: &[Added]) -> Result<Vec<String>> {
+    pub(crate) fn name(&self, machine: &mut Machine, added: &[Added]) -> Result<Vec<String>> {
         let name = |added: &Added| {
             // An epoch's colon would be a directory's name to some, and a URL's scheme to others.
             let version = added.version.replace(':', "%3a");
@@ -78,14 +78,14 @@ impl<'a> Supply<'a> {
 }
 
 /// Names and versions of what dpkg's status says is installed, as `dpkg-query -W` has them.
-pub(super) fn list(status: &str) -> String {
+pub(crate) fn list(status: &str) -> String {
     let installed = known(status).filter(|(_, state, _)| state.ends_with(" installed"));
     installed.map(|(name, _, version)| format!("{name}\t{version}\n")).collect()
 }
 
 /// Those of these packages of which something is there: all where they are installed, else what
 /// is left of their configuration.
-pub(super) fn purgeable(status: &str, asked: &[String], all: &[Added]) -> Vec<String> {
+pub(crate) fn purgeable(status: &str, asked: &[String], all: &[Added]) -> Vec<String> {
     let of_asked = |name: &str, state: &str| {
         state.ends_with(" installed") && asked.iter().any(|known| known == name)
     };
