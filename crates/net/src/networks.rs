@@ -64,6 +64,8 @@ pub fn remove(run: &Path, name: &str) -> Result<()> {
         bail!("the network {name} is used by the machine {}: stop it first", first.machine);
     }
     bridge::take_down(&directory)?;
+    // Its addresses may be the next network's, which somebody has to answer at.
+    directory.wait_for_silence();
     directory.remove()
 }
 

@@ -27,7 +27,13 @@ fn source(own: &Own) -> String {
              Features: test-name=system\nDepends:\nRestrictions: needs-root, isolation-container\n\n\
              Test-Command: echo bad luck >&2; exit 3\nFeatures: test-name=bad\nDepends:\n\n\
              Test-Command: echo ruined > /etc/issue\nFeatures: test-name=ruins\nDepends:\n\
-             Restrictions: needs-root, breaks-testbed\n\nTests: sees\nDepends:\n",
+             Restrictions: needs-root, breaks-testbed\n\nTests: sees\nDepends:\n\n\
+             Tests: restarts, restarts-itself\nDepends:\nRestrictions: needs-root, needs-reboot\n",
+        ),
+        ("debian/tests/restarts", &restarts("/tmp/autopkgtest-reboot next")),
+        (
+            "debian/tests/restarts-itself",
+            &restarts("/tmp/autopkgtest-reboot-prepare next; systemctl reboot; sleep 100"),
         ),
         ("debian/tests/sees", "#!/bin/sh\n! grep ruined /etc/issue\n"),
     ] {
@@ -37,6 +43,15 @@ fn source(own: &Own) -> String {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
     format!("{}/", own.path("source").display())
+}
+
+/// A test that goes on after a restart, and finds what it wrote on disk and among its own files.
+fn restarts(how: &str) -> String {
+    format!(
+        "#!/bin/sh\nset -e\ncase \"$AUTOPKGTEST_REBOOT_MARK\" in\n\
+         '') echo x >/srv/kept; echo y >\"$AUTOPKGTEST_TMP/own\"; {how} ;;\n\
+         next) test \"$(cat /srv/kept \"$AUTOPKGTEST_TMP/own\" | tr -d '\\n')\" = xy ;;\n*) exit 9 ;;\nesac\n"
+    )
 }
 
 #[test]
@@ -66,7 +81,14 @@ fn its_verdicts_are_right_and_a_ruined_testbed_is_reverted() {
     let summary = fs::read_to_string(output.join("summary")).unwrap();
     let verdicts: Vec<Vec<&str>> =
         summary.lines().map(|line| line.split_whitespace().take(2).collect()).collect();
-    let expected = [["system", "PASS"], ["bad", "FAIL"], ["ruins", "PASS"], ["sees", "PASS"]];
+    let expected = [
+        ["system", "PASS"],
+        ["bad", "FAIL"],
+        ["ruins", "PASS"],
+        ["sees", "PASS"],
+        ["restarts", "PASS"],
+        ["restarts-itself", "PASS"],
+    ];
     assert_eq!(verdicts, expected, "{summary}: {told:?}");
     assert_eq!(fs::read_to_string(output.join("artifacts/kept")).unwrap(), "up\n");
     assert_eq!(out(&mut own.postroj(&["ps", "-aq"])), "");
@@ -87,10 +109,11 @@ fn the_protocol_is_kept() {
     };
     let (code, told, _) = speak(&["debian-12"], "capabilities\nclose\nquit\n");
     assert_eq!(code, Some(0));
-    let expected = "ok\nok isolation-container revert revert-full-system root-on-testbed\nok\n";
+    let expected =
+        "ok\nok isolation-container reboot revert revert-full-system root-on-testbed\nok\n";
     assert_eq!(told, expected);
     for (said_to_it, part) in
-        [("reboot\n", "cannot do"), ("copyup a b\n", "not open"), ("revert\n", "cannot do")]
+        [("reboot\n", "not open"), ("copyup a b\n", "not open"), ("revert\n", "cannot do")]
     {
         let (code, told, why) = speak(&["debian-12"], said_to_it);
         assert_eq!((code, &told[..]), (Some(16), "ok\n"), "{why}");

@@ -24,8 +24,8 @@ mod limits;
 mod listener;
 mod state;
 
-use cgroups::Groups;
 pub use attend::attend;
+use cgroups::Groups;
 pub use events::{now, statistics};
 use state::Place;
 pub use state::Record;
@@ -143,7 +143,8 @@ impl Containers<'_> {
             bail!("there is a console socket, but process.terminal is false");
         }
         place.make()?;
-        let made = Making { containers: self, place: &place, config: &config, creation, bundle: &bundle };
+        let made =
+            Making { containers: self, place: &place, config: &config, creation, bundle: &bundle };
         made.make(&text).inspect_err(|_| {
             // It is this call's own.
             let _ = place.remove();
@@ -287,7 +288,8 @@ impl Containers<'_> {
         let linux = config.linux.unwrap_or_default();
         let userns = linux.namespaces.iter().any(|n| n.kind == NamespaceKind::User);
         let seccomp = linux.seccomp.as_ref();
-        let steps = bundle::inside(process, userns, execution.preserved, seccomp, &mut self.warn())?;
+        let steps =
+            bundle::inside(process, userns, execution.preserved, seccomp, &mut self.warn())?;
         let mut launched = launch::inside(pid, &steps)?;
         record.cgroups.adopt_another(raw(launched.pid()), execution.cgroup.as_deref())?;
         launched.hear(SYNC)?;
@@ -383,10 +385,8 @@ fn end(process: Pid, record: &Record) -> Result<()> {
         record.cgroups.freeze(false)?;
     }
     loop {
-        let polled = rustix::event::PollFd::from_borrowed_fd(
-            pidfd.as_fd(),
-            rustix::event::PollFlags::IN,
-        );
+        let polled =
+            rustix::event::PollFd::from_borrowed_fd(pidfd.as_fd(), rustix::event::PollFlags::IN);
         match rustix::event::poll(&mut [polled], None) {
             Ok(_) => return Ok(()),
             Err(rustix::io::Errno::INTR) => {}

@@ -1,7 +1,7 @@
 //! One cell: a machine, the phases of its packages, and the checks after each.
 
-use std::path::Path;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use bakery::source::bootstrap::addition::{Asked, Unsatisfiable};
@@ -14,7 +14,8 @@ use super::inside::{Ask, Look};
 pub use super::machine::Program;
 use super::machine::{Machine, Ran};
 use super::packages::{self, CACHE, Commands, Package, Supply, words};
-use super::{Cell, News, Phase, Step, Verdict, Wish};
+use super::recorder::{Began, Recorder, passed};
+use super::{Cell, News, Phase, Verdict, Wish};
 
 /// Where things are.
 pub struct Place<'a> {
@@ -28,34 +29,23 @@ pub struct Place<'a> {
 
 /// Probes one cell. What goes wrong is in the result.
 pub fn run(wish: &Wish, place: &Place<'_>, tell: &mut dyn FnMut(News)) -> Cell {
-    let mut probing = Probing {
-        wish,
-        place,
-        tell,
-        begun: Instant::now(),
-        steps: Vec::new(),
-        machine: None,
-        started: engine::state::now(),
-    };
-    let error = probing.all().err().map(|error| format!("{error:#}"));
-    probing.finish(error)
+    let mut recorder = Recorder::new(wish, tell);
+    if let Some(test) = &wish.test {
+        let mut machines = BTreeMap::new();
+        let error = crate::test::run(test, place, &mut recorder, &mut machines).err();
+        return recorder.finish(error, machines.into_values().collect());
+    }
+    let mut probing = Probing { wish, place, recorder, machine: None };
+    let error = probing.all().err();
+    let machines = probing.machine.take().into_iter().collect();
+    probing.recorder.finish(error, machines)
 }
 
 struct Probing<'a> {
     wish: &'a Wish,
     place: &'a Place<'a>,
-    tell: &'a mut dyn FnMut(News),
-    begun: Instant,
-    steps: Vec<Step>,
+    recorder: Recorder<'a>,
     machine: Option<Machine>,
-    started: u64,
-}
-
-/// A step that is under way.
-struct Began {
-    phase: &'static str,
-    name: String,
-    at: Instant,
 }
 
 impl Probing<'_> {
@@ -105,9 +95,8 @@ impl Probing<'_> {
             options.extend(["--volume".into(), format!("{cache}:{CACHE}:ro")]);
         }
         let Place { program, run, .. } = self.place;
-        let timeout = Duration::from_secs(wish.boot_timeout);
-        let machine =
-            Machine::boot(program, run, &wish.image, &options, timeout, wish.keep, &wish.evidence);
+        let name = format!("probe-{}", std::process::id());
+        let machine = Machine::boot(program, run, &name, &wish.image, &options, wish);
         let machine = machine.with_context(|| format!("cannot boot {}", wish.image))?;
         let finding = Finding {
             verdict: Verdict::Pass,
@@ -253,83 +242,21 @@ impl Probing<'_> {
         Ok(())
     }
 
-    fn begin(&mut self, phase: &'static str, name: &str) -> Began {
-        let doing = if phase == name { name.to_owned() } else { format!("{phase}: {name}") };
-        (self.tell)(News::Doing(doing));
-        Began { phase, name: name.to_owned(), at: Instant::now() }
+    fn begin(&mut self, phase: &str, name: &str) -> Began {
+        self.recorder.begin(phase, name)
     }
 
     fn end(&mut self, began: Began, finding: Finding) {
-        let Finding { verdict, expected, seen, cause } = finding;
-        let step = Step {
-            phase: began.phase.to_owned(),
-            name: began.name,
-            verdict,
-            expected,
-            seen,
-            cause,
-            start: (began.at - self.begun).as_secs_f64(),
-            seconds: began.at.elapsed().as_secs_f64(),
-        };
-        self.steps.push(step.clone());
-        (self.tell)(News::Step(step));
+        self.recorder.end(began, finding);
     }
 
-    /// A file of evidence; what cannot be written is missed by nobody but its reader.
     fn write(&self, name: &str, text: &str) {
-        let _ = std::fs::write(self.wish.evidence.join(name), text);
-    }
-
-    fn finish(mut self, error: Option<String>) -> Cell {
-        let bad = |verdict| self.steps.iter().find(move |step| step.verdict == verdict);
-        let (verdict, reason) = match (&error, bad(Verdict::Error), bad(Verdict::Fail)) {
-            (Some(error), ..) => (Verdict::Error, error.clone()),
-            (None, _, Some(step)) => {
-                (Verdict::Fail, format!("{}: {}: {}", step.phase, step.name, step.seen))
-            }
-            (None, Some(step), None) => {
-                (Verdict::Error, format!("{}: {}: {}", step.phase, step.name, step.seen))
-            }
-            (None, None, None) => (Verdict::Pass, String::new()),
-        };
-        let wish = self.wish;
-        let keeps = wish.keep && !verdict.is_good();
-        if let Some(machine) = &mut self.machine
-            && (!verdict.is_good() || wish.always_evidence)
-        {
-            machine.evidence(&wish.evidence);
-        }
-        let cell = Cell {
-            wish: wish.clone(),
-            verdict,
-            reason,
-            steps: std::mem::take(&mut self.steps),
-            started: self.started,
-            seconds: self.begun.elapsed().as_secs_f64(),
-            attempts: 1,
-            machine: self.machine.as_ref().filter(|_| keeps).map(|machine| machine.name.clone()),
-        };
-        if verdict.is_good() && !wish.always_evidence {
-            let _ = std::fs::remove_dir_all(&wish.evidence);
-        } else {
-            let command = wish.command();
-            self.write("command.txt", &(quoted(&command) + "\n"));
-            let told = serde_json::to_string_pretty(&cell).unwrap_or_default();
-            self.write("result.json", &told);
-        }
-        // Nobody has to wait for the machine's end to know this.
-        (self.tell)(News::Done(Box::new(cell.clone())));
-        match self.machine.take() {
-            Some(machine) if keeps => machine.keep(),
-            Some(machine) => machine.end(),
-            None => {}
-        }
-        cell
+        self.recorder.write(name, text);
     }
 }
 
 /// What is to be installed, on one line.
-fn told(added: &[Package]) -> String {
+pub(crate) fn told(added: &[Package]) -> String {
     let shown = |a: &Package| format!("{} {}", a.name, a.version).trim_end().to_owned();
     let asked: Vec<String> = added.iter().filter(|a| a.asked).map(shown).collect();
     match (asked.is_empty(), added.len() - asked.len()) {
@@ -359,21 +286,22 @@ struct Packages<'a> {
     added: Vec<Package>,
 }
 
-fn passed(seen: impl Into<String>) -> Finding {
-    Finding { verdict: Verdict::Pass, expected: String::new(), seen: seen.into(), cause: None }
-}
-
 /// Reads the checks that were asked for.
 ///
 /// # Errors
 /// Names the one that makes no sense.
 pub fn checks(wish: &Wish) -> Result<Vec<Box<dyn Probe>>> {
+    read_checks(&wish.checks)
+}
+
+/// The same of a list: kinds, and what is given for each.
+pub(crate) fn read_checks(checks: &[(String, String)]) -> Result<Vec<Box<dyn Probe>>> {
     let read = |(kind, text): &(String, String)| {
         let known = check::KINDS.iter().find(|(name, _)| name == kind);
         let (_, parse) = known.with_context(|| format!("no check is called {kind:?}"))?;
         parse(text).with_context(|| format!("--check-{kind}"))
     };
-    wish.checks.iter().map(read).collect()
+    checks.iter().map(read).collect()
 }
 
 /// Words for a shell.
@@ -390,14 +318,8 @@ pub fn quoted(words: &[String]) -> String {
     words.iter().map(quote).collect::<Vec<_>>().join(" ")
 }
 
-/// Reads what a directory of evidence says of its cell.
-#[must_use]
-pub fn result(evidence: &Path) -> Option<Cell> {
-    serde_json::from_slice(&std::fs::read(evidence.join("result.json")).ok()?).ok()
-}
-
 /// Microseconds since the epoch.
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(0, |since| since.as_micros() as u64)
 }

@@ -14,8 +14,10 @@ use engine::record::Record;
 use engine::state::RunDirectory;
 use engine::{ENGINES, Waited};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use spec::boot::Condition;
 use sys::rooted::Root;
 
+use super::Wish;
 use super::inside::{Ask, Eyes};
 
 /// This program, as a command with the options that say where things are kept.
@@ -38,8 +40,8 @@ impl Program {
 }
 
 /// A booted machine.
-pub(super) struct Machine {
-    pub(super) name: String,
+pub(crate) struct Machine {
+    pub(crate) name: String,
     program: Program,
     run: RunDirectory,
     record: Record,
@@ -53,10 +55,10 @@ pub(super) struct Machine {
 }
 
 /// What a command did.
-pub(super) struct Ran {
+pub(crate) struct Ran {
     /// `None` where it was killed for taking too long.
-    pub(super) code: Option<i32>,
-    pub(super) output: String,
+    pub(crate) code: Option<i32>,
+    pub(crate) output: String,
 }
 
 /// Most of a command's output that is looked at: bytes.
@@ -66,17 +68,18 @@ const MAX_OUTPUT: u64 = 8 << 20;
 const CLEANUP: Duration = Duration::from_secs(20);
 
 impl Machine {
-    /// Boots an image; the machine ends with this process unless it is `kept`.
-    pub(super) fn boot(
+    /// Boots an image; the machine ends with this process unless it is wished to be kept.
+    pub(crate) fn boot(
         program: &Program,
         run: &RunDirectory,
+        name: &str,
         image: &str,
         options: &[String],
-        timeout: Duration,
-        kept: bool,
-        evidence: &Path,
+        wish: &Wish,
     ) -> Result<Self> {
-        let name = format!("probe-{}", std::process::id());
+        let (kept, evidence) = (wish.keep, wish.evidence.as_path());
+        let timeout = Duration::from_secs(wish.boot_timeout);
+        let name = name.to_owned();
         let said = evidence.join("boot.txt");
         let mut command = program.verb(&["boot", "--detach", "--name", &name]);
         if !kept {
@@ -155,7 +158,7 @@ impl Machine {
     }
 
     /// Asks what can be seen inside.
-    pub(super) fn ask<T: serde::de::DeserializeOwned>(&mut self, ask: &Ask) -> Result<T> {
+    pub(crate) fn ask<T: serde::de::DeserializeOwned>(&mut self, ask: &Ask) -> Result<T> {
         if self.eyes.is_none() {
             let mut command = self.program.verb(&["inside", &self.name]);
             command.stderr(Stdio::null());
@@ -166,11 +169,31 @@ impl Machine {
     }
 
     /// Runs a command inside, with the machine's own rights.
-    pub(super) fn run(&self, command: &[&str], timeout: Duration) -> Result<Ran> {
-        let output = File::create(&self.scratch)
-            .with_context(|| format!("cannot write {}", self.scratch.display()))?;
-        let errors = output.try_clone()?;
-        let mut exec = self.exec(command);
+    pub(crate) fn run(&self, command: &[&str], timeout: Duration) -> Result<Ran> {
+        self.finish(self.exec(command), None, timeout)
+    }
+
+    /// The same with options of `exec`; standard error goes to a file of its own where one is given.
+    pub(crate) fn run_with(
+        &self,
+        options: &[String],
+        command: &[&str],
+        errors: Option<&Path>,
+        timeout: Duration,
+    ) -> Result<Ran> {
+        let mut words: Vec<&str> = vec!["exec"];
+        words.extend(options.iter().map(String::as_str));
+        words.push(&self.name);
+        words.extend(command);
+        self.finish(self.program.verb(&words), errors, timeout)
+    }
+
+    fn finish(&self, mut exec: Command, errors: Option<&Path>, timeout: Duration) -> Result<Ran> {
+        let create = |path: &Path| {
+            File::create(path).with_context(|| format!("cannot write {}", path.display()))
+        };
+        let output = create(&self.scratch)?;
+        let errors = errors.map_or_else(|| Ok(output.try_clone()?), create)?;
         let mut child = exec.stdout(output).stderr(errors).spawn().context("cannot run it")?;
         let pid = rustix::process::Pid::from_child(&child);
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
@@ -198,12 +221,63 @@ impl Machine {
     }
 
     /// Its root, which is not to be trusted.
-    pub(super) fn root(&self) -> Result<Root> {
+    pub(crate) fn root(&self) -> Result<Root> {
         ENGINES[0].root(&self.record)
     }
 
+    /// Copies files in: `SOURCE/.` is what is in a directory.
+    pub(crate) fn put(&self, source: &Path, target: &str) -> Result<()> {
+        let what = || format!("cannot copy {} into the machine", source.display());
+        let source = source.to_str().with_context(what)?;
+        self.copy(source, &format!("{}:{target}", self.name)).with_context(what)
+    }
+
+    /// Copies files out.
+    pub(crate) fn get(&self, source: &str, target: &Path) -> Result<()> {
+        let what = || format!("cannot copy {source} out of the machine");
+        let target = target.to_str().with_context(what)?;
+        self.copy(&format!("{}:{source}", self.name), target).with_context(what)
+    }
+
+    fn copy(&self, from: &str, to: &str) -> Result<()> {
+        let output = self.program.verb(&["cp", from, to]).output()?;
+        if !output.status.success() {
+            let why = String::from_utf8_lossy(&output.stderr);
+            bail!("{}", why.trim().trim_start_matches("postroj: "));
+        }
+        Ok(())
+    }
+
+    /// Restarts it with all that was written in it, and waits until it is up.
+    pub(crate) fn restart(&mut self) -> Result<()> {
+        self.eyes = None;
+        let output = self.program.verb(&["restart", &self.name]).output()?;
+        if !output.status.success() {
+            let why = String::from_utf8_lossy(&output.stderr);
+            bail!("{}", why.trim().trim_start_matches("postroj: "));
+        }
+        self.record = self.run.find(&self.name)?;
+        Ok(())
+    }
+
+    /// Waits until it was restarted from inside; tells whether it was.
+    pub(crate) fn restarted(&mut self, patience: Duration) -> Result<bool> {
+        self.eyes = None;
+        let before = self.record.pid;
+        let anew = |now: &Record| {
+            let up = matches!(now.condition, Some(Condition::Running | Condition::Degraded(_)));
+            now.pid != before && now.pid.is_some() && up
+        };
+        match self.run.wait(&self.name, Some(patience), anew)? {
+            Waited::Holds(record) => self.record = record,
+            Waited::Late => return Ok(false),
+            Waited::Ended(_) => bail!("the machine ended instead of starting again"),
+        }
+        Ok(true)
+    }
+
     /// Writes down what there is to see.
-    pub(super) fn evidence(&mut self, directory: &Path) {
+    pub(crate) fn evidence(&mut self, directory: &Path) {
         let console = self.run.log_path(self.record.id());
         let _ = std::fs::copy(console, directory.join("console.txt"));
         for (file, command) in [
@@ -220,13 +294,19 @@ impl Machine {
         }
     }
 
+    /// The name of the init that it was booted with.
+    pub(crate) fn init(&self) -> Result<&str> {
+        let boot = self.record.plan.as_ref().and_then(|plan| plan.boot.as_ref());
+        Ok(&boot.context("the machine has no init")?.init)
+    }
+
     /// Leaves the machine as it is.
-    pub(super) fn keep(mut self) {
+    pub(crate) fn keep(mut self) {
         self.kept = true;
     }
 
     /// It goes in any case.
-    pub(super) fn end(mut self) {
+    pub(crate) fn end(mut self) {
         self.kept = false;
     }
 }

@@ -8,11 +8,16 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::test::Test;
+
 pub mod cell;
 pub mod check;
 pub mod inside;
-mod machine;
-mod packages;
+pub(crate) mod machine;
+pub(crate) mod packages;
+pub(crate) mod recorder;
+
+pub use recorder::result;
 
 /// What to probe in one cell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +44,8 @@ pub struct Wish {
     pub boot_timeout: u64,
     /// More options for `boot`.
     pub boot: Vec<String>,
+    /// What is done on the machine instead of installing and checking.
+    pub test: Option<Test>,
     /// The machine remains when something fails.
     pub keep: bool,
     /// Where evidence goes.
@@ -50,14 +57,18 @@ pub struct Wish {
 impl Wish {
     /// What tells a cell from the others: an image and what is installed on it.
     pub fn title(&self) -> String {
-        match &self.packages[..] {
-            [] => self.image.clone(),
-            packages => format!("{} {}", self.image, packages.join("+")),
+        match (&self.test, &self.packages[..]) {
+            (Some(test), _) => format!("{} {}", self.image, test.name),
+            (None, []) => self.image.clone(),
+            (None, packages) => format!("{} {}", self.image, packages.join("+")),
         }
     }
 
     /// The command that probes this cell alone.
     pub fn command(&self) -> Vec<String> {
+        if let Some(test) = &self.test {
+            return test.command(self);
+        }
         let mut words = vec!["postroj".to_owned(), "probe".into()];
         let mut add = |option: &str, value: &str| words.extend([option.into(), value.into()]);
         add("--image", &self.image);
@@ -71,16 +82,23 @@ impl Wish {
         self.without.iter().for_each(|name| add("--without", name));
         self.allowed_ports.iter().for_each(|port| add("--allow-port", &port.to_string()));
         add("--timeout", &self.timeout.to_string());
+        words.extend(self.boot_words());
+        if self.packages.len() > 1 {
+            words.push("--together".into());
+        }
+        words
+    }
+
+    /// Options of `boot` as `probe` and `test` take them.
+    pub(crate) fn boot_words(&self) -> Vec<String> {
+        let mut words = Vec::new();
         if let Some(at) = self.boot.iter().position(|word| word == "--network")
             && let Some(mode) = self.boot.get(at + 1).filter(|mode| *mode != "none")
         {
-            add("--network", mode);
+            words.extend(["--network".into(), mode.clone()]);
         }
         if self.boot.iter().any(|word| word == "--fast") {
             words.push("--fast".into());
-        }
-        if self.packages.len() > 1 {
-            words.push("--together".into());
         }
         words
     }

@@ -10,8 +10,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use engine::Waited;
+use engine::record::Record;
+use engine::state::RunDirectory;
+use harness::places::Places;
+use spec::boot::Condition;
 
 use super::Face;
 
@@ -24,8 +30,11 @@ const USAGE: &str = "usage: autopkgtest … -- postroj [OPTIONS OF BOOT] IMAGE, 
 /// "testbed failure" (autopkgtest(1), EXIT STATUS).
 const TESTBED_FAILED: u8 = 16;
 
-/// What the testbed can do. It cannot reboot: what was written would be lost.
-const CAPABILITIES: &str = "isolation-container revert revert-full-system root-on-testbed";
+/// What the testbed can do.
+const CAPABILITIES: &str = "isolation-container reboot revert revert-full-system root-on-testbed";
+
+/// Where the testbed's directory waits for a restart: `/tmp` may be in memory.
+const SAVED: &str = "/var/cache/autopkgtest-tmpdir.tar";
 
 impl Face for AutopkgtestVirt {
     fn names(&self) -> &'static [&'static str] {
@@ -79,6 +88,18 @@ impl Drop for Testbed {
     }
 }
 
+/// For a test that restarts its testbed itself.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Where the verbs that are started here record their machines.
+fn run_directory() -> Result<RunDirectory> {
+    let place = match std::env::var_os("POSTROJ_RUNROOT") {
+        Some(place) => place.into(),
+        None => Places::of_user(|name| std::env::var(name).ok())?.run,
+    };
+    RunDirectory::open(&place)
+}
+
 /// This program.
 fn itself(words: &[&str]) -> Command {
     let mut command = Command::new("/proc/self/exe");
@@ -108,6 +129,8 @@ impl Server {
                     self.scratch = None;
                     String::new()
                 }
+                ["reboot"] => self.reboot(false)?,
+                ["reboot", "prepare-only"] => self.reboot(true)?,
                 ["quit"] => return Ok(()),
                 ["print-execute-command"] => self.execute_command()?,
                 ["copydown", from, to] => self.copy_down(from, to)?,
@@ -161,6 +184,36 @@ impl Server {
             bail!("{} failed in the testbed: {}", command[0], output.status);
         }
         Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+    }
+
+    /// Restarts the testbed with all that was written in it; or lets a test do so, which waits for its
+    /// mark to be gone.
+    fn reboot(&self, by_itself: bool) -> Result<String> {
+        let scratch = self.scratch.as_deref().context("the testbed is not open")?;
+        let save = "tar --warning=none -c --absolute-names -f \"$0\" \"$1\"";
+        self.inside(&["sh", "-ec", save, SAVED, scratch])?;
+        let name = self.name()?;
+        if by_itself {
+            let run = run_directory()?;
+            let before = run.find(name)?.pid;
+            self.inside(&["rm", "-f", "/run/autopkgtest-reboot-prepare-mark"])?;
+            let up = |now: &Record| {
+                let ready =
+                    matches!(now.condition, Some(Condition::Running | Condition::Degraded(_)));
+                now.pid != before && ready
+            };
+            match run.wait(name, Some(PATIENCE), up)? {
+                Waited::Holds(_) => {}
+                Waited::Late => {
+                    bail!("the testbed was not restarted after {} s", PATIENCE.as_secs())
+                }
+                Waited::Ended(_) => bail!("the testbed ended instead of starting again"),
+            }
+        } else if !itself(&["restart", name]).stdout(Stdio::null()).status()?.success() {
+            bail!("the testbed does not restart");
+        }
+        let restore = "tar --warning=none -x --absolute-names -f \"$0\" && rm \"$0\"";
+        self.inside(&["sh", "-ec", restore, SAVED])
     }
 
     /// For whoever asks to run commands by itself.

@@ -17,6 +17,7 @@ mod leftover;
 mod network;
 mod ports;
 mod processes;
+mod service;
 mod unit;
 
 /// A check.
@@ -37,6 +38,7 @@ pub trait Probe {
 /// Kinds of checks that a user asks for, by the option's word after `--check-`.
 pub const KINDS: &[(&str, Parse)] = &[
     ("unit", unit::parse),
+    ("service", service::parse),
     ("network", network::parse),
     ("file", file::parse),
     ("cmd", command::parse),
@@ -57,34 +59,38 @@ pub const BUILT_IN: &[(&str, &dyn Probe)] = &[
 
 /// What a check may look at.
 pub struct Scene<'a> {
-    pub(super) machine: &'a mut Machine,
-    pub(super) wish: &'a Wish,
+    pub(crate) machine: &'a mut Machine,
+    pub(crate) wish: &'a Wish,
     /// How it was before the packages came.
-    pub(super) before: &'a Look,
+    pub(crate) before: &'a Look,
     /// How it is now that they came or went.
-    pub(super) now: &'a Look,
+    pub(crate) now: &'a Look,
     /// When the phase began: microseconds since the epoch.
-    pub(super) since: u64,
+    pub(crate) since: u64,
 }
 
 /// What a check found.
 #[derive(Debug)]
 pub struct Finding {
-    pub(super) verdict: Verdict,
-    pub(super) expected: String,
-    pub(super) seen: String,
-    pub(super) cause: Option<String>,
+    pub(crate) verdict: Verdict,
+    pub(crate) expected: String,
+    pub(crate) seen: String,
+    pub(crate) cause: Option<String>,
 }
 
 /// Milliseconds.
 const QUIET: u64 = 150;
 
 impl Finding {
-    fn pass(seen: impl Into<String>) -> Self {
+    pub(crate) fn pass(seen: impl Into<String>) -> Self {
         Self { verdict: Verdict::Pass, expected: String::new(), seen: seen.into(), cause: None }
     }
 
-    fn fail(expected: impl Into<String>, seen: impl Into<String>, cause: Option<String>) -> Self {
+    pub(crate) fn fail(
+        expected: impl Into<String>,
+        seen: impl Into<String>,
+        cause: Option<String>,
+    ) -> Self {
         Self { verdict: Verdict::Fail, expected: expected.into(), seen: seen.into(), cause }
     }
 }

@@ -13,26 +13,26 @@ use super::machine::Machine;
 
 /// Where the store's downloads are inside, and where copies with names are: managers look through links, and
 /// people shall see in their messages what they are about.
-pub(super) const CACHE: &str = "/run/host/packages";
+pub(crate) const CACHE: &str = "/run/host/packages";
 const NAMED: &str = "/var/cache/postroj";
 
 /// A package that is to be installed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Package {
-    pub(super) name: String,
+pub(crate) struct Package {
+    pub(crate) name: String,
     /// Empty where only the repository knows it.
-    pub(super) version: String,
+    pub(crate) version: String,
     /// Whether it was asked for; others are needed by one that was.
-    pub(super) asked: bool,
+    pub(crate) asked: bool,
     /// Its path inside; `None` for one of the system's own repositories.
     path: Option<String>,
 }
 
 /// Command lines, to be run in this order until one fails.
-pub(super) type Commands = Vec<Vec<String>>;
+pub(crate) type Commands = Vec<Vec<String>>;
 
 /// How packages come into a machine.
-pub(super) trait Supply {
+pub(crate) trait Supply {
     /// Finds out what is to be installed, and brings it to where the machine has it.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ pub(super) trait Supply {
 }
 
 /// The supply of a machine, with its package manager.
-pub(super) fn supply<'a>(
+pub(crate) fn supply<'a>(
     store: &'a Store,
     wish: &Wish,
     machine: &Machine,
@@ -67,7 +67,7 @@ pub(super) fn supply<'a>(
 }
 
 /// The command lines of an operation.
-pub(super) fn commands(
+pub(crate) fn commands(
     manager: &dyn PackageManager,
     operation: &Operation<'_>,
 ) -> Result<Commands> {
@@ -75,7 +75,7 @@ pub(super) fn commands(
 }
 
 /// Names and versions of what is installed, a line each with a tab between.
-pub(super) fn list(machine: &mut Machine, manager: &dyn PackageManager) -> Result<String> {
+pub(crate) fn list(machine: &mut Machine, manager: &dyn PackageManager) -> Result<String> {
     let mut listed = String::new();
     for command in commands(manager, &Operation::List)? {
         listed = asked(machine, &command)?;
@@ -95,7 +95,7 @@ fn asked(machine: &Machine, command: &[String]) -> Result<String> {
 }
 
 /// Installs again what is installed.
-pub(super) fn reinstall(manager: &dyn PackageManager, packages: &[Package]) -> Result<Commands> {
+pub(crate) fn reinstall(manager: &dyn PackageManager, packages: &[Package]) -> Result<Commands> {
     let names: Vec<String> =
         packages.iter().filter(|p| p.path.is_none()).map(|p| p.name.clone()).collect();
     let files: Vec<String> = packages.iter().filter_map(|p| p.path.clone()).collect();
@@ -110,6 +110,6 @@ pub(super) fn reinstall(manager: &dyn PackageManager, packages: &[Package]) -> R
 }
 
 /// For the words of an operation.
-pub(super) fn words(texts: &[String]) -> Vec<&str> {
+pub(crate) fn words(texts: &[String]) -> Vec<&str> {
     texts.iter().map(String::as_str).collect()
 }

@@ -55,6 +55,7 @@ mod stop;
 mod system;
 mod table;
 mod tag;
+mod test;
 mod top;
 mod unshare;
 mod version;
@@ -99,6 +100,7 @@ enum Verb {
     Export(commit::Export),
     Service(service::Args),
     Probe(Box<probe::Args>),
+    Test(Box<test::Args>),
     Matrix(Box<probe::MatrixArgs>),
     Ps(ps::Args),
     Logs(logs::Args),
@@ -225,6 +227,7 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Export(args) => commit::export(args, &here),
         Verb::Service(args) => service::run(args, &here),
         Verb::Probe(args) => probe::run(args, &here),
+        Verb::Test(args) => test::run(args, &here),
         Verb::Matrix(args) => probe::matrix(args, &here),
         Verb::Inside(args) => probe::inside(args, &here),
         Verb::Provision(args) => provision::run(args, &here),

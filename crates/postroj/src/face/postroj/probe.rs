@@ -63,6 +63,9 @@ struct What {
     /// A unit that has to be active
     #[arg(long, value_name = "UNIT")]
     check_unit: Vec<String>,
+    /// A service that has to run, whatever the init
+    #[arg(long, value_name = "SERVICE")]
+    check_service: Vec<String>,
     /// A server that has to answer: tcp://HOST:PORT, udp://HOST:PORT, http://HOST/PATH?status=200&body~=RE
     #[arg(long, value_name = "URL")]
     check_network: Vec<String>,
@@ -100,7 +103,7 @@ struct What {
 
 /// How it is gone about.
 #[derive(Debug, Clone, clap::Args)]
-struct How {
+pub(super) struct How {
     /// Cells at once [default: as many as there are processors, and memory for]
     #[arg(short, long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
@@ -112,7 +115,10 @@ struct How {
     allow_fail: Vec<String>,
     /// Try a cell that is not well again
     #[arg(long, value_name = "TIMES", default_value_t = 0)]
-    retry: u32,
+    pub(super) retry: u32,
+    /// What passed in another attempt only counts as failed.
+    #[arg(skip)]
+    pub(super) flaky_fails: bool,
     /// Every so many-th cell only, such as 1/3
     #[arg(long, value_name = "NUMBER/COUNT", value_parser = shard)]
     shard: Option<(usize, usize)>,
@@ -121,16 +127,16 @@ struct How {
     resume: bool,
     /// Keep evidence of every cell there, not only of those that are not well
     #[arg(long, value_name = "DIR")]
-    evidence: Option<PathBuf>,
+    pub(super) evidence: Option<PathBuf>,
     /// Write a report: junit, tap, json, markdown, html, github or gitlab; on standard output without a FILE
     #[arg(long, value_name = "FORMAT[=FILE]", value_parser = wanted_report)]
     report: Vec<(String, Option<PathBuf>)>,
     /// Leave the machine of a cell that is not well running
     #[arg(long)]
-    keep_on_failure: bool,
+    pub(super) keep_on_failure: bool,
     /// Open a shell in the machine of a cell that is not well
     #[arg(long)]
-    shell_on_failure: bool,
+    pub(super) shell_on_failure: bool,
 }
 
 /// One machine
@@ -142,7 +148,10 @@ pub(super) struct Inside {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    #[serde(default)]
     probe: Vec<What>,
+    #[serde(default)]
+    test: Vec<super::test::What>,
 }
 
 const FAILED: u8 = 1;
@@ -151,29 +160,46 @@ const ERROR: u8 = 3;
 const SKIPPED: u8 = 77;
 
 pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
-    go(std::slice::from_ref(&args.what), &args.how, here)
+    go(&args.how, here, |_| wishes(std::slice::from_ref(&args.what), &args.how))
 }
 
 pub(super) fn matrix(args: &MatrixArgs, here: &Here) -> Result<u8> {
-    let read = || -> Result<Vec<What>> {
+    let read = || -> Result<File> {
         let text = std::fs::read_to_string(&args.file)
             .with_context(|| format!("cannot read {}", args.file.display()))?;
-        let file: File = toml::from_str(&text)
-            .map_err(|error| anyhow::anyhow!("{}: {}", args.file.display(), error.message()))?;
-        Ok(file.probe)
+        toml::from_str(&text).map_err(|error| {
+            let start = error.span().map_or(0, |place| place.start).min(text.len());
+            let before = text.get(..start).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+            let file = args.file.display();
+            anyhow::anyhow!("{file}:{line}:{column}: {}", error.message())
+        })
     };
-    match read() {
-        Ok(what) => go(&what, &args.how, here),
-        Err(error) => Ok(usage(&error)),
-    }
+    let file = match read() {
+        Ok(file) => file,
+        Err(error) => return Ok(usage(&error)),
+    };
+    go(&args.how, here, |_| {
+        let mut all = wishes(&file.probe, &args.how)?;
+        for what in &file.test {
+            all.extend(super::test::wishes(what, &args.how)?);
+        }
+        Ok(all)
+    })
 }
 
-fn usage(error: &anyhow::Error) -> u8 {
+pub(super) fn usage(error: &anyhow::Error) -> u8 {
     eprintln!("postroj: {error:#}");
     USAGE
 }
 
-fn go(what: &[What], how: &How, here: &Here) -> Result<u8> {
+/// Goes through the cells that `decide` decides on, once everything is there that it may ask.
+pub(super) fn go(
+    how: &How,
+    here: &Here,
+    decide: impl FnOnce(&Path) -> Result<Vec<Wish>>,
+) -> Result<u8> {
     // Everything that is started from here on runs from the same copy.
     let run = here.run_directory()?;
     let host = Host::new(run.path())?;
@@ -188,8 +214,8 @@ fn go(what: &[What], how: &How, here: &Here) -> Result<u8> {
         Some(path) => std::path::absolute(path)?,
         None => here.places()?.store.join("probes").join(run_name()),
     };
-    let wishes = match wishes(what, how, &directory) {
-        Ok(wishes) => wishes,
+    let wishes = match decide(&directory) {
+        Ok(wishes) => part(named(wishes, &directory), how),
         Err(error) => return Ok(usage(&error)),
     };
     match through(&wishes, how, here, &run, &directory) {
@@ -222,12 +248,14 @@ fn through(
     let program = program(here);
     let command = |_: &Wish| program.verb(&["probe-cell"]);
     let on_stdout = how.report.iter().any(|(_, file)| file.is_none());
+    harness::test::tidy_networks(run.path());
     let mut show = Show::new(wishes, &how.allow_fail, on_stdout);
     let begun = std::time::Instant::now();
     let started = engine::state::now();
     let mut tell = |happening: Happening| show.happens(happening);
     let (cells, interrupted) =
         matrix::run(wishes, &known, &settings, &mut journal, run, &command, &mut tell)?;
+    harness::test::tidy_networks(run.path());
     let seconds = begun.elapsed().as_secs_f64();
     show.over(&cells, seconds, directory);
     let told = Run { cells, started, seconds, directory: directory.to_owned() };
@@ -249,8 +277,16 @@ fn through(
     }
     match interrupted {
         Some(signal) => Ok(128 + signal as u8),
-        None => Ok(code(&told.cells, &how.allow_fail)),
+        None => Ok(match code(&told.cells, &how.allow_fail) {
+            0 if how.flaky_fails && told.cells.iter().any(is_second) => FAILED,
+            code => code,
+        }),
     }
+}
+
+/// It passed, but not in its first attempt.
+fn is_second(cell: &Cell) -> bool {
+    cell.verdict == Verdict::Flaky && cell.attempts > 1
 }
 
 fn program(here: &Here) -> Program {
@@ -262,7 +298,8 @@ fn after(how: &How, program: &Program, cells: &[Cell]) -> Result<()> {
     if !how.shell_on_failure {
         return Ok(());
     }
-    for name in cells.iter().filter_map(|cell| cell.machine.as_ref()) {
+    let kept = cells.iter().filter_map(|cell| cell.machine.as_ref());
+    for name in kept.flat_map(|names| names.split(' ')) {
         let mut shell = program.verb(&["shell", name]);
         shell.stdin(std::process::Stdio::inherit()).status().context("cannot open a shell")?;
         if !how.keep_on_failure {
@@ -303,11 +340,12 @@ fn code(cells: &[Cell], allowed: &[String]) -> u8 {
 }
 
 pub(super) fn is_allowed(wish: &Wish, allowed: &[String]) -> bool {
-    allowed.iter().any(|text| wish.title().contains(text.as_str()))
+    let by_itself = wish.test.as_ref().is_some_and(|test| test.may_fail.is_some());
+    by_itself || allowed.iter().any(|text| wish.title().contains(text.as_str()))
 }
 
 /// Every image with every package.
-fn wishes(what: &[What], how: &How, directory: &Path) -> Result<Vec<Wish>> {
+fn wishes(what: &[What], how: &How) -> Result<Vec<Wish>> {
     let mut wishes: Vec<Wish> = Vec::new();
     for what in what {
         if what.image.is_empty() {
@@ -325,6 +363,11 @@ fn wishes(what: &[What], how: &How, directory: &Path) -> Result<Vec<Wish>> {
             }
         }
     }
+    Ok(wishes)
+}
+
+/// Gives each a directory of its own for its evidence.
+fn named(mut wishes: Vec<Wish>, directory: &Path) -> Vec<Wish> {
     let mut names = std::collections::HashSet::new();
     for wish in &mut wishes {
         let name = file_name(&wish.title());
@@ -337,10 +380,14 @@ fn wishes(what: &[What], how: &How, directory: &Path) -> Result<Vec<Wish>> {
         }
         wish.evidence = directory.join(own);
     }
-    Ok(match how.shard {
+    wishes
+}
+
+fn part(wishes: Vec<Wish>, how: &How) -> Vec<Wish> {
+    match how.shard {
         Some((number, count)) => matrix::shard(wishes, number, count),
         None => wishes,
-    })
+    }
 }
 
 fn wish(
@@ -366,6 +413,7 @@ fn wish(
         phases: if packages.is_empty() { Vec::new() } else { phases.to_vec() },
         checks: [
             given("unit", &what.check_unit),
+            given("service", &what.check_service),
             given("cmd", &what.check_cmd),
             given("network", &what.check_network),
             given("file", &what.check_file),
@@ -378,6 +426,7 @@ fn wish(
         phase_timeout: what.phase_timeout.unwrap_or(600),
         boot_timeout: what.boot_timeout.unwrap_or(600),
         boot: boot(what),
+        test: None,
         keep: how.keep_on_failure || how.shell_on_failure,
         evidence: PathBuf::new(),
         always_evidence: how.evidence.is_some(),
@@ -394,7 +443,7 @@ fn boot(what: &What) -> Vec<String> {
 }
 
 /// A file's path as it is wherever this program is started from.
-fn absolute(package: &str) -> Result<String> {
+pub(super) fn absolute(package: &str) -> Result<String> {
     if !matches!(Asked::parse(package), Asked::File(_)) {
         return Ok(package.to_owned());
     }

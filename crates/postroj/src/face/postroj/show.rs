@@ -172,7 +172,11 @@ impl Show {
             let _ = writeln!(text, "again: {}", harness::probe::cell::quoted(&cell.wish.command()));
         }
         if let Some(name) = &cell.machine {
-            let _ = writeln!(text, "kept: postroj shell {name}; postroj rm -f {name}");
+            let _ = writeln!(
+                text,
+                "kept: postroj shell {}; postroj rm -f {name}",
+                name.split(' ').next().unwrap_or_default()
+            );
         }
         text
     }
@@ -217,6 +221,9 @@ impl Show {
 
 /// An image and what is installed on it; of a path the last part.
 fn title(wish: &Wish) -> String {
+    if wish.test.is_some() {
+        return wish.title();
+    }
     let short = |package: &String| package.rsplit('/').next().unwrap_or(package).to_owned();
     let packages: Vec<String> = wish.packages.iter().map(short).collect();
     format!("{} {}", wish.image, packages.join("+")).trim_end().to_owned()
