@@ -83,7 +83,8 @@ fn every_other_operation() {
         ("apt", Operation::Owner("/bin/ls"), "dpkg-query --search /bin/ls".into()),
         ("apt", Operation::Version("a"), "dpkg-query --show --showformat=${Version}\\n a".into()),
         ("apt", Operation::Files("a"), "dpkg-query --listfiles a".into()),
-        ("dnf", Operation::Refresh, "dnf -y makecache".into()),
+        ("dnf", Operation::Refresh, "dnf -y --refresh makecache".into()),
+        ("yum", Operation::Refresh, "yum -y clean expire-cache && yum -y makecache".into()),
         ("dnf", Operation::Upgrade(&[]), "dnf -y upgrade".into()),
         ("yum", Operation::Upgrade(&["a"]), "yum -y update a".into()),
         ("dnf5", Operation::Purge(&["a"]), "dnf5 -y remove a".into()),
@@ -130,7 +131,7 @@ fn every_other_operation() {
         (
             "zypper",
             Operation::InstallFiles(&["/f"]),
-            "zypper --non-interactive --disable-repositories install --no-recommends /f".into(),
+            "zypper --non-interactive --reposd-dir /nonexistent install --no-recommends /f".into(),
         ),
         (
             "zypper",

@@ -88,13 +88,15 @@ pacman-key --lsign-key \"$id\"";
 const INCLUDE: &str =
     "grep -qxF \"$1\" /etc/pacman.conf || printf '\\n%s\\n' \"$1\" >> /etc/pacman.conf";
 
-const SIGNS: [Sign; 13] = [
+const SIGNS: [Sign; 15] = [
     Sign { says: "unable to satisfy dependency", means: Cause::Dependency },
     Sign { says: "could not satisfy dependencies", means: Cause::Dependency },
     Sign { says: "exists in filesystem", means: Cause::Conflict },
     Sign { says: "are in conflict", means: Cause::Conflict },
     Sign { says: "missing required signature", means: Cause::Signature },
     Sign { says: "unknown trust", means: Cause::Signature },
+    Sign { says: "required key missing from keyring", means: Cause::Signature },
+    Sign { says: "(PGP signature)", means: Cause::Signature },
     Sign { says: "is invalid", means: Cause::Signature },
     Sign { says: "is corrupted", means: Cause::Signature },
     Sign { says: "invalid or corrupted package", means: Cause::Damaged },

@@ -18,7 +18,8 @@ pub(super) const DATABASES: [&str; 6] = [
 pub(super) fn work(program: &str, upgrade: &str, operation: &Operation<'_>) -> Option<Work> {
     let run = |verb: &str, packages: &[&str]| Work::on(&[program, "-y", verb], packages);
     match *operation {
-        Operation::Refresh => Some(Work::command(&[program, "-y", "makecache"], &[])),
+        // What they have counts as fresh for days (dnf.conf(5), "metadata_expire").
+        Operation::Refresh => Some(Work::command(&[program, "-y", "--refresh", "makecache"], &[])),
         Operation::Install(packages) => run("install", packages),
         Operation::InstallFiles(files) => {
             Work::on(&[program, "-y", "--disablerepo=*", "install"], files)
@@ -30,7 +31,7 @@ pub(super) fn work(program: &str, upgrade: &str, operation: &Operation<'_>) -> O
         Operation::Reinstall(packages) => run("reinstall", packages),
         Operation::Remove(packages) | Operation::Purge(packages) => run("remove", packages),
         Operation::Clean => Some(Work::command(&[program, "-y", "clean", "all"], &[])),
-        Operation::AddRepository(added) => Some(repository("/etc/yum.repos.d", added)),
+        Operation::AddRepository(added) => Some(repository("/etc/yum.repos.d", added, "")),
         ref other => query(other),
     }
 }
@@ -60,7 +61,7 @@ pub(super) fn work_by_name(
 const LISTED: &str = "%{NAME}\\t%{VERSION}-%{RELEASE}\\n";
 
 /// What rpm, dnf and those that speak like them print where they fail.
-pub(super) const SIGNS: [Sign; 22] = [
+pub(super) const SIGNS: [Sign; 23] = [
     Sign { says: "conflicts with file from package", means: Cause::Conflict },
     Sign { says: "conflicts between attempted installs", means: Cause::Conflict },
     Sign { says: "nothing provides ", means: Cause::Dependency },
@@ -74,6 +75,7 @@ pub(super) const SIGNS: [Sign; 22] = [
     Sign { says: "NOKEY", means: Cause::Signature },
     Sign { says: "digest: BAD", means: Cause::Signature },
     Sign { says: "checksum doesn't match", means: Cause::Signature },
+    Sign { says: "incorrect checksum", means: Cause::Signature },
     Sign { says: "but expected", means: Cause::Signature },
     Sign { says: "not an rpm package", means: Cause::Damaged },
     Sign { says: "scriptlet failed", means: Cause::Script },
@@ -101,11 +103,11 @@ pub(super) fn query(operation: &Operation<'_>) -> Option<Work> {
 }
 
 /// A repository's file (dnf.conf(5), "Repo Options") and its key, which signs every package.
-pub(super) fn repository(directory: &str, repository: &Repository<'_>) -> Work {
+pub(super) fn repository(directory: &str, repository: &Repository<'_>, more: &str) -> Work {
     let (name, url) = (repository.name, repository.url);
     let key = format!("/etc/pki/rpm-gpg/{name}.asc");
     let text = format!(
-        "[{name}]\nname={name}\nbaseurl={url}\nenabled=1\ngpgcheck=1\ngpgkey=file://{key}\n"
+        "[{name}]\nname={name}\nbaseurl={url}\nenabled=1\ngpgcheck=1\ngpgkey=file://{key}\n{more}"
     );
     let import = Work::command(&["rpm", "--import", &key], &[]);
     import

@@ -37,7 +37,7 @@ impl PackageManager for RpmOstree {
             }
             Operation::Upgrade(_) | Operation::Reinstall(_) | Operation::InstallNoDeps(_) => None,
             Operation::AddRepository(repository) => {
-                Some(rpm::repository("/etc/yum.repos.d", repository))
+                Some(rpm::repository("/etc/yum.repos.d", repository, ""))
             }
             ref other => rpm::query(other),
         }

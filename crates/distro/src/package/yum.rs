@@ -20,6 +20,11 @@ impl PackageManager for Yum {
     }
 
     fn work(&self, operation: &Operation<'_>) -> Option<Work> {
+        if *operation == Operation::Refresh {
+            let mut work = Work::command(&["yum", "-y", "clean", "expire-cache"], &[]);
+            work.commands.extend(Work::command(&["yum", "-y", "makecache"], &[]).commands);
+            return Some(work);
+        }
         rpm::work("yum", "update", operation)
     }
 

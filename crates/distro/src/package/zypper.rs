@@ -27,11 +27,12 @@ impl PackageManager for Zypper {
             Operation::Install(packages) => {
                 zypper(&["install", "--auto-agree-with-licenses", "--no-recommends"], packages)
             }
-            Operation::InstallFiles(files) => {
-                zypper(&["--disable-repositories", "install", "--no-recommends"], files)
-            }
+            Operation::InstallFiles(files) => zypper(
+                &[NO_REPOSITORIES[0], NO_REPOSITORIES[1], "install", "--no-recommends"],
+                files,
+            ),
             Operation::ReinstallFiles(files) => {
-                zypper(&["--disable-repositories", "install", "--force"], files)
+                zypper(&[NO_REPOSITORIES[0], NO_REPOSITORIES[1], "install", "--force"], files)
             }
             Operation::Upgrade([]) => zypper(&[], &["update"]),
             Operation::Upgrade(packages) => zypper(&["update"], packages),
@@ -41,7 +42,8 @@ impl PackageManager for Zypper {
             }
             Operation::Clean => zypper(&[], &["clean", "--all"]),
             Operation::AddRepository(repository) => {
-                Some(rpm::repository("/etc/zypp/repos.d", repository))
+                // Else a list that is signed would vouch for packages of any key (zypper(8), "gpgcheck").
+                Some(rpm::repository("/etc/zypp/repos.d", repository, "pkg_gpgcheck=1\n"))
             }
             ref other => rpm::query(other),
         }
@@ -52,15 +54,19 @@ impl PackageManager for Zypper {
     }
 }
 
+/// `--disable-repositories` would leave files out as well: they are made a repository.
+const NO_REPOSITORIES: [&str; 2] = ["--reposd-dir", "/nonexistent"];
+
 /// Its own; the rest is rpm's.
-const SIGNS: [Sign; 9] = [
+const SIGNS: [Sign; 10] = [
     Sign { says: "nothing provides ", means: Cause::Dependency },
-    Sign { says: "Detected file conflicts", means: Cause::Conflict },
+    Sign { says: " file conflict", means: Cause::Conflict },
     Sign { says: "Signature verification failed", means: Cause::Signature },
     Sign { says: "Package is not signed", means: Cause::Signature },
     Sign { says: "Digest verification failed", means: Cause::Signature },
     Sign { says: "NOKEY", means: Cause::Signature },
     Sign { says: "scriptlet failed", means: Cause::Script },
+    Sign { says: "No provider of ", means: Cause::NotFound },
     Sign { says: "not found", means: Cause::NotFound },
     Sign { says: "Valid metadata not found", means: Cause::Unreachable },
 ];
