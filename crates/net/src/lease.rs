@@ -16,6 +16,8 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use spec::network::Mac;
 
+use crate::faults::Degraded;
+
 /// A network's directory.
 #[derive(Debug, Clone)]
 pub struct Directory {
@@ -276,9 +278,23 @@ impl Directory {
         self.write("cuts", &cuts)
     }
 
+    /// Machines, by name, whose packets fare badly.
+    pub(crate) fn degraded(&self) -> Vec<(String, Degraded)> {
+        self.read("degraded").unwrap_or_default()
+    }
+
+    /// Writes them down.
+    ///
+    /// # Errors
+    /// Where they cannot be written.
+    pub(crate) fn set_degraded(&self, degraded: &[(String, Degraded)]) -> Result<()> {
+        self.write("degraded", &degraded)
+    }
+
     /// Nothing is left of it.
     pub(crate) fn clear_up(&self) {
         let _ = std::fs::remove_file(self.path.join("cuts"));
+        let _ = std::fs::remove_file(self.path.join("degraded"));
         let _ = std::fs::remove_file(self.path.join("holder"));
         let _ = std::fs::remove_file(self.path.join("up"));
     }

@@ -5,7 +5,7 @@
 //! itself when this process dies, or written down before it is made, for [`reap`].
 
 pub mod connect;
-mod faults;
+pub mod faults;
 mod forward;
 mod holder;
 pub mod lease;
@@ -15,6 +15,7 @@ mod netlink;
 mod network;
 pub mod networks;
 mod ports;
+mod queue;
 mod rules;
 mod site;
 pub mod survey;

@@ -165,6 +165,21 @@ impl Links {
         self.0.carry_out(&batch)
     }
 
+    /// Sends messages of rtnetlink(7).
+    ///
+    /// # Errors
+    /// The first answer that is one.
+    pub(crate) fn carry_out(&self, batch: &Batch) -> io::Result<()> {
+        self.0.carry_out(batch)
+    }
+
+    /// The device that has a hardware address, among those that machines are given.
+    pub(crate) fn with_address(&self, mac: Mac) -> Option<u32> {
+        let names = (0..256).map(|nth| format!("eth{nth}"));
+        let mut there = names.map_while(|name| Some((self.index(&name).ok()?, name)));
+        there.find(|(_, name)| self.hardware_address(name) == Some(mac)).map(|(index, _)| index)
+    }
+
     /// Brings a device up.
     ///
     /// # Errors
@@ -211,7 +226,7 @@ fn uplinks() -> Vec<String> {
 }
 
 /// `struct ifinfomsg`.
-fn interface(index: u32, flags: u32) -> [u8; 16] {
+pub(crate) fn interface(index: u32, flags: u32) -> [u8; 16] {
     let mut header = [0; 16];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     header[8..12].copy_from_slice(&flags.to_ne_bytes());

@@ -6,7 +6,9 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 use spec::network::{DEFAULT, INTERNAL, checked_name};
 
+use crate::faults::{self, Degraded};
 use crate::lease::{Config, Directory, Member, directories};
+use crate::network::Target;
 use crate::network::bridge;
 
 /// A network as it is shown.
@@ -88,10 +90,42 @@ pub fn cut(run: &Path, a: &str, b: &str, heal: bool) -> Result<()> {
         if !heal {
             cuts.push((a.to_owned(), b.to_owned()));
         }
-        crate::faults::cut(&directory, &cuts)?;
+        faults::cut(&directory, &cuts)?;
     }
     if !found {
         bail!("{a} and {b} are on no network together (`postroj network inspect` shows who is)");
+    }
+    Ok(())
+}
+
+/// Makes a machine's packets fare badly, or (`None`) well again, on each network that it is on: then
+/// all cuts between it and others are healed as well.
+///
+/// # Errors
+/// Where it is on none, or the kernel lacks what that takes.
+pub fn degrade(
+    run: &Path,
+    machine: &str,
+    degraded: Option<Degraded>,
+    target: &Target<'_>,
+) -> Result<()> {
+    let mut found = false;
+    for directory in directories(run) {
+        let members = directory.living();
+        let Some(member) = members.iter().find(|member| member.machine == machine) else {
+            continue;
+        };
+        found = true;
+        let _lock = directory.lock()?;
+        if degraded.is_none() {
+            let mut cuts = directory.cuts();
+            cuts.retain(|(a, b)| a != machine && b != machine);
+            directory.set_cuts(&cuts)?;
+        }
+        faults::degrade(&directory, member, degraded.unwrap_or_default(), target)?;
+    }
+    if !found {
+        bail!("{machine} is on no network of machines (`postroj network inspect` shows who is)");
     }
     Ok(())
 }

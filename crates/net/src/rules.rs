@@ -34,6 +34,10 @@ pub(crate) enum Hook {
     Forward,
     /// To this host.
     Input,
+    /// As they come from a port of a bridge.
+    Arrival,
+    /// As they leave by one.
+    Departure,
 }
 
 impl Hook {
@@ -44,6 +48,8 @@ impl Hook {
             Self::Source => ("source", "nat", 4, 100),
             Self::Forward => ("forward", "filter", 2, 0),
             Self::Input => ("input", "filter", 1, 0),
+            Self::Arrival => ("arrival", "filter", 0, 0),
+            Self::Departure => ("departure", "filter", 4, 0),
         }
     }
 }
@@ -136,6 +142,8 @@ pub(crate) enum Part<'a> {
     Redirect(IpAddr, u16),
     /// Gets the source address of the device by which it leaves.
     Masquerade,
+    /// Is one of so many in a million, by chance.
+    Sometimes(u32),
     /// Is lost.
     Drop,
     /// Passes this chain.
@@ -183,6 +191,7 @@ impl Part<'_> {
             Self::Undirected => conntrack(list, 2, 1 << 5, true),
             Self::Redirect(address, port) => redirect(list, *address, *port),
             Self::Masquerade => expression(list, "masq", |_| {}),
+            Self::Sometimes(millionths) => sometimes(list, *millionths),
             Self::Drop => verdict(list, 0),
             Self::Accept => verdict(list, 1),
         }
@@ -265,6 +274,19 @@ fn conntrack(list: &mut Batch, key: u32, bits: u32, none: bool) {
     });
     mask(list, &bits.to_ne_bytes());
     compare(list, REGISTER, none, &[0; 4]);
+}
+
+fn sometimes(list: &mut Batch, millionths: u32) {
+    const RANDOM: u32 = 1;
+    expression(list, "numgen", |e| {
+        e.big(1, REGISTER).big(2, 1_000_000).big(3, RANDOM);
+    });
+    // Compared as bytes, the first of which must be the most significant (`NFT_BYTEORDER_HTON`).
+    expression(list, "byteorder", |e| {
+        e.big(1, REGISTER).big(2, REGISTER).big(3, 1).big(4, 4).big(5, 4);
+    });
+    const LESS: u32 = 2;
+    compared(list, REGISTER, LESS, &millionths.to_be_bytes());
 }
 
 fn immediate(list: &mut Batch, register: u32, value: &[u8]) {

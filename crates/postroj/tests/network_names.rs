@@ -139,6 +139,48 @@ fn machines_come_to_further_networks_and_leave_them() {
 }
 
 #[test]
+fn a_machine_s_packets_fare_badly_until_it_is_healed() {
+    let place = is_root().then(Place::new);
+    let own = Own::new("net-degrade");
+    out(&mut own.postroj(&["network", "create", "lab"]));
+    let three = Three::new(&own, "lab");
+    let [a, b, c] = &three.names;
+    three.reach(b, a);
+    let ping = |from: &str, to: &str| {
+        let words = ["exec", from, "ping", "-q", "-n", "-c200", "-i0.01", "-W1", to];
+        let said = said(&mut own.postroj(&words)).out;
+        let received = said.split(", ").nth(1).and_then(|part| part.split(' ').next());
+        received.expect(&said).parse::<u32>().unwrap()
+    };
+    out(&mut own.postroj(&["network", "degrade", a, "--loss", "50%"]));
+    // A quarter comes back: 50 of 200, never more than 130 or none.
+    assert!((1..130).contains(&ping(b, a)));
+    assert_eq!(ping(b, c), 200);
+    let queue = || out(&mut own.postroj(&["exec", a, "tc", "qdisc", "show", "dev", "eth0"]));
+    let rate = ["network", "degrade", a, "--loss", "100%", "--rate", "10mbit"];
+    out(&mut own.postroj(&rate));
+    assert!(queue().contains("tbf") && queue().contains("rate 10Mbit"), "{}", queue());
+    assert_eq!(ping(b, a), 0);
+    let delay = said(&mut own.postroj(&["network", "degrade", a, "--delay", "50ms"]));
+    if delay.code == 0 {
+        assert!(queue().contains("netem") && queue().contains("delay 50ms"), "{}", queue());
+    } else {
+        assert!(delay.err.contains("no queue of the kind netem"), "{delay:?}");
+    }
+    out(&mut own.postroj(&["network", "cut", a, c]));
+    out(&mut own.postroj(&["network", "heal", a]));
+    assert!(queue().contains("noqueue"), "{}", queue());
+    assert_eq!(ping(b, a), 200);
+    three.reach(c, a);
+    let nothing = said(&mut own.postroj(&["network", "degrade", a]));
+    assert!(nothing.code == 2 && nothing.err.contains("--loss"), "{nothing:?}");
+    drop(three);
+    if let Some(place) = place {
+        place.is_clean(|| own.postroj(&["ps"]));
+    }
+}
+
+#[test]
 fn ports_are_listed() {
     if !is_root() {
         return println!("skipped: bridges are root's");

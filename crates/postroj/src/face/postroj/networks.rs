@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use engine::state::{self, RunDirectory};
+use net::faults::Degraded;
 use net::lease::Config;
 use net::networks::{self, Shown};
 use serde_json::json;
@@ -67,12 +68,14 @@ pub(super) enum Verb {
         /// Another's
         b: String,
     },
-    /// Let it pass again
+    /// Make packets to a machine and from it get lost, come late or slowly
+    Degrade(Degradation),
+    /// Let everything pass again: between two machines, or to and from one
     Heal {
         /// A machine's name
         a: String,
         /// Another's
-        b: String,
+        b: Option<String>,
     },
     /// Remove all that somebody made and no machine uses
     Prune,
@@ -90,6 +93,68 @@ pub(super) struct Connected {
     network: String,
     /// Machine's name or id
     machine: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Degradation {
+    /// Share that is lost, each way, such as 5%
+    #[arg(long, value_name = "PERCENT", value_parser = loss, required_unless_present_any = ["delay", "rate"])]
+    loss: Option<u32>,
+    /// How late packets come, each way, such as 50ms
+    #[arg(long, value_name = "TIME", value_parser = delay)]
+    delay: Option<u64>,
+    /// How much passes, each way, such as 10mbit
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    rate: Option<u32>,
+    /// Machine's name or id
+    machine: String,
+}
+
+impl Degradation {
+    fn degraded(&self) -> Degraded {
+        Degraded {
+            loss: self.loss.unwrap_or(0),
+            delay: self.delay.unwrap_or(0),
+            rate: self.rate.unwrap_or(0),
+        }
+    }
+}
+
+/// A number and its unit.
+fn measure(text: &str, units: &[(&str, f64)]) -> Option<f64> {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let number: f64 = text[..text.len() - unit.len()].parse().ok()?;
+    let (_, factor) = units.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
+    Some(number * factor)
+}
+
+/// In millionths.
+fn loss(text: &str) -> Result<u32, String> {
+    let share = measure(text, &[("%", 1e4), ("", 1e4)]).filter(|share| (1.0..=1e6).contains(share));
+    share.map(|share| share as u32).ok_or_else(|| format!("{text:?} is no share, such as 5%"))
+}
+
+/// In microseconds.
+fn delay(text: &str) -> Result<u64, String> {
+    let units = [("us", 1.0), ("ms", 1e3), ("s", 1e6)];
+    let time = measure(text, &units).filter(|time| (1.0..=6e7).contains(time));
+    time.map(|time| time as u64)
+        .ok_or_else(|| format!("{text:?} is no time, such as 50ms: up to 60s"))
+}
+
+/// In bytes a second, from tc(8)'s units.
+fn rate(text: &str) -> Result<u32, String> {
+    let units = [("bit", 0.125), ("kbit", 125.0), ("mbit", 125e3), ("gbit", 125e6)];
+    let rate = measure(text, &units).filter(|rate| (1e3..4e9).contains(rate));
+    rate.map(|rate| rate as u32)
+        .ok_or_else(|| format!("{text:?} is no rate, such as 10mbit: 8kbit to 32gbit"))
+}
+
+fn degrade(machine: &str, degraded: Option<Degraded>, run: &RunDirectory) -> Result<()> {
+    let record = run.find(machine)?;
+    let (pid, pidfd) = engine::ENGINES[0].process(&record)?;
+    let target = net::Target { pid, pidfd: pidfd.as_fd() };
+    networks::degrade(run.path(), &record.name, degraded, &target)
 }
 
 fn connect(asked: &Connected, run: &RunDirectory) -> Result<()> {
@@ -144,7 +209,9 @@ pub(super) fn run(verb: &Verb, here: &Here) -> Result<u8> {
             net::connect::disconnect(run.path(), network, &name)?;
         }
         Verb::Cut { a, b } => networks::cut(run.path(), a, b, false)?,
-        Verb::Heal { a, b } => networks::cut(run.path(), a, b, true)?,
+        Verb::Degrade(asked) => degrade(&asked.machine, Some(asked.degraded()), &run)?,
+        Verb::Heal { a, b: Some(b) } => networks::cut(run.path(), a, b, true)?,
+        Verb::Heal { a, b: None } => degrade(a, None, &run)?,
         Verb::Prune => {
             let unused = networks::list(run.path()).into_iter();
             for shown in unused.filter(|shown| shown.made && shown.members.is_empty()) {
@@ -265,6 +332,21 @@ pub(super) fn port(args: &PortArgs, here: &Here) -> Result<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_times_and_rates() {
+        assert_eq!((loss("5%"), loss("0.1%"), loss("100")), (Ok(50_000), Ok(1_000), Ok(1_000_000)));
+        assert_eq!(
+            (delay("50ms"), delay("1.5s"), delay("20us")),
+            (Ok(50_000), Ok(1_500_000), Ok(20))
+        );
+        assert_eq!((rate("10mbit"), rate("1Gbit")), (Ok(1_250_000), Ok(125_000_000)));
+        for bad in ["", "%", "101%", "0", "-1%", "1..2%", "x"] {
+            assert!(loss(bad).is_err(), "{bad}");
+        }
+        assert!(delay("50").is_err() && delay("61s").is_err());
+        assert!(rate("10").is_err() && rate("1tbit").is_err() && rate("0mbit").is_err());
+    }
 
     #[test]
     fn subnets_begin_where_they_say() {
