@@ -30,6 +30,8 @@ pub struct Record {
     pub paused: bool,
     /// Descriptor of its monitor's on the directory that holds what is written in it.
     pub scratch: Option<i32>,
+    /// Descriptor of its monitor's that input to the machine is written to.
+    pub input: Option<i32>,
     /// It is to run again when it ends.
     pub again: bool,
     /// How it ended, where that is kept.
@@ -71,6 +73,8 @@ pub enum Note<'a> {
     Paused(bool),
     /// See [`Record::scratch`].
     Scratch(i32),
+    /// See [`Record::input`].
+    Input(i32),
     /// See [`Record::again`].
     Again(bool),
     /// See [`Record::exited`].
@@ -91,6 +95,7 @@ impl Note<'_> {
             Self::About(about) => ("about", serde_json::to_string(about)),
             Self::Condition(condition) => ("condition", serde_json::to_string(condition)),
             Self::Scratch(fd) => ("scratch", serde_json::to_string(fd)),
+            Self::Input(fd) => ("input", serde_json::to_string(fd)),
             Self::Again(again) => ("again", serde_json::to_string(again)),
             Self::Paused(paused) => ("paused", serde_json::to_string(paused)),
             Self::Exited(exited) => ("exited", serde_json::to_string(exited)),
@@ -114,6 +119,7 @@ impl Record {
                 "plan" => record.plan = serde_json::from_str(value).ok(),
                 "condition" => record.condition = serde_json::from_str(value).ok(),
                 "scratch" => record.scratch = value.parse().ok(),
+                "input" => record.input = value.parse().ok(),
                 "again" => record.again = value == "true",
                 "paused" => record.paused = value == "true",
                 "exited" => record.exited = serde_json::from_str(value).ok(),

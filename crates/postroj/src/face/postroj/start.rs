@@ -64,7 +64,14 @@ pub(super) fn start(
         harness::emulation(ready.facts.architecture.as_deref(), &plan, &host.launcher)?;
     let mut background = is_monitor.then(|| Background::new(&run, &plan)).transpose()?;
     let about = About { image: name.to_owned(), created: state::now(), detached: is_monitor };
-    let streams = background.as_ref().map(Background::streams).transpose()?.unwrap_or_default();
+    let mut streams = background.as_ref().map(Background::streams).transpose()?.unwrap_or_default();
+    // Kept open, so that whoever attaches can write to it.
+    let piped = is_monitor && request.interactive && !request.terminal && request.boot.is_none();
+    let (output, input) = piped
+        .then(|| rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC))
+        .transpose()?
+        .unzip();
+    streams.input = output;
     let waits = waits && plan.boot.is_some();
     let background = std::cell::RefCell::new(&mut background);
     let report = |text: &str| match background.borrow_mut().as_mut() {
@@ -76,6 +83,7 @@ pub(super) fn start(
         run: &run,
         about: &about,
         streams,
+        input,
         interactive: interactive && !is_monitor,
         remark: &mut |text| eprintln!("postroj: note: {text}"),
         created: &mut || {
@@ -130,6 +138,9 @@ impl Background {
     /// still said on the starter's standard error.
     fn new(run: &RunDirectory, plan: &Plan) -> Result<Self> {
         let _ = rustix::process::setsid();
+        // Whoever attaches copies a descriptor of this process; Yama has that from descendants only
+        // (Linux, Documentation/admin-guide/LSM/Yama.rst), and is missing elsewhere.
+        let _ = rustix::process::set_ptracer(rustix::process::PTracer::Any);
         // Until it has been told, a starter that is killed takes the machine along.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         let parent = rustix::process::getppid().map(|parent| parent.as_raw_nonzero().to_string());
