@@ -13,6 +13,7 @@ use spec::exit::Ended;
 use spec::plan::Plan;
 use sys::rooted::Root;
 
+pub mod attach;
 pub mod attend;
 pub mod bus;
 mod container;

@@ -32,6 +32,8 @@ pub struct Record {
     pub spares: bool,
     /// Descriptor of its monitor's on the directory that holds what is written in it.
     pub scratch: Option<i32>,
+    /// Descriptor of its monitor's that input to the machine is written to.
+    pub input: Option<i32>,
     /// It is to run again when it ends.
     pub again: bool,
     /// How it ended, where that is kept.
@@ -104,6 +106,8 @@ pub enum Note<'a> {
     Spares(bool),
     /// See [`Record::scratch`].
     Scratch(i32),
+    /// See [`Record::input`].
+    Input(i32),
     /// See [`Record::again`].
     Again(bool),
     /// See [`Record::exited`].
@@ -139,6 +143,7 @@ impl Note<'_> {
             Self::Condition(condition) => ("condition", serde_json::to_string(condition)),
             Self::Spares(spares) => ("spares", serde_json::to_string(spares)),
             Self::Scratch(fd) => ("scratch", serde_json::to_string(fd)),
+            Self::Input(fd) => ("input", serde_json::to_string(fd)),
             Self::Again(again) => ("again", serde_json::to_string(again)),
             Self::Paused(paused) => ("paused", serde_json::to_string(paused)),
             Self::Exited(exited) => ("exited", serde_json::to_string(exited)),
@@ -168,6 +173,7 @@ impl Record {
                 "plan" => record.plan = serde_json::from_str(value).ok(),
                 "condition" => record.condition = serde_json::from_str(value).ok(),
                 "scratch" => record.scratch = value.parse().ok(),
+                "input" => record.input = value.parse().ok(),
                 "again" => record.again = value == "true",
                 "spares" => record.spares = value == "true",
                 "paused" => record.paused = value == "true",

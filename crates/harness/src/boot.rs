@@ -5,6 +5,36 @@ use distro::init::{self, Wish};
 use spec::boot::Startup;
 use spec::image::Facts;
 
+/// Commands that are a system's init, as podman knows them (podman-run(1), `--systemd`).
+const SYSTEMD: [&str; 8] = [
+    "/sbin/init",
+    "/usr/sbin/init",
+    "/usr/local/sbin/init",
+    "/lib/systemd/systemd",
+    "/usr/lib/systemd/systemd",
+    "/bin/systemd",
+    "/usr/bin/systemd",
+    "systemd",
+];
+
+/// Whether a command is an image's own init, or one that podman takes for systemd.
+#[must_use]
+pub fn is_init(facts: &Facts, command: &str) -> bool {
+    SYSTEMD.contains(&command) || facts.init.as_deref() == Some(command)
+}
+
+/// How to start a command that is an image's init by another name, or starts it in the end.
+///
+/// # Errors
+/// As [`startup`].
+pub fn startup_of(facts: &Facts, command: &str) -> Result<Startup> {
+    let wish = Wish::default();
+    // `/sbin/init` is what it leads to; anything else that is not the init leads to systemd.
+    let kind =
+        facts.init_kind.as_deref().and_then(init::by_name).or_else(|| init::by_name("systemd"));
+    Ok(kind.map_or_else(|| init::unknown(command), |init| init.startup(command, &wish)))
+}
+
 /// How to start the init of an image: the one that was found in it, where `choice` is `auto`,
 /// else the one of that name, or the program at that path.
 ///

@@ -1,6 +1,6 @@
 //! Runs a plan on an engine.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -23,6 +23,8 @@ pub struct Launch<'a> {
     pub about: &'a About,
     /// The machine's standard streams, where they are not the launcher's.
     pub streams: Streams,
+    /// What is written to this is the machine's input, where it has no terminal.
+    pub input: Option<OwnedFd>,
     /// The launcher's standard input goes to the machine's terminal.
     pub interactive: bool,
     /// Hears what the user should know of how it is run.
@@ -108,6 +110,10 @@ fn once(
     let machine = waiting.start()?;
     if let Some(scratch) = machine.scratch() {
         own.note(&Note::Scratch(scratch.as_raw_fd()))?;
+    }
+    let input = machine.terminal().or(launch.input.as_ref().map(AsFd::as_fd));
+    if let Some(input) = input.filter(|_| about.detached) {
+        own.note(&Note::Input(input.as_raw_fd()))?;
     }
     if about.detached && is_first {
         machine.executed()?;

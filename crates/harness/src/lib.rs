@@ -20,7 +20,7 @@ pub mod report;
 pub mod test;
 mod written;
 
-pub use boot::startup;
+pub use boot::{is_init, startup, startup_of};
 pub use copy::{End, Manner, copy};
 pub use emulation::emulation;
 pub use exec::{Running, exec, exec_beside, exec_with};

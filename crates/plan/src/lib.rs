@@ -14,6 +14,7 @@ use std::fmt;
 
 pub use exec::{ExecRequest, exec};
 pub use ids::{map as id_mapping, subordinate_map};
+pub use process::command;
 
 use spec::ids::IdRange;
 use spec::image::{Config, Facts};

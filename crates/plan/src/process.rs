@@ -57,9 +57,17 @@ pub(crate) fn process(
 
 /// Docker's rules: `--entrypoint` replaces the image's and drops its command.
 fn args(request: &Request, config: &Config) -> Result<Vec<String>, PlanError> {
-    if let Some(startup) = &request.boot {
-        return Ok(startup.args.iter().chain(&request.command).cloned().collect());
+    match &request.boot {
+        Some(startup) => Ok(startup.args.iter().chain(&request.command).cloned().collect()),
+        None => command(request, config),
     }
+}
+
+/// What an image's `run` executes, and its arguments: never empty.
+///
+/// # Errors
+/// Where neither the request nor the image names one, or it cannot be a command.
+pub fn command(request: &Request, config: &Config) -> Result<Vec<String>, PlanError> {
     let entrypoint: Vec<String> = match &request.entrypoint {
         Some(text) if text.is_empty() => Vec::new(),
         Some(text) => vec![text.clone()],

@@ -457,3 +457,28 @@ fn no_group_is_left_behind() {
         assert_eq!(dead.count(), 0);
     }
 }
+
+#[test]
+fn run_boots_where_the_command_is_an_init() {
+    let image = debian("debian-12");
+    let runs = |options: &[&str], command: &[&str]| {
+        Machine::start(&[&["run", "-d", "--network=none"], options, &[&image], command].concat())
+    };
+    // As podman: by itself for an init, and by request for what becomes one.
+    let script = "exec /lib/systemd/systemd";
+    for (options, command) in
+        [(&[][..], &["/sbin/init"][..]), (&["--systemd=always"], &["/bin/sh", "-c", script])]
+    {
+        let machine = runs(options, command);
+        out(&mut postroj(&["wait", "--for", "ready", &machine.name]));
+        assert_eq!(out(&mut machine.exec(&[], &["systemctl", "is-system-running"])), "running");
+        assert_eq!(machine.stop(), 0, "{command:?}");
+    }
+    // Else it is a command like any other.
+    let machine = runs(&["--systemd=false"], &["/lib/systemd/systemd", "--version"]);
+    assert_eq!(out(&mut postroj(&["wait", &machine.name])), "0");
+    let log = out(&mut postroj(&["logs", &machine.name]));
+    assert!(log.starts_with("systemd 252"), "{log}");
+    let machine = runs(&["--systemd=auto"], &["sleep", "1000"]);
+    assert_ne!(out(&mut machine.exec(&[], &["cat", "/proc/1/comm"])), "systemd");
+}

@@ -14,6 +14,7 @@ use store::Store;
 
 use super::Face;
 
+mod attach;
 mod boot;
 mod catalog;
 mod commit;
@@ -94,6 +95,7 @@ enum Verb {
     Boot(Box<boot::Args>),
     Exec(exec::Args),
     Shell(exec::Shell),
+    Attach(attach::Args),
     Cp(cp::Args),
     Diff(commit::Diff),
     Commit(commit::Commit),
@@ -159,7 +161,7 @@ impl Face for Postroj {
     }
 
     fn run(&self, args: Vec<OsString>) -> u8 {
-        const RUNS: [&str; 4] = ["run", "boot", "exec", "unshare"];
+        const RUNS: [&str; 5] = ["run", "boot", "exec", "attach", "unshare"];
         let runs = args.iter().any(|arg| RUNS.iter().any(|verb| arg == verb));
         let parse = |command: clap::Command| {
             command.try_get_matches_from(&args).and_then(|m| Cli::from_arg_matches(&m))
@@ -221,6 +223,7 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Boot(args) => boot::run(args, &here),
         Verb::Exec(args) => exec::run(args, &here),
         Verb::Shell(args) => exec::shell(args, &here),
+        Verb::Attach(args) => attach::run(args, &here),
         Verb::Cp(args) => cp::run(args, &here),
         Verb::Diff(args) => commit::diff(args, &here),
         Verb::Commit(args) => commit::commit(args, &here),

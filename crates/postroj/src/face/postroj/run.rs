@@ -1,10 +1,14 @@
 //! `run`: a command in an image.
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 use harness::network::Default;
 use spec::request::Request;
 
+use engine::state::RunDirectory;
+
 use super::Here;
+use super::image;
 use super::options::Options;
 use super::start::{self, Start};
 
@@ -43,10 +47,22 @@ pub(super) struct Args {
     /// Make the command process 1 itself, without a small init above it
     #[arg(long, conflicts_with = "init")]
     as_pid_1: bool,
+    /// Boot it where the command is an init such as /sbin/init (auto), in any case, or never; true is auto
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
+    systemd: Systemd,
     #[command(flatten)]
     options: Options,
     #[command(subcommand)]
     rest: Rest,
+}
+
+/// Whether the command is a system's init.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Systemd {
+    #[value(alias = "true")]
+    Auto,
+    Always,
+    False,
 }
 
 /// What follows the options: parsing stops there.
@@ -68,7 +84,7 @@ impl Rest {
 pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
     let (name, command) = args.rest.split().context("no image is given")?;
     check_terminal(args)?;
-    start::start(here, &args.options, name, false, |_, run| {
+    start::start(here, &args.options, name, false, |image, run| {
         let network = args.options.network.request(Default::Command, run)?;
         let request = Request {
             command: command.to_vec(),
@@ -81,7 +97,38 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
             network,
             ..args.options.request()?
         };
+        let request = as_system(args, image, run, request)?;
         Ok(Start { request, interactive: args.interactive, waits: false })
+    })
+}
+
+/// The same as a system that boots, where its command is one's init.
+fn as_system(
+    args: &Args,
+    image: &image::Ready,
+    run: &RunDirectory,
+    request: Request,
+) -> Result<Request> {
+    // Whoever says that something else is process 1, or no root, means no system.
+    let other = args.init || args.user.as_ref().is_some_and(|user| user != "root" && user != "0");
+    if args.systemd == Systemd::False || other && args.systemd == Systemd::Auto {
+        return Ok(request);
+    }
+    let command = match plan::command(&request, &image.config) {
+        Ok(command) => command,
+        // It is told where the plan is made.
+        Err(_) => return Ok(request),
+    };
+    let (program, rest) = command.split_first().context("there is no command")?;
+    if args.systemd == Systemd::Auto && !harness::is_init(&image.facts, program) {
+        return Ok(request);
+    }
+    let network = args.options.network.request(Default::System, run)?;
+    Ok(Request {
+        boot: Some(harness::startup_of(&image.facts, program)?),
+        command: rest.to_vec(),
+        network,
+        ..request
     })
 }
 

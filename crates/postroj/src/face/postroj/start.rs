@@ -81,7 +81,14 @@ pub(super) fn start(
         detached: is_monitor,
         member: membership.map(|membership| membership.member),
     };
-    let streams = background.as_ref().map(Background::streams).transpose()?.unwrap_or_default();
+    let mut streams = background.as_ref().map(Background::streams).transpose()?.unwrap_or_default();
+    // Kept open, so that whoever attaches can write to it.
+    let piped = is_monitor && request.interactive && !request.terminal && request.boot.is_none();
+    let (output, input) = piped
+        .then(|| rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC))
+        .transpose()?
+        .unzip();
+    streams.input = output;
     let waits = waits && plan.boot.is_some();
     let background = std::cell::RefCell::new(&mut background);
     let report = |text: &str| match background.borrow_mut().as_mut() {
@@ -93,6 +100,7 @@ pub(super) fn start(
         run: &run,
         about: &about,
         streams,
+        input,
         interactive: interactive && !is_monitor,
         remark: &mut |text| eprintln!("postroj: note: {text}"),
         created: &mut || {
@@ -148,6 +156,9 @@ impl Background {
     /// still said on the starter's standard error.
     fn new(run: &RunDirectory, plan: &Plan) -> Result<Self> {
         leave(MONITOR)?;
+        // Whoever attaches copies a descriptor of this process; Yama has that from descendants only
+        // (Linux, Documentation/admin-guide/LSM/Yama.rst), and is missing elsewhere.
+        let _ = rustix::process::set_ptracer(rustix::process::PTracer::Any);
         let path = run.log_path(&plan.id);
         let directory = path.parent().context("the log has no directory")?;
         std::fs::create_dir_all(directory)
