@@ -34,6 +34,10 @@ pub struct Record {
     pub scratch: Option<i32>,
     /// It is to run again when it ends.
     pub again: bool,
+    /// It is to run again with what a snapshot has of it.
+    pub restores: bool,
+    /// What was kept of its files, the oldest first.
+    pub snapshots: Vec<Snapshot>,
     /// How it ended, where that is kept.
     pub exited: Option<Exited>,
     /// Whether its monitor is alive.
@@ -44,6 +48,17 @@ pub struct Record {
     pub tether: Option<(i32, u64)>,
     /// Of a pool, not a machine: how it is.
     pub pool: Option<Pool>,
+}
+
+/// What was written in a machine at some time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Its name, unique in its machine.
+    pub name: String,
+    /// Seconds since the epoch.
+    pub created: u64,
+    /// Bytes of its files.
+    pub size: u64,
 }
 
 /// A machine that waits in a pool.
@@ -106,6 +121,12 @@ pub enum Note<'a> {
     Scratch(i32),
     /// See [`Record::again`].
     Again(bool),
+    /// See [`Record::restores`]: it is to run again, too.
+    Restores,
+    /// See [`Record::snapshots`].
+    Snapshot(&'a Snapshot),
+    /// The name of one that is no more.
+    Forgotten(&'a str),
     /// See [`Record::exited`].
     Exited(Exited),
     /// See [`Record::member`].
@@ -133,6 +154,9 @@ impl Note<'_> {
                 let plan = serde_json::to_string(plan)?;
                 return Ok(format!("{}member null\nplan {plan}\n", tether.unwrap_or_default()));
             }
+            Self::Restores => return Ok("again restore\n".to_owned()),
+            Self::Snapshot(snapshot) => ("snapshot", serde_json::to_string(snapshot)),
+            Self::Forgotten(name) => ("forgotten", serde_json::to_string(name)),
             Self::Member(member) => ("member", serde_json::to_string(member)),
             Self::Pool(pool) => ("pool", serde_json::to_string(pool)),
             Self::About(about) => ("about", serde_json::to_string(about)),
@@ -168,7 +192,15 @@ impl Record {
                 "plan" => record.plan = serde_json::from_str(value).ok(),
                 "condition" => record.condition = serde_json::from_str(value).ok(),
                 "scratch" => record.scratch = value.parse().ok(),
-                "again" => record.again = value == "true",
+                "again" => {
+                    record.restores = value == "restore";
+                    record.again = record.restores || value == "true";
+                }
+                "snapshot" => record.snapshots.extend(serde_json::from_str::<Snapshot>(value)),
+                "forgotten" => {
+                    let name: String = serde_json::from_str(value).unwrap_or_default();
+                    record.snapshots.retain(|snapshot| snapshot.name != name);
+                }
                 "spares" => record.spares = value == "true",
                 "paused" => record.paused = value == "true",
                 "exited" => record.exited = serde_json::from_str(value).ok(),

@@ -350,7 +350,10 @@ fn is_locked(file: &File) -> bool {
 }
 
 /// docker's rule: `[a-zA-Z0-9][a-zA-Z0-9_.-]*`.
-fn check_name(name: &str) -> Result<()> {
+///
+/// # Errors
+/// Where it is no such name.
+pub fn check_name(name: &str) -> Result<()> {
     let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
     let starts_well = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
     if !starts_well || name.len() > 200 || !name.bytes().all(good) {

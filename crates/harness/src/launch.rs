@@ -3,7 +3,7 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use engine::attend::Over;
 use engine::record::{About, Exited, Note};
 use engine::state::{self, RunDirectory};
@@ -90,7 +90,11 @@ fn once(
     let name = || record().map_or_else(|| plan.name.clone(), |record| record.name);
     if !is_first {
         run.note(&name(), &Note::Condition(&Condition::Starting))?;
-        run.note(&name(), &Note::Again(false))?;
+        if let Some(remains) = remains.as_ref().filter(|_| record().is_some_and(|r| r.restores)) {
+            remains
+                .exchange(crate::snapshot::PREPARED)
+                .context("cannot restore what was written in the machine")?;
+        }
     }
     let waiting = ENGINES[0].create(plan, run, copies(&launch.streams)?, remains)?;
     let noted = if is_first { plan.name.clone() } else { name() };
@@ -110,9 +114,14 @@ fn once(
     if let Some(scratch) = machine.scratch() {
         run.note(&name(), &Note::Scratch(scratch.as_raw_fd()))?;
     }
-    if about.detached && is_first {
+    if about.detached {
         machine.executed()?;
-        (launch.started)()?;
+    }
+    match is_first {
+        true if about.detached => (launch.started)()?,
+        true => {}
+        // Whoever waits for this may enter then, and finds the new scratch above it.
+        false => run.note(&name(), &Note::Again(false))?,
     }
     let boots = plan.boot.is_some();
     let attendance = attend::Attendance {

@@ -15,6 +15,7 @@ pub mod probe;
 mod processes;
 mod pull;
 pub mod report;
+pub mod snapshot;
 mod written;
 
 pub use boot::startup;

@@ -48,6 +48,7 @@ mod run;
 mod save;
 mod service;
 mod show;
+mod snapshot;
 mod start;
 mod stats;
 mod stop;
@@ -89,6 +90,10 @@ enum Verb {
     Diff(commit::Diff),
     Commit(commit::Commit),
     Export(commit::Export),
+    #[command(subcommand)]
+    Snapshot(snapshot::Verb),
+    Restore(snapshot::Restore),
+    Clone(snapshot::Clone),
     Service(service::Args),
     Probe(Box<probe::Args>),
     Matrix(Box<probe::MatrixArgs>),
@@ -185,6 +190,9 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Diff(args) => commit::diff(args, &here),
         Verb::Commit(args) => commit::commit(args, &here),
         Verb::Export(args) => commit::export(args, &here),
+        Verb::Snapshot(verb) => snapshot::run(verb, &here),
+        Verb::Restore(args) => snapshot::restore(args, &here),
+        Verb::Clone(args) => snapshot::clone(args, &here),
         Verb::Service(args) => service::run(args, &here),
         Verb::Probe(args) => probe::run(args, &here),
         Verb::Matrix(args) => probe::matrix(args, &here),
