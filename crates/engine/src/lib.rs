@@ -221,6 +221,28 @@ pub struct Remains {
     claim: state::Claim,
 }
 
+impl Remains {
+    /// Exchanges what was written with what was prepared in a directory of the scratch. Nothing can be made
+    /// there from outside, whose ids mean nothing inside (rename(2), `EOVERFLOW`); exchanged it can be.
+    ///
+    /// # Errors
+    /// Where nothing was prepared.
+    pub fn exchange(&self, prepared: &str) -> Result<()> {
+        use rustix::fs::{Mode, OFlags, RenameFlags, openat, renameat_with};
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = openat(&self.scratch, prepared, flags, Mode::empty())?;
+        for entry in rustix::fs::Dir::read_from(&directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if !name.to_bytes().starts_with(b".") {
+                let swap = RenameFlags::EXCHANGE;
+                renameat_with(&directory, name, &self.scratch, name, swap)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Why a machine's command was not executed.
 #[derive(Debug)]
 pub struct NotStarted {

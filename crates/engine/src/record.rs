@@ -36,6 +36,10 @@ pub struct Record {
     pub input: Option<i32>,
     /// It is to run again when it ends.
     pub again: bool,
+    /// It is to run again with what a snapshot has of it.
+    pub restores: bool,
+    /// What was kept of its files, the oldest first.
+    pub snapshots: Vec<Snapshot>,
     /// How it ended, where that is kept.
     pub exited: Option<Exited>,
     /// Whether its monitor is alive.
@@ -46,6 +50,17 @@ pub struct Record {
     pub tether: Option<(i32, u64)>,
     /// Of a pool, not a machine: how it is.
     pub pool: Option<Pool>,
+}
+
+/// What was written in a machine at some time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Its name, unique in its machine.
+    pub name: String,
+    /// Seconds since the epoch.
+    pub created: u64,
+    /// Bytes of its files.
+    pub size: u64,
 }
 
 /// A machine that waits in a pool.
@@ -110,6 +125,12 @@ pub enum Note<'a> {
     Input(i32),
     /// See [`Record::again`].
     Again(bool),
+    /// See [`Record::restores`]: it is to run again, too.
+    Restores,
+    /// See [`Record::snapshots`].
+    Snapshot(&'a Snapshot),
+    /// The name of one that is no more.
+    Forgotten(&'a str),
     /// See [`Record::exited`].
     Exited(Exited),
     /// See [`Record::member`].
@@ -137,6 +158,9 @@ impl Note<'_> {
                 let plan = serde_json::to_string(plan)?;
                 return Ok(format!("{}member null\nplan {plan}\n", tether.unwrap_or_default()));
             }
+            Self::Restores => return Ok("again restore\n".to_owned()),
+            Self::Snapshot(snapshot) => ("snapshot", serde_json::to_string(snapshot)),
+            Self::Forgotten(name) => ("forgotten", serde_json::to_string(name)),
             Self::Member(member) => ("member", serde_json::to_string(member)),
             Self::Pool(pool) => ("pool", serde_json::to_string(pool)),
             Self::About(about) => ("about", serde_json::to_string(about)),
@@ -174,7 +198,15 @@ impl Record {
                 "condition" => record.condition = serde_json::from_str(value).ok(),
                 "scratch" => record.scratch = value.parse().ok(),
                 "input" => record.input = value.parse().ok(),
-                "again" => record.again = value == "true",
+                "again" => {
+                    record.restores = value == "restore";
+                    record.again = record.restores || value == "true";
+                }
+                "snapshot" => record.snapshots.extend(serde_json::from_str::<Snapshot>(value)),
+                "forgotten" => {
+                    let name: String = serde_json::from_str(value).unwrap_or_default();
+                    record.snapshots.retain(|snapshot| snapshot.name != name);
+                }
                 "spares" => record.spares = value == "true",
                 "paused" => record.paused = value == "true",
                 "exited" => record.exited = serde_json::from_str(value).ok(),
@@ -194,10 +226,13 @@ impl Record {
     }
 }
 
-/// What [`Record::again`] would be, without a look at the rest.
-pub(crate) fn is_again(text: &[u8]) -> bool {
+/// Whether a record asks to run again, and for a snapshot to be restored then: see [`Record::again`]
+/// and [`Record::restores`]. The rest is not read.
+pub(crate) fn again(text: &[u8]) -> (bool, bool) {
     let lines = text.split_inclusive(|byte| *byte == b'\n');
-    lines.rev().find(|line| line.starts_with(b"again ")) == Some(b"again true\n")
+    let last = lines.rev().find_map(|line| line.strip_prefix(b"again "));
+    let restores = last == Some(b"restore\n");
+    (restores || last == Some(b"true\n"), restores)
 }
 
 /// `ID START`.
@@ -227,8 +262,9 @@ mod tests {
         let again = |notes: &[bool]| {
             let lines = notes.iter().map(|again| Note::Again(*again).line().unwrap());
             let text = lines.collect::<String>() + "paused true\n";
-            assert_eq!(is_again(text.as_bytes()), Record::parse("a", &text).again);
-            is_again(text.as_bytes())
+            let (again, record) = (again(text.as_bytes()), Record::parse("a", &text));
+            assert_eq!(again, (record.again, record.restores));
+            again.0
         };
         assert!(!again(&[]) && again(&[true]) && !again(&[true, false]) && again(&[false, true]));
     }

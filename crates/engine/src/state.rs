@@ -298,10 +298,19 @@ impl Own {
 
     /// Whether somebody asked for the machine to run again: see [`Record::again`].
     pub fn again(&self) -> bool {
+        self.asked().0
+    }
+
+    /// Whether a snapshot is to be restored then: see [`Record::restores`].
+    pub fn restores(&self) -> bool {
+        self.asked().1
+    }
+
+    fn asked(&self) -> (bool, bool) {
         let mut text = Vec::new();
         let mut file = &self.file;
         let read = file.rewind().and_then(|()| file.read_to_end(&mut text));
-        read.is_ok() && crate::record::is_again(&text)
+        if read.is_ok() { crate::record::again(&text) } else { (false, false) }
     }
 }
 
@@ -385,7 +394,10 @@ fn is_locked(file: &File) -> bool {
 }
 
 /// docker's rule: `[a-zA-Z0-9][a-zA-Z0-9_.-]*`.
-fn check_name(name: &str) -> Result<()> {
+///
+/// # Errors
+/// Where it is no such name.
+pub fn check_name(name: &str) -> Result<()> {
     let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
     let starts_well = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
     if !starts_well || name.len() > 200 || !name.bytes().all(good) {

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use engine::attend::Over;
 use engine::record::{About, Exited, Note};
 use engine::state::{self, Own, RunDirectory};
@@ -88,7 +88,11 @@ fn once(
     let plan = amended.as_ref().unwrap_or(plan);
     if let Some(own) = own {
         own.note(&Note::Condition(&Condition::Starting))?;
-        own.note(&Note::Again(false))?;
+        if let Some(remains) = remains.as_ref().filter(|_| own.restores()) {
+            remains
+                .exchange(crate::snapshot::PREPARED)
+                .context("cannot restore what was written in the machine")?;
+        }
     }
     let waiting = ENGINES[0].create(plan, run, copies(&launch.streams)?, remains)?;
     let own = match own {
@@ -115,9 +119,14 @@ fn once(
     if let Some(input) = input.filter(|_| about.detached) {
         own.note(&Note::Input(input.as_raw_fd()))?;
     }
-    if about.detached && is_first {
+    if about.detached {
         machine.executed()?;
-        (launch.started)()?;
+    }
+    match is_first {
+        true if about.detached => (launch.started)()?,
+        true => {}
+        // Whoever waits for this may enter then, and finds the new scratch above it.
+        false => own.note(&Note::Again(false))?,
     }
     let boots = plan.boot.is_some();
     let attendance = attend::Attendance {

@@ -17,6 +17,7 @@ mod processes;
 mod provision;
 mod pull;
 pub mod report;
+pub mod snapshot;
 pub mod test;
 mod written;
 

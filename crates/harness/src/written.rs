@@ -142,11 +142,17 @@ pub struct Written {
     machine: String,
 }
 
-/// Takes what was written in a machine out of it, into a file without a name in `directory`.
+/// Takes what was written in a machine out of it, into a file without a name in `directory`: as it is
+/// now, or as it was at a snapshot.
 ///
 /// # Errors
 /// Where the machine is not made of an image in the store, or a file cannot be read.
-pub fn take(run: &RunDirectory, record: &Record, directory: &Path) -> Result<Written> {
+pub fn take(
+    run: &RunDirectory,
+    record: &Record,
+    snapshot: Option<&str>,
+    directory: &Path,
+) -> Result<Written> {
     let plan = plan_of(record)?;
     let layers = match &plan.root {
         RootPlan::Overlay { layers, .. } => &layers[..],
@@ -159,8 +165,12 @@ pub fn take(run: &RunDirectory, record: &Record, directory: &Path) -> Result<Wri
         "the machine {} is made of no image in the store: `postroj export` it instead",
         record.name
     );
-    let upper = run.upper(record, "u")?;
-    let except = supplied(plan, &[("", run.upper(record, "u")?, Vec::new())]);
+    let place = match snapshot {
+        Some(name) => crate::snapshot::place_of(record, name)?,
+        None => "u".to_owned(),
+    };
+    let upper = run.upper(record, &place)?;
+    let except = supplied(plan, &[("", upper.try_clone()?, Vec::new())]);
     let except = except.into_iter().map(|path| path[1..].to_vec()).collect();
     let options = pack::Options { layer: true, except, ..pack::Options::default() };
     let (reader, writer) = pipe()?;

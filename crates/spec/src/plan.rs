@@ -70,6 +70,37 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// The same machine once more, beside this one: with other ids, names and address, and without
+    /// what only one can have (published ports).
+    #[must_use]
+    pub fn another(&self, id: &str, ids: IdMapping, name: &str, hostname: &str) -> Self {
+        let mut plan = Self { id: id.to_owned(), ids, name: name.to_owned(), ..self.clone() };
+        for file in &mut plan.files {
+            match &*file.name {
+                "machine-id" => file.content = file.content.replace(&self.id[..32], &id[..32]),
+                // The addresses that it had, which are added anew.
+                "hosts" => {
+                    let own = |line: &&str| {
+                        let mut words = line.split_ascii_whitespace().skip(1);
+                        words.next() != Some(&*self.hostname)
+                    };
+                    let lines = file.content.lines().filter(own);
+                    file.content = lines.map(|line| format!("{line}\n")).collect();
+                }
+                _ => {}
+            }
+        }
+        plan.set_hostname(hostname);
+        if let Network::Attached(attachment) = &mut plan.network {
+            attachment.ports.clear();
+            (attachment.ip, attachment.mac) = (None, None);
+        }
+        plan.bypass.iter_mut().for_each(|bypass| bypass.ports.clear());
+        plan
+    }
+}
+
 /// Files of `/etc` that tell a machine's host name.
 pub const HOSTNAME_FILES: [&str; 2] = ["hostname", "hosts"];
 

@@ -22,6 +22,9 @@ pub(super) struct Commit {
     /// Change the image: CMD, ENTRYPOINT, ENV, LABEL, USER, WORKDIR or STOPSIGNAL, as in a Dockerfile
     #[arg(short, long, value_name = "INSTRUCTION")]
     change: Vec<String>,
+    /// Of what was written at a snapshot, not now
+    #[arg(long, value_name = "NAME")]
+    snapshot: Option<String>,
     /// Name or id of the machine
     machine: String,
     /// Name of the image, such as mine:1
@@ -35,11 +38,11 @@ pub(super) fn commit(args: &Commit, here: &Here) -> Result<u8> {
     let run = here.run_directory()?;
     let record = run.find(&args.machine)?;
     let directory = here.store()?.path().join("tmp");
-    let pauses = args.pause && !record.paused;
+    let pauses = args.pause && !record.paused && args.snapshot.is_none();
     if pauses {
         pause::pause(&run, &record)?;
     }
-    let written = harness::take(&run, &record, &directory);
+    let written = harness::take(&run, &record, args.snapshot.as_deref(), &directory);
     if pauses {
         pause::unpause(&run, &run.find(record.id())?)?;
     }

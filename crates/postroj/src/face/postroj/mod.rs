@@ -50,6 +50,7 @@ mod run;
 mod save;
 mod service;
 mod show;
+mod snapshot;
 mod start;
 mod stats;
 mod stop;
@@ -100,6 +101,10 @@ enum Verb {
     Diff(commit::Diff),
     Commit(commit::Commit),
     Export(commit::Export),
+    #[command(subcommand)]
+    Snapshot(snapshot::Verb),
+    Restore(snapshot::Restore),
+    Clone(snapshot::Clone),
     Service(service::Args),
     Probe(Box<probe::Args>),
     Test(Box<test::Args>),
@@ -228,6 +233,9 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Diff(args) => commit::diff(args, &here),
         Verb::Commit(args) => commit::commit(args, &here),
         Verb::Export(args) => commit::export(args, &here),
+        Verb::Snapshot(verb) => snapshot::run(verb, &here),
+        Verb::Restore(args) => snapshot::restore(args, &here),
+        Verb::Clone(args) => snapshot::clone(args, &here),
         Verb::Service(args) => service::run(args, &here),
         Verb::Probe(args) => probe::run(args, &here),
         Verb::Test(args) => test::run(args, &here),

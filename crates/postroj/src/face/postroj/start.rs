@@ -74,16 +74,29 @@ pub(super) fn start(
     let mut plan = plan::plan(&request, &ready.config, &ready.facts, &ready.root, &host.launcher)?;
     plan.emulation =
         harness::emulation(ready.facts.architecture.as_deref(), &plan, &host.launcher)?;
-    let mut background = is_monitor.then(|| Background::new(&run, &plan)).transpose()?;
     let about = About {
         image: name.to_owned(),
         created: state::now(),
         detached: is_monitor,
         member: membership.map(|membership| membership.member),
     };
+    carry_out(&run, &plan, &about, interactive, waits, options.cidfile.as_deref())
+}
+
+/// Makes a machine of a plan, and attends to it until its end.
+pub(super) fn carry_out(
+    run: &RunDirectory,
+    plan: &Plan,
+    about: &About,
+    interactive: bool,
+    waits: bool,
+    cidfile: Option<&Path>,
+) -> Result<u8> {
+    let is_monitor = about.detached;
+    let mut background = is_monitor.then(|| Background::new(run, plan)).transpose()?;
     let mut streams = background.as_ref().map(Background::streams).transpose()?.unwrap_or_default();
     // Kept open, so that whoever attaches can write to it.
-    let piped = is_monitor && request.interactive && !request.terminal && request.boot.is_none();
+    let piped = is_monitor && interactive && !plan.process.terminal && plan.boot.is_none();
     let (output, input) = piped
         .then(|| rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC))
         .transpose()?
@@ -96,19 +109,14 @@ pub(super) fn start(
         None => Ok(()),
     };
     let ended = launch(Launch {
-        plan: &plan,
-        run: &run,
-        about: &about,
+        plan,
+        run,
+        about,
         streams,
         input,
         interactive: interactive && !is_monitor,
         remark: &mut |text| eprintln!("postroj: note: {text}"),
-        created: &mut || {
-            if let Some(path) = &options.cidfile {
-                write_cidfile(path, &plan.id)?;
-            }
-            Ok(())
-        },
+        created: &mut || cidfile.map_or(Ok(()), |path| write_cidfile(path, &plan.id)),
         started: &mut || if waits { Ok(()) } else { report(&plan.id) },
         up: &mut |condition| {
             if let Condition::Degraded(failed) = condition {

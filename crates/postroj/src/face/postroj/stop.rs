@@ -70,7 +70,7 @@ pub(super) fn restart(args: &Restart, here: &Here) -> Result<u8> {
         }
         run.note(&record.name, &Note::Again(true))?;
         run.signal_monitor(&record, sys::signals::SIGTERM)?;
-        let anew = |now: &Record| now.pid != record.pid;
+        let anew = |now: &Record| now.pid != record.pid && !now.again;
         let mut waited = run.wait(&record.name, Some(patience), anew)?;
         if waited == Waited::Late {
             // It may have ended at this moment.
