@@ -67,11 +67,8 @@ fn compile(rules: &[Rule]) -> Vec<Instruction> {
         for (register, number) in [(4, rule.major), (5, rule.minor)] {
             tests.extend(number.map(|n| (JUMP_IF_NOT_EQUAL, register, n.cast_signed())));
         }
-        let access = [
-            (rule.make, ACCESS_MAKE),
-            (rule.read, ACCESS_READ),
-            (rule.write, ACCESS_WRITE),
-        ];
+        let access =
+            [(rule.make, ACCESS_MAKE), (rule.read, ACCESS_READ), (rule.write, ACCESS_WRITE)];
         let access = access.iter().filter(|(on, _)| *on).fold(0, |bits, (_, bit)| bits | bit);
         let masked = access != ACCESS_MAKE | ACCESS_READ | ACCESS_WRITE;
         // Every wish must be one that is allowed; one that is denied denies all.

@@ -557,8 +557,7 @@ mod tests {
         let condition =
             |relation| Condition { argument: 1, mask: !0, value: 0x1_0000_0002, relation };
         for not in [false, true] {
-            let conditions =
-                [condition(if not { Relation::NotEqual } else { Relation::Equal })];
+            let conditions = [condition(if not { Relation::NotEqual } else { Relation::Equal })];
             let filter = compile(
                 Action::Errno(libc::EPERM as u16),
                 &[Rule { names: &["read"], action: Action::Allow, conditions: &conditions }],
@@ -601,7 +600,8 @@ mod tests {
 
     #[test]
     fn all_conditions_must_hold_and_the_first_rule_wins() {
-        let equal = |argument, value| Condition { argument, mask: 0xff, value, relation: Relation::Equal };
+        let equal =
+            |argument, value| Condition { argument, mask: 0xff, value, relation: Relation::Equal };
         let both = [equal(0, 1), equal(2, 3)];
         let rules = [
             Rule { names: &["socket"], action: Action::Errno(97), conditions: &both },

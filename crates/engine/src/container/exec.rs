@@ -46,7 +46,12 @@ pub(super) fn exec(
     let (steps_ref, ours_ref) = (&steps, &ours);
     let child = process::spawn(Namespaces::NONE, None, move || {
         ours_ref.close_copy();
-        let inherited = Inherited { launcher: Some(theirs), streams, notify: None, own: child::bundle::Own::default() };
+        let inherited = Inherited {
+            launcher: Some(theirs),
+            streams,
+            notify: None,
+            own: child::bundle::Own::default(),
+        };
         child::run(steps_ref, inherited)
     })
     .context("cannot make a process in the machine")?;
@@ -287,7 +292,15 @@ pub(super) fn in_background(pid: Pid, plan: &Plan, command: &[String]) -> Result
             return;
         }
         match process::fork() {
-            Ok(None) => child::run(&steps, Inherited { launcher: None, streams, notify: None, own: child::bundle::Own::default() }),
+            Ok(None) => child::run(
+                &steps,
+                Inherited {
+                    launcher: None,
+                    streams,
+                    notify: None,
+                    own: child::bundle::Own::default(),
+                },
+            ),
             // Not to leave it to the host's process 1 while this one can wait.
             Ok(Some(child)) => {
                 let none = rustix::process::WaitOptions::empty();

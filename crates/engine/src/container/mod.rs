@@ -89,8 +89,12 @@ impl Engine for Container {
         let child = sys::process::spawn(namespaces, cgroup.as_ref().map(AsFd::as_fd), move || {
             ours_ref.close_copy();
             claim_ref.close_copy();
-            let inherited =
-                child::Inherited { launcher: Some(theirs), streams, notify: notify_ref, own: child::bundle::Own::default() };
+            let inherited = child::Inherited {
+                launcher: Some(theirs),
+                streams,
+                notify: notify_ref,
+                own: child::bundle::Own::default(),
+            };
             child::run(steps_ref, inherited)
         })
         .map_err(|error| explain::clone(error, plan));

@@ -89,7 +89,11 @@ impl Writer<'_> {
             return Ok(());
         }
         let group = self.group("memory")?;
-        if group.is_unified() { unified_memory(group, memory) } else { legacy_memory(group, memory) }
+        if group.is_unified() {
+            unified_memory(group, memory)
+        } else {
+            legacy_memory(group, memory)
+        }
     }
 
     fn cpu(&self, cpu: &Cpu) -> Result<()> {
@@ -131,7 +135,9 @@ impl Writer<'_> {
                 _ => self.groups.with(controller).filter(|group| group.is_unified()),
             };
             let group = group.with_context(|| {
-                format!("cannot set {file}: the container has no group of cgroup v2 with {controller}")
+                format!(
+                    "cannot set {file}: the container has no group of cgroup v2 with {controller}"
+                )
             })?;
             for line in value.lines() {
                 write(group, file, line)?;
@@ -298,9 +304,7 @@ fn unified_cpu(group: &Group, cpu: &Cpu) -> Result<()> {
     cpu.burst.map_or(Ok(()), |burst| write(group, "cpu.max.burst", burst))
 }
 
-fn throttled<'a>(
-    block: &'a BlockIo,
-) -> [(&'static str, &'static str, &'a [ThrottleDevice]); 4] {
+fn throttled(block: &BlockIo) -> [(&'static str, &'static str, &[ThrottleDevice]); 4] {
     [
         ("blkio.throttle.read_bps_device", "rbps", &block.throttle_read_bps_device),
         ("blkio.throttle.write_bps_device", "wbps", &block.throttle_write_bps_device),

@@ -24,8 +24,8 @@ mod limits;
 mod listener;
 mod state;
 
-use cgroups::Groups;
 pub use attend::attend;
+use cgroups::Groups;
 pub use events::{now, statistics};
 use state::Place;
 pub use state::Record;
@@ -143,7 +143,8 @@ impl Containers<'_> {
             bail!("there is a console socket, but process.terminal is false");
         }
         place.make()?;
-        let made = Making { containers: self, place: &place, config: &config, creation, bundle: &bundle };
+        let made =
+            Making { containers: self, place: &place, config: &config, creation, bundle: &bundle };
         made.make(&text).inspect_err(|_| {
             // It is this call's own.
             let _ = place.remove();
@@ -163,7 +164,7 @@ impl Containers<'_> {
         let config = place.config()?;
         let process = record.process().context("the container's process has ended")?;
         let channel = place.connect()?;
-        channel.send(&[b'G'], &[]).context("the container's process has ended")?;
+        channel.send(b"G", &[]).context("the container's process has ended")?;
         let seccomp = config.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
         let mut hand_on = |pid: Pid, number| listener::hand_on(seccomp, pid, number, &record.state);
         let executed = launch::executed(&channel, process, &mut hand_on);
@@ -249,7 +250,7 @@ impl Containers<'_> {
             other => other?,
         };
         if let Some(process) = record.process() {
-            if !force && record.state.status != Status::Created {
+            if !force {
                 bail!(
                     "cannot delete container {id:?} that is not stopped: it is {}",
                     record.state.status.name()
@@ -287,7 +288,8 @@ impl Containers<'_> {
         let linux = config.linux.unwrap_or_default();
         let userns = linux.namespaces.iter().any(|n| n.kind == NamespaceKind::User);
         let seccomp = linux.seccomp.as_ref();
-        let steps = bundle::inside(process, userns, execution.preserved, seccomp, &mut self.warn())?;
+        let steps =
+            bundle::inside(process, userns, execution.preserved, seccomp, &mut self.warn())?;
         let mut launched = launch::inside(pid, &steps)?;
         record.cgroups.adopt_another(raw(launched.pid()), execution.cgroup.as_deref())?;
         launched.hear(SYNC)?;
@@ -383,10 +385,8 @@ fn end(process: Pid, record: &Record) -> Result<()> {
         record.cgroups.freeze(false)?;
     }
     loop {
-        let polled = rustix::event::PollFd::from_borrowed_fd(
-            pidfd.as_fd(),
-            rustix::event::PollFlags::IN,
-        );
+        let polled =
+            rustix::event::PollFd::from_borrowed_fd(pidfd.as_fd(), rustix::event::PollFlags::IN);
         match rustix::event::poll(&mut [polled], None) {
             Ok(_) => return Ok(()),
             Err(rustix::io::Errno::INTR) => {}
@@ -451,7 +451,8 @@ impl Making<'_> {
         launched.go()?;
         launched.hear(SYNC)?;
         oom_score(pid, process)?;
-        let told = record.told(Status::Creating)?;
+        // The runtime environment is there (runtime-spec 1.2, `runtime.md`, "Lifecycle", step 2).
+        let told = record.told(Status::Created)?;
         if let Some(hooks) = &self.config.hooks {
             hooks::run(&hooks.prestart, &told)?;
             hooks::run(&hooks.create_runtime, &told)?;

@@ -62,9 +62,7 @@ impl Place {
     /// # Errors
     /// Where there is one.
     pub(super) fn make(&self) -> Result<()> {
-        let make = |path: &Path, all| {
-            fs::DirBuilder::new().mode(0o711).recursive(all).create(path)
-        };
+        let make = |path: &Path, all| fs::DirBuilder::new().mode(0o711).recursive(all).create(path);
         let parent = self.directory.parent().unwrap_or(Path::new("/"));
         make(parent, true).with_context(|| format!("cannot make {}", parent.display()))?;
         match make(&self.directory, false) {

@@ -139,7 +139,9 @@ fn namespaces(config: &Config, linux: &Linux) -> Result<()> {
             Some("net") => Network,
             Some("fs") if path.starts_with("fs/mqueue/") => Ipc,
             Some("kernel") if is_ipc(&path) => Ipc,
-            Some("kernel") if matches!(path.as_str(), "kernel/domainname" | "kernel/hostname") => Uts,
+            Some("kernel") if matches!(path.as_str(), "kernel/domainname" | "kernel/hostname") => {
+                Uts
+            }
             _ => bail!("the sysctl {name} is the host's: no namespace has its own"),
         };
         if !seen.contains(&needed) {
@@ -174,7 +176,9 @@ fn this_linux(linux: &Linux) -> Result<()> {
         && !propagation.is_empty()
         && mounts::propagation(propagation).is_none()
     {
-        bail!("linux.rootfsPropagation {propagation:?} is none of shared, slave, private, unbindable");
+        bail!(
+            "linux.rootfsPropagation {propagation:?} is none of shared, slave, private, unbindable"
+        );
     }
     for path in linux.masked_paths.iter().chain(&linux.readonly_paths) {
         if !path.starts_with('/') {

@@ -39,7 +39,8 @@ pub(super) fn step(profile: &Seccomp) -> Result<Step> {
     }
     if listens {
         // This is the only thread, and the two exclude each other (seccomp(2)).
-        flags = Flags::LISTENER | if flags.contains(Flags::LOG) { Flags::LOG } else { Flags::NONE }
+        flags = Flags::LISTENER
+            | if flags.contains(Flags::LOG) { Flags::LOG } else { Flags::NONE }
             | if flags.contains(Flags::SPECULATION) { Flags::SPECULATION } else { Flags::NONE }
             | if flags.contains(Flags::WAIT_KILLABLE) { Flags::WAIT_KILLABLE } else { Flags::NONE };
     }

@@ -12,8 +12,8 @@ use sys::socket::{self, Channel};
 use sys::userns::{self, Range};
 
 use super::super::child::{self, Inherited, bundle::Own};
-use super::super::step::Step;
 use super::super::explain;
+use super::super::step::Step;
 use super::{Ids, Prepared, Wanted, bit};
 use crate::Streams;
 
@@ -51,7 +51,8 @@ pub(crate) fn create(prepared: &Prepared, linux: &Linux, start: OwnedFd) -> Resu
         let files = joined.iter().map(open).collect::<Result<Vec<_>>>()?;
         through_helper(&ours, theirs, || join(&files), *namespaces, |theirs| run(theirs, start))?
     };
-    let mut launched = Launched { child, channel: ours, terminal: None, given: Vec::new(), kept: false };
+    let mut launched =
+        Launched { child, channel: ours, terminal: None, given: Vec::new(), kept: false };
     if namespaces.contains(Namespaces::USER) {
         let (uids, gids) = (ranges(&linux.uid_mappings), ranges(&linux.gid_mappings));
         userns::write_maps(launched.pid(), &uids, &gids).map_err(explain::map)?;
@@ -141,7 +142,9 @@ fn join(files: &[(NamespaceKind, OwnedFd)]) -> std::io::Result<()> {
     let mut later = Vec::new();
     for (kind, file) in others {
         match process::enter(file.as_fd(), bit(*kind)) {
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !users.is_empty() => {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::PermissionDenied && !users.is_empty() =>
+            {
                 later.push((kind, file));
             }
             other => other?,
@@ -178,12 +181,15 @@ fn differing(pid: Pid) -> Result<Namespaces> {
     let mut wanted = Namespaces::NONE;
     for (name, kind) in KINDS {
         let path = format!("/proc/{}/ns/{name}", pid.as_raw_nonzero());
-        let (own, theirs) = match (rustix::fs::stat(format!("/proc/self/ns/{name}")), rustix::fs::stat(&path)) {
-            (Ok(own), Ok(theirs)) => (own, theirs),
-            // This kernel has no such namespaces.
-            (Err(_), _) => continue,
-            (_, Err(error)) => return Err(error).with_context(|| format!("cannot open {path}")),
-        };
+        let (own, theirs) =
+            match (rustix::fs::stat(format!("/proc/self/ns/{name}")), rustix::fs::stat(&path)) {
+                (Ok(own), Ok(theirs)) => (own, theirs),
+                // This kernel has no such namespaces.
+                (Err(_), _) => continue,
+                (_, Err(error)) => {
+                    return Err(error).with_context(|| format!("cannot open {path}"));
+                }
+            };
         if (own.st_dev, own.st_ino) != (theirs.st_dev, theirs.st_ino) {
             wanted |= kind;
         }
@@ -192,8 +198,7 @@ fn differing(pid: Pid) -> Result<Namespaces> {
 }
 
 fn ranges(mappings: &[IdMapping]) -> Vec<Range> {
-    let range =
-        |m: &IdMapping| Range { inside: m.container_id, outside: m.host_id, count: m.size };
+    let range = |m: &IdMapping| Range { inside: m.container_id, outside: m.host_id, count: m.size };
     mappings.iter().map(range).collect()
 }
 

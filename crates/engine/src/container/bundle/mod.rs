@@ -71,7 +71,8 @@ pub(crate) fn prepare(config: &Config, means: &mut Means<'_>) -> Result<Prepared
     let empty = Linux::default();
     let linux = config.linux.as_ref().unwrap_or(&empty);
     let process = config.process.as_ref().context("config.json has no process")?;
-    let mut builder = Builder { config, linux, process, means, steps: Vec::new(), trees: Vec::new() };
+    let mut builder =
+        Builder { config, linux, process, means, steps: Vec::new(), trees: Vec::new() };
     builder.isolate()?;
     builder.root()?;
     builder.confine()?;
@@ -217,7 +218,9 @@ impl Builder<'_, '_> {
         let shared = matches!(wanted, "shared" | "rshared");
         let flags = match wanted {
             _ if shared => SHARED | RECURSIVE,
-            "private" | "rprivate" => mounts::propagation(wanted).map_or(SLAVE, |(f, _)| f) | RECURSIVE,
+            "private" | "rprivate" => {
+                mounts::propagation(wanted).map_or(SLAVE, |(f, _)| f) | RECURSIVE
+            }
             _ => SLAVE | RECURSIVE,
         };
         self.piece(Piece::Propagation(flags));

@@ -155,8 +155,13 @@ impl Options {
 
 /// How a source is opened: for the container, perhaps with its ids.
 pub(super) trait Sources {
-    fn open(&mut self, path: CString, recursive: bool, mount: &runtime::Mount, options: &Options)
-    -> Result<Tree>;
+    fn open(
+        &mut self,
+        path: CString,
+        recursive: bool,
+        mount: &runtime::Mount,
+        options: &Options,
+    ) -> Result<Tree>;
 }
 
 pub(super) fn prepare(

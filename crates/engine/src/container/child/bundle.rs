@@ -113,12 +113,10 @@ impl Child<'_> {
             }
             Piece::Find(path) => find(path),
             Piece::AwaitStart => self.await_start(),
-            Piece::Seccomp { filter, flags } => {
-                match filter.install_with(*flags)? {
-                    Some(listener) => self.hand_listener(&listener),
-                    None => Ok(()),
-                }
-            }
+            Piece::Seccomp { filter, flags } => match filter.install_with(*flags)? {
+                Some(listener) => self.hand_listener(&listener),
+                None => Ok(()),
+            },
         }
     }
 
@@ -218,14 +216,14 @@ impl Child<'_> {
     ) -> io::Result<()> {
         let inert = flag::NOSUID | flag::NODEV | flag::NOEXEC;
         let flags = inert | if read_only { flag::RDONLY } else { 0 };
-        let attributes =
-            Attributes { read_only, nosuid: true, nodev: true, noexec: true };
+        let attributes = Attributes { read_only, nosuid: true, nodev: true, noexec: true };
         let one = |target: &str, hierarchy: &Hierarchy| {
             let (fstype, data) = match &hierarchy.controllers {
                 Some(controllers) => (c"cgroup", controllers.as_c_str()),
                 None => (c"cgroup2", c""),
             };
-            if namespace && self.at(target, || mount::plain(fstype, c".", fstype, flags, data)).is_ok()
+            if namespace
+                && self.at(target, || mount::plain(fstype, c".", fstype, flags, data)).is_ok()
             {
                 return Ok(());
             }
@@ -269,7 +267,8 @@ impl Child<'_> {
             Ok(()) => {}
             Err(Errno::PERM) if device.kind != FileType::Fifo => {
                 // In a user namespace: the launcher's own node.
-                let tree = mount::copy_tree(rustix::fs::CWD, &cstring(device.path.clone())?, false)?;
+                let tree =
+                    mount::copy_tree(rustix::fs::CWD, &cstring(device.path.clone())?, false)?;
                 let target = self.target_file(&device.path)?;
                 return mount::attach(tree.as_fd(), target.as_fd());
             }
@@ -385,8 +384,6 @@ impl Child<'_> {
             let mut message = [0];
             if matches!(starter.receive(&mut message), Ok((1, _))) && message == [GO] {
                 self.launcher = Some(starter);
-                let created = (&b"\"status\":\"creating\""[..], &b"\"status\":\"created\""[..]);
-                replace(&mut self.own.state, created.0, created.1);
                 return Ok(());
             }
         }
@@ -407,11 +404,7 @@ impl Child<'_> {
 }
 
 /// A file system in memory gets the permissions of what it covers, unless it is told others.
-fn with_mode(
-    fstype: &CStr,
-    data: &CStr,
-    below: &OwnedFd,
-) -> io::Result<std::ffi::CString> {
+fn with_mode(fstype: &CStr, data: &CStr, below: &OwnedFd) -> io::Result<std::ffi::CString> {
     let text = data.to_string_lossy();
     if fstype != c"tmpfs" || text.split(',').any(|option| option.starts_with("mode=")) {
         return Ok(data.to_owned());
@@ -466,12 +459,8 @@ fn find(path: &[std::ffi::CString]) -> io::Result<()> {
     let mut denied = None;
     for candidate in path {
         let flags = AtFlags::EACCESS;
-        let found = rustix::fs::accessat(
-            rustix::fs::CWD,
-            candidate,
-            rustix::fs::Access::EXEC_OK,
-            flags,
-        );
+        let found =
+            rustix::fs::accessat(rustix::fs::CWD, candidate, rustix::fs::Access::EXEC_OK, flags);
         match found {
             Ok(()) => match rustix::fs::stat(candidate) {
                 Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
@@ -509,12 +498,6 @@ fn links() -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn replace(text: &mut Vec<u8>, from: &[u8], to: &[u8]) {
-    if let Some(at) = text.windows(from.len()).position(|window| window == from) {
-        text.splice(at..at + from.len(), to.iter().copied());
-    }
 }
 
 fn write(path: &str, value: &str) -> io::Result<()> {

@@ -4,7 +4,8 @@ use anyhow::Result;
 use serde_json::json;
 
 pub(super) fn run() -> Result<u8> {
-    let capabilities: Vec<String> = sys::caps::NAMES.iter().map(|name| format!("CAP_{name}")).collect();
+    let capabilities: Vec<String> =
+        sys::caps::NAMES.iter().map(|name| format!("CAP_{name}")).collect();
     let apparmor = std::path::Path::new("/sys/kernel/security/apparmor").exists();
     let selinux = std::path::Path::new("/sys/fs/selinux/enforce").exists();
     let text = json!({

@@ -115,7 +115,8 @@ impl Log {
         eprintln!("postroj-oci: {text}");
         let Some(path) = &self.file else { return };
         let line = match self.json {
-            true => serde_json::json!({ "level": level, "msg": text, "time": output::now() }).to_string(),
+            true => serde_json::json!({ "level": level, "msg": text, "time": output::now() })
+                .to_string(),
             false => format!("time=\"{}\" level={level} msg={text:?}", output::now()),
         };
         let file = std::fs::File::options().create(true).append(true).open(path);
@@ -140,7 +141,11 @@ fn run(args: Vec<OsString>, log: &mut Log) -> Result<u8> {
         return Ok(0);
     }
     if global.is_set("version") {
-        println!("postroj-oci version {}\nspec: {}", env!("CARGO_PKG_VERSION"), spec::runtime::VERSION);
+        println!(
+            "postroj-oci version {}\nspec: {}",
+            env!("CARGO_PKG_VERSION"),
+            spec::runtime::VERSION
+        );
         return Ok(0);
     }
     let verb = global.operands.first().context("there is no verb; see --help")?.clone();
@@ -198,7 +203,8 @@ fn default_root() -> Result<PathBuf> {
         return Ok("/run/postroj-oci".into());
     }
     let directory = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
-    let directory = directory.context("XDG_RUNTIME_DIR is not set; --root says another directory")?;
+    let directory =
+        directory.context("XDG_RUNTIME_DIR is not set; --root says another directory")?;
     Ok(PathBuf::from(directory).join("postroj-oci"))
 }
 

@@ -92,7 +92,8 @@ pub(super) fn ps(containers: &Containers<'_>, args: &mut VecDeque<String>) -> Re
         Some(options) if !options.is_empty() => options.to_vec(),
         _ => vec!["-ef".to_owned()],
     };
-    let listed = std::process::Command::new("ps").args(&options).output().context("cannot run ps")?;
+    let listed =
+        std::process::Command::new("ps").args(&options).output().context("cannot run ps")?;
     let listed = String::from_utf8_lossy(&listed.stdout);
     let mut lines = listed.lines();
     let head = lines.next().unwrap_or_default();
@@ -116,12 +117,13 @@ pub(super) fn events(containers: &Containers<'_>, args: &mut VecDeque<String>) -
         return Ok(0);
     }
     let interval = words.value("interval").unwrap_or("5s");
-    let seconds: u64 = interval
-        .trim_end_matches('s')
-        .parse()
-        .ok()
-        .filter(|seconds| *seconds > 0)
-        .with_context(|| format!("--interval {interval:?} is no number of seconds"))?;
+    let seconds: u64 =
+        interval
+            .trim_end_matches('s')
+            .parse()
+            .ok()
+            .filter(|seconds| *seconds > 0)
+            .with_context(|| format!("--interval {interval:?} is no number of seconds"))?;
     loop {
         println!("{}", statistics(containers, id)?);
         if containers.wait(id, Duration::from_secs(seconds))? {

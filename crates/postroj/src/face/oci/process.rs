@@ -66,9 +66,10 @@ pub(super) fn exec(containers: &Containers<'_>, args: &mut VecDeque<String>) -> 
     let path = |name| words.value(name).filter(|path| !path.is_empty()).map(PathBuf::from);
     let process = match path("process") {
         Some(file) => {
-            let text = std::fs::read(&file)
-                .with_context(|| format!("cannot read {}", file.display()))?;
-            spec::runtime::parse(&text).with_context(|| format!("{} is not valid", file.display()))?
+            let text =
+                std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            spec::runtime::parse(&text)
+                .with_context(|| format!("{} is not valid", file.display()))?
         }
         None => process(containers, id, &words, args)?,
     };
@@ -106,16 +107,18 @@ fn process(
         process.user = self::user(user)?;
     }
     for gid in words.values("additional-gids") {
-        process.user.additional_gids.push(gid.parse().with_context(|| format!("no group id: {gid:?}"))?);
+        process
+            .user
+            .additional_gids
+            .push(gid.parse().with_context(|| format!("no group id: {gid:?}"))?);
     }
     if let Some(umask) = words.number("umask")? {
         process.user.umask = Some(umask);
     }
     process.no_new_privileges |= words.is_set("no-new-privs");
-    for (name, field) in [
-        ("apparmor", &mut process.apparmor_profile),
-        ("process-label", &mut process.selinux_label),
-    ] {
+    for (name, field) in
+        [("apparmor", &mut process.apparmor_profile), ("process-label", &mut process.selinux_label)]
+    {
         if let Some(value) = words.value(name) {
             *field = Some(value.to_owned());
         }

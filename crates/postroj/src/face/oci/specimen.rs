@@ -16,7 +16,8 @@ pub(super) fn run(args: &mut VecDeque<String>) -> Result<u8> {
         bail!("{} exists already: remove it first", path.display());
     }
     let text = serde_json::to_string_pretty(&specimen(words.is_set("rootless")))?;
-    std::fs::write(&path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+    std::fs::write(&path, text + "\n")
+        .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(0)
 }
 
@@ -44,7 +45,8 @@ fn specimen(rootless: bool) -> Value {
     let (pts, sys) = match rootless {
         false => {
             namespaces.push(json!({ "type": "network" }));
-            let options = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
+            let options =
+                ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
             let sys = mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]);
             (mount("/dev/pts", "devpts", "devpts", &options), sys)
         }

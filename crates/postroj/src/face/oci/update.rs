@@ -104,7 +104,9 @@ fn bytes(name: &str, text: &str) -> Result<i64> {
 mod tests {
     #[test]
     fn bytes_with_units() {
-        for (text, wanted) in [("-1", -1), ("7", 7), ("64m", 64 << 20), ("1GiB", 1 << 30), ("2kb", 2048)] {
+        for (text, wanted) in
+            [("-1", -1), ("7", 7), ("64m", 64 << 20), ("1GiB", 1 << 30), ("2kb", 2048)]
+        {
             assert_eq!(super::bytes("memory", text).unwrap(), wanted, "{text}");
         }
         assert!(super::bytes("memory", "x").is_err() && super::bytes("memory", "").is_err());

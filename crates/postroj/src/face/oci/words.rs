@@ -19,7 +19,11 @@ pub(super) struct Words {
 impl Words {
     /// Reads options up to the first operand, or among `operands` of them; what comes after those is
     /// left as it is.
-    pub(super) fn read(left: &mut VecDeque<String>, known: &[Known], operands: usize) -> Result<Self> {
+    pub(super) fn read(
+        left: &mut VecDeque<String>,
+        known: &[Known],
+        operands: usize,
+    ) -> Result<Self> {
         let mut words = Self::default();
         while let Some(word) = left.pop_front() {
             if word == "--" {
@@ -97,7 +101,9 @@ impl Words {
 
     /// A value that is a number.
     pub(super) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>> {
-        let parse = |text: &str| text.parse().ok().with_context(|| format!("--{name} {text:?} is no number"));
+        let parse = |text: &str| {
+            text.parse().ok().with_context(|| format!("--{name} {text:?} is no number"))
+        };
         self.value(name).map(parse).transpose()
     }
 
@@ -125,7 +131,9 @@ mod tests {
 
     #[test]
     fn each_way_to_write_an_option() {
-        for words in [&["--bundle", "x"][..], &["-b", "x"], &["-bundle=x"], &["--bundle=x"], &["-bx"]] {
+        for words in
+            [&["--bundle", "x"][..], &["-b", "x"], &["-bundle=x"], &["--bundle=x"], &["-bx"]]
+        {
             assert_eq!(read(words, 9).unwrap().value("bundle"), Some("x"), "{words:?}");
         }
         let both = read(&["-td", "id", "-e", "A=1", "-eB=2", "more"], 9).unwrap();
