@@ -304,7 +304,7 @@ fn unified_cpu(group: &Group, cpu: &Cpu) -> Result<()> {
     cpu.burst.map_or(Ok(()), |burst| write(group, "cpu.max.burst", burst))
 }
 
-fn throttled<'a>(block: &'a BlockIo) -> [(&'static str, &'static str, &'a [ThrottleDevice]); 4] {
+fn throttled(block: &BlockIo) -> [(&'static str, &'static str, &[ThrottleDevice]); 4] {
     [
         ("blkio.throttle.read_bps_device", "rbps", &block.throttle_read_bps_device),
         ("blkio.throttle.write_bps_device", "wbps", &block.throttle_write_bps_device),

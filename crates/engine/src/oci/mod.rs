@@ -164,7 +164,7 @@ impl Containers<'_> {
         let config = place.config()?;
         let process = record.process().context("the container's process has ended")?;
         let channel = place.connect()?;
-        channel.send(&[b'G'], &[]).context("the container's process has ended")?;
+        channel.send(b"G", &[]).context("the container's process has ended")?;
         let seccomp = config.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
         let mut hand_on = |pid: Pid, number| listener::hand_on(seccomp, pid, number, &record.state);
         let executed = launch::executed(&channel, process, &mut hand_on);
@@ -250,7 +250,7 @@ impl Containers<'_> {
             other => other?,
         };
         if let Some(process) = record.process() {
-            if !force && record.state.status != Status::Created {
+            if !force {
                 bail!(
                     "cannot delete container {id:?} that is not stopped: it is {}",
                     record.state.status.name()
@@ -451,7 +451,8 @@ impl Making<'_> {
         launched.go()?;
         launched.hear(SYNC)?;
         oom_score(pid, process)?;
-        let told = record.told(Status::Creating)?;
+        // The runtime environment is there (runtime-spec 1.2, `runtime.md`, "Lifecycle", step 2).
+        let told = record.told(Status::Created)?;
         if let Some(hooks) = &self.config.hooks {
             hooks::run(&hooks.prestart, &told)?;
             hooks::run(&hooks.create_runtime, &told)?;

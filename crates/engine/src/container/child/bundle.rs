@@ -384,8 +384,6 @@ impl Child<'_> {
             let mut message = [0];
             if matches!(starter.receive(&mut message), Ok((1, _))) && message == [GO] {
                 self.launcher = Some(starter);
-                let created = (&b"\"status\":\"creating\""[..], &b"\"status\":\"created\""[..]);
-                replace(&mut self.own.state, created.0, created.1);
                 return Ok(());
             }
         }
@@ -500,12 +498,6 @@ fn links() -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn replace(text: &mut Vec<u8>, from: &[u8], to: &[u8]) {
-    if let Some(at) = text.windows(from.len()).position(|window| window == from) {
-        text.splice(at..at + from.len(), to.iter().copied());
-    }
 }
 
 fn write(path: &str, value: &str) -> io::Result<()> {

@@ -34,6 +34,7 @@ mod man;
 mod mounts;
 mod network;
 mod networks;
+mod oci;
 mod options;
 mod pause;
 mod pool;
@@ -148,6 +149,7 @@ enum Verb {
     Man(man::Args),
     Unshare(unshare::Args),
     Init(init::Args),
+    Oci(oci::Args),
     InstallFaces(install_faces::Args),
     /// Look at a machine from inside, for a probe
     #[command(hide = true)]
@@ -277,6 +279,7 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Man(args) => man::run(args),
         Verb::Unshare(args) => unshare::run(args, &here),
         Verb::Init(args) => Ok(init::run(args)),
+        Verb::Oci(args) => Ok(oci::run(args)),
         Verb::InstallFaces(args) => install_faces::run(args),
         Verb::Version(args) => version::run(args),
     }
