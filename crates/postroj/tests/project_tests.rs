@@ -129,3 +129,50 @@ fn tests_are_listed_chosen_and_refused() {
         assert!(told.code == 2 && told.err.contains(part), "{args:?}: {told:?}");
     }
 }
+
+/// A server with a certificate of an authority that was made just now.
+const TLS: &str = r#"
+[[step]]
+install = "openssl"
+[[step]]
+run = """
+mkdir /srv/tls; cd /srv/tls
+openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -subj /CN=authority -days 2 2>/dev/null
+openssl req -newkey rsa:2048 -nodes -keyout key.pem -out csr.pem -subj /CN=localhost 2>/dev/null
+echo subjectAltName=DNS:localhost >ext
+openssl x509 -req -in csr.pem -CA ca.pem -CAkey ca.key -CAcreateserial -out cert.pem -days 2 -extfile ext 2>/dev/null
+mkdir -p /etc/ssl/certs
+cp ca.pem /etc/ssl/certs/ca-certificates.crt
+systemd-run --quiet --unit tls --working-directory=/srv/tls openssl s_server -accept 8443 -www -key key.pem -cert cert.pem
+"""
+"#;
+
+#[test]
+fn servers_with_certificates_are_checked() {
+    let place = Place::new("tls");
+    let image = debian("debian-12");
+    let check = |url: &str| format!("{TLS}[[step]]\ncheck-network = \"{url}\"\n");
+    let distrust = "[[step]]\nrun = \"openssl req -x509 -newkey rsa:2048 -nodes -keyout /dev/null -subj /CN=x -out /etc/ssl/certs/ca-certificates.crt 2>/dev/null\"\n";
+    let untrusted =
+        format!("{TLS}{distrust}[[step]]\ncheck-network = \"https://localhost:8443/\"\n");
+    let none = format!(
+        "{TLS}[[step]]\nrun = \"rm /etc/ssl/certs/ca-certificates.crt\"\n[[step]]\ncheck-network = \"https://localhost:8443/\"\n"
+    );
+    place.put("a-trusted.test.toml", &check("https://localhost:8443/?status=200&body~=s_server"));
+    place.put("b-other-name.test.toml", &check("https://127.0.0.1:8443/"));
+    place.put("c-insecure.test.toml", &check("https://127.0.0.1:8443/?insecure&status=200"));
+    place.put("d-untrusted.test.toml", &untrusted);
+    place.put("e-none.test.toml", &none);
+    let (code, told) = report(&place, &["--image", &image, "--fast", &place.path(".")]);
+    expect(
+        &told,
+        &[
+            ("a-trusted", "pass", ""),
+            ("b-other-name", "fail", "it is for another name"),
+            ("c-insecure", "pass", ""),
+            ("d-untrusted", "fail", "nobody whom the machine trusts has signed it"),
+            ("e-none", "fail", "has no certificates to verify by"),
+        ],
+    );
+    assert_eq!(code, 1);
+}

@@ -15,18 +15,16 @@ pub(super) fn parse(text: &str) -> Result<Box<dyn Probe>> {
     Ok(Box::new(Network { text: text.to_owned(), request: request(text)? }))
 }
 
-/// `tcp://HOST:PORT`, `udp://HOST:PORT`, `http://HOST[:PORT]/PATH?status=N&body~=RE`: of the query, these
-/// two are ours, and all else is the server's.
+/// `tcp://HOST:PORT`, `udp://HOST:PORT`, `http(s)://HOST[:PORT]/PATH?status=N&body~=RE&insecure`: of the query,
+/// these are ours, and all else is the server's.
 fn request(text: &str) -> Result<Request> {
-    let what = || format!("{text:?} is no tcp://HOST:PORT, udp://HOST:PORT or http://HOST/PATH");
+    let what = || format!("{text:?} is no tcp://HOST:PORT, udp://HOST:PORT or http(s)://HOST/PATH");
     let (scheme, rest) = text.split_once("://").with_context(what)?;
     let (protocol, default) = match scheme {
         "tcp" => (Protocol::Tcp, None),
         "udp" => (Protocol::Udp, None),
         "http" => (Protocol::Http, Some(80)),
-        "https" => {
-            bail!("https is not checked yet: check tcp://HOST:443, or with --check-cmd 'curl -k …'")
-        }
+        "https" => (Protocol::Https, Some(443)),
         _ => bail!(what()),
     };
     let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
@@ -37,11 +35,11 @@ fn request(text: &str) -> Result<Request> {
         _ => (authority, None),
     };
     let port = port.or(default).with_context(what)?;
-    if host.is_empty() || (protocol != Protocol::Http && path != "/") {
+    if host.is_empty() || (!protocol.is_http() && path != "/") {
         bail!(what());
     }
     let (path, query) = path.split_once('?').map_or((path, None), |(p, q)| (p, Some(q)));
-    let (mut status, mut body, mut rest) = (None, None, Vec::new());
+    let (mut status, mut body, mut insecure, mut rest) = (None, None, false, Vec::new());
     for part in query.into_iter().flat_map(|query| query.split('&')) {
         if let Some(code) = part.strip_prefix("status=") {
             status = Some(code.parse().with_context(|| format!("{code:?} is no HTTP status"))?);
@@ -49,13 +47,15 @@ fn request(text: &str) -> Result<Request> {
             regex_lite::Regex::new(pattern)
                 .with_context(|| format!("{pattern:?} is no pattern"))?;
             body = Some(pattern.to_owned());
+        } else if part == "insecure" && protocol == Protocol::Https {
+            insecure = true;
         } else {
             rest.push(part);
         }
     }
     let query = if rest.is_empty() { String::new() } else { format!("?{}", rest.join("&")) };
     let path = format!("{path}{query}");
-    Ok(Request { protocol, host: host.to_owned(), port, path, status, body })
+    Ok(Request { protocol, host: host.to_owned(), port, path, status, body, insecure })
 }
 
 /// The port that a check names.
@@ -79,7 +79,7 @@ impl Probe for Network {
             return Ok(Finding::pass(waited.seen));
         }
         let expected = match (self.request.protocol, self.request.status, &self.request.body) {
-            (Protocol::Http, status, body) => {
+            (protocol, status, body) if protocol.is_http() => {
                 let status = status.map_or("a status below 400".into(), |s| format!("status {s}"));
                 let body = body.as_ref().map(|body| format!(" and a body that matches {body:?}"));
                 status + &body.unwrap_or_default()
@@ -88,6 +88,9 @@ impl Probe for Network {
         };
         let (seen, listening) =
             waited.seen.split_once("; listening: ").unwrap_or((&waited.seen, ""));
+        if !waited.late {
+            return Ok(Finding::fail(expected, seen, None));
+        }
         let seen = format!("{seen} for {} s", scene.wish.timeout);
         Ok(Finding::fail(expected, seen, Some(format!("listening: {listening}"))))
     }
@@ -116,7 +119,9 @@ mod tests {
         ] {
             assert!(request(bad).is_err(), "{bad}");
         }
-        assert!(request("https://x/").unwrap_err().to_string().contains("not checked yet"));
+        let read = request("https://x/a?insecure&b").unwrap();
+        assert_eq!((read.protocol, read.port, &read.path[..]), (Protocol::Https, 443, "/a?b"));
+        assert!(read.insecure && !request("https://x/").unwrap().insecure);
         assert!(request("http://x/?body~=(").is_err() && request("http://x/?status=ok").is_err());
     }
 }

@@ -5,6 +5,7 @@
 mod files;
 mod network;
 mod processes;
+mod tls;
 mod units;
 
 use std::fs::Permissions;

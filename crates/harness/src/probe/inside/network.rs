@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use regex_lite::Regex;
 use serde::{Deserialize, Serialize};
 
-use super::{Waited, processes, until};
+use super::{Waited, processes, tls, until};
 
 /// What is asked of whom.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,8 @@ pub struct Request {
     pub status: Option<u16>,
     /// What the body has to match.
     pub body: Option<String>,
+    /// Whoever signed a certificate is right.
+    pub insecure: bool,
 }
 
 /// How a server is asked.
@@ -36,6 +38,15 @@ pub enum Protocol {
     Udp,
     /// An answer as it should be.
     Http,
+    /// The same, encrypted.
+    Https,
+}
+
+impl Protocol {
+    /// Something is asked for, and answered.
+    pub(crate) fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::Https)
+    }
 }
 
 /// For each attempt; a server that is slower is asked again.
@@ -49,10 +60,10 @@ pub(super) fn wait(request: &Request, deadline: Instant) -> Result<Waited> {
     let body = request.body.as_deref().map(Regex::new).transpose().context("no pattern")?;
     let mut waited = until(deadline, || {
         let left = deadline.saturating_duration_since(Instant::now()).clamp(super::TICK, PATIENCE);
-        let (good, seen) = attempt(request, &addresses, body.as_ref(), left);
-        Ok(Waited { good, seen, late: true })
+        let (good, seen, late) = attempt(request, &addresses, body.as_ref(), left);
+        Ok(Waited { good, seen, late })
     })?;
-    if !waited.good {
+    if !waited.good && waited.late {
         let listeners: Vec<String> =
             processes::listeners(&processes::all()?).iter().map(ToString::to_string).collect();
         let listening = if listeners.is_empty() {
@@ -70,7 +81,7 @@ fn attempt(
     addresses: &[IpAddr],
     body: Option<&Regex>,
     patience: Duration,
-) -> (bool, String) {
+) -> (bool, String, bool) {
     let mut seen = String::new();
     for address in addresses {
         let socket = SocketAddr::new(*address, request.port);
@@ -79,16 +90,20 @@ fn attempt(
                 TcpStream::connect_timeout(&socket, patience).map(|_| (true, "it accepts".into()))
             }
             Protocol::Udp => Ok(bound(socket)),
-            Protocol::Http => http(request, socket, body, patience),
+            Protocol::Http | Protocol::Https => http(request, socket, body, patience),
         };
         match tried {
-            Ok((true, text)) => return (true, text),
+            Ok((true, text)) => return (true, text, true),
             Ok((false, text)) => seen = text,
+            Err(error) if let Some(why) = tls::distrust(&error) => return (false, why, false),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return (false, error.to_string(), false);
+            }
             Err(error) if seen.is_empty() => seen = plain(&error),
             Err(_) => {}
         }
     }
-    (false, seen)
+    (false, seen, true)
 }
 
 fn plain(error: &std::io::Error) -> String {
@@ -122,9 +137,20 @@ fn http(
     body: Option<&Regex>,
     patience: Duration,
 ) -> std::io::Result<(bool, String)> {
-    let mut stream = TcpStream::connect_timeout(&socket, patience)?;
+    let stream = TcpStream::connect_timeout(&socket, patience)?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
+    match request.protocol {
+        Protocol::Https => ask(request, tls::open(stream, &request.host, request.insecure)?, body),
+        _ => ask(request, stream, body),
+    }
+}
+
+fn ask(
+    request: &Request,
+    mut stream: impl Read + Write,
+    body: Option<&Regex>,
+) -> std::io::Result<(bool, String)> {
     let head = format!(
         "GET {} HTTP/1.1\r\nHost: {}:{}\r\nUser-Agent: postroj\r\nAccept: */*\r\nConnection: close\r\n\r\n",
         request.path, request.host, request.port

@@ -66,7 +66,7 @@ struct What {
     /// A service that has to run, whatever the init
     #[arg(long, value_name = "SERVICE")]
     check_service: Vec<String>,
-    /// A server that has to answer: tcp://HOST:PORT, udp://HOST:PORT, http://HOST/PATH?status=200&body~=RE
+    /// A server that has to answer: tcp://HOST:PORT, udp://HOST:PORT, http(s)://HOST/PATH?status=200&body~=RE
     #[arg(long, value_name = "URL")]
     check_network: Vec<String>,
     /// A file that has to be there, or with a ! before it, not
