@@ -39,6 +39,28 @@ pub mod challenge;
 #[path = "../../crates/engine/src/bus.rs"]
 pub mod bus;
 
+/// bubblewrap's options.
+#[allow(dead_code)]
+#[path = "../../crates/postroj/src/face/bwrap/options.rs"]
+mod bwrap_options;
+
+/// Reads a command line of `bwrap`, where every descriptor gives `words` again; the operations and
+/// the command that it asks for, or `None` where it is refused.
+pub fn bwrap(words: &[u8]) -> Option<(spec::sandbox::Sandbox, Vec<String>)> {
+    use std::os::unix::ffi::OsStringExt;
+    thread_local!(static GIVEN: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) });
+    GIVEN.set(words.to_vec());
+    let content = |fd: i32| match fd {
+        0..3 => Ok(GIVEN.with_borrow(Clone::clone)),
+        _ => Err(std::io::ErrorKind::NotFound.into()),
+    };
+    let words = words.split(|&b| b == 0).map(|word| std::ffi::OsString::from_vec(word.to_vec()));
+    let args = std::iter::once("bwrap".into()).chain(words).collect();
+    let mut reader = bwrap_options::Reader::new(content, 0);
+    let read = reader.read(args).and_then(|()| reader.finish());
+    read.ok().map(|()| (reader.sandbox, reader.warnings))
+}
+
 /// A root to unpack into, in memory, whose surroundings must not change.
 pub struct Cage {
     dir: PathBuf,

@@ -49,6 +49,8 @@ const FOR_TESTS: &[Package] = &[
     package("libc6-dev", "/usr/include/stdio.h", "the same"),
     package("iproute2", "/sbin/ip", "hosts of their own for tests of networks"),
     package("nftables", "/usr/sbin/nft", "what rules tests of networks leave"),
+    package("nginx-light", "nginx", "a forking server in each mode of networks"),
+    package("iputils-ping", "ping", "whether modes of networks carry it"),
     package("passt", "pasta", "networks of ordinary users"),
     package("slirp4netns", "slirp4netns", "networks of ordinary users, elsewhere"),
     package("autopkgtest", "autopkgtest", "tests of Debian packages on testbeds of ours"),

@@ -1,6 +1,6 @@
 //! What each package manager is told, word by word.
 
-use distro::package::{self, Operation, PACKAGE_MANAGERS, PackageManager, Repository, work};
+use distro::package::{self, Cause, Operation, PACKAGE_MANAGERS, PackageManager, Repository, work};
 
 fn manager(name: &str) -> &'static dyn PackageManager {
     package::by_name(name).unwrap_or_else(|| panic!("no {name}"))
@@ -14,20 +14,27 @@ fn said(name: &str, operation: &Operation<'_>) -> String {
     })
 }
 
+const APT: &str = "-y -q -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confdef \
+    -o Dpkg::Options::=--force-confold -o APT::Install-Recommends=0 -o APT::Cmd::Disable-Script-Warning=1";
+
 #[test]
 fn names_files_and_addresses_are_installed() {
     for (name, by_name, by_file) in [
         (
             "apt",
-            "apt-get -q -y -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold install --no-install-recommends a b",
-            "apt-get -q -y -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold install --no-install-recommends /f",
+            &format!("apt-get {APT} install a b")[..],
+            &format!("apt-get {APT} install /f")[..],
         ),
         ("dnf", "dnf -y install a b", "dnf -y install /f"),
         ("dnf5", "dnf5 -y install a b", "dnf5 -y install /f"),
         ("yum", "yum -y install a b", "yum -y install /f"),
         ("microdnf", "microdnf -y install a b", "rpm -U /f"),
         ("tdnf", "tdnf -y install a b", "rpm -U /f"),
-        ("zypper", "zypper --non-interactive install a b", "zypper --non-interactive install /f"),
+        (
+            "zypper",
+            "zypper --non-interactive install --auto-agree-with-licenses --no-recommends a b",
+            "zypper --non-interactive install --auto-agree-with-licenses --no-recommends /f",
+        ),
         (
             "rpm-ostree",
             "rpm-ostree install --assumeyes --idempotent a b",
@@ -41,7 +48,11 @@ fn names_files_and_addresses_are_installed() {
         ("apk", "apk add a b", "apk add /f"),
         ("xbps", "xbps-install --yes a b", "-"),
         ("emerge", "emerge --ask=n --color=n --quiet --getbinpkg --noreplace a b", "-"),
-        ("pkgtools", "slackpkg -batch=on -default_answer=y install a b", "installpkg --terse /f"),
+        (
+            "pkgtools",
+            "slackpkg -batch=on -default_answer=y install a b",
+            "upgradepkg --terse --install-new /f",
+        ),
         ("kiss", "kiss build a b && kiss install a b", "kiss build /f && kiss install /f"),
         ("nix", "nix-env --install --attr nixpkgs.a nixpkgs.b", "-"),
     ] {
@@ -61,22 +72,13 @@ fn names_files_and_addresses_are_installed() {
 
 #[test]
 fn every_other_operation() {
-    const CONFIG: &str = "-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold";
     for (name, operation, wanted) in [
-        ("apt", Operation::Refresh, format!("apt-get -q -y {CONFIG} update")),
-        ("apt", Operation::Upgrade(&[]), format!("apt-get -q -y {CONFIG} dist-upgrade")),
-        (
-            "apt",
-            Operation::Upgrade(&["a"]),
-            format!("apt-get -q -y {CONFIG} install --only-upgrade a"),
-        ),
-        (
-            "apt",
-            Operation::Reinstall(&["a"]),
-            format!("apt-get -q -y {CONFIG} install --reinstall a"),
-        ),
-        ("apt", Operation::Remove(&["a"]), format!("apt-get -q -y {CONFIG} remove a")),
-        ("apt", Operation::Purge(&["a"]), format!("apt-get -q -y {CONFIG} purge a")),
+        ("apt", Operation::Refresh, format!("apt-get {APT} update")),
+        ("apt", Operation::Upgrade(&[]), format!("apt-get {APT} dist-upgrade")),
+        ("apt", Operation::Upgrade(&["a"]), format!("apt-get {APT} install --only-upgrade a")),
+        ("apt", Operation::Reinstall(&["a"]), format!("apt-get {APT} install --reinstall a")),
+        ("apt", Operation::Remove(&["a"]), format!("apt-get {APT} remove --autoremove a")),
+        ("apt", Operation::Purge(&["a"]), format!("apt-get {APT} purge --autoremove a")),
         ("apt", Operation::InstallNoDeps(&["/f"]), "dpkg --force-depends --install /f".into()),
         ("apt", Operation::Owner("/bin/ls"), "dpkg-query --search /bin/ls".into()),
         ("apt", Operation::Version("a"), "dpkg-query --show --showformat=${Version}\\n a".into()),
@@ -100,12 +102,12 @@ fn every_other_operation() {
         ("rpm-ostree", Operation::Remove(&["a"]), "rpm-ostree uninstall --assumeyes a".into()),
         ("rpm-ostree", Operation::Reinstall(&["a"]), "-".into()),
         ("pacman", Operation::Upgrade(&[]), "pacman --noconfirm --noprogressbar -Syu".into()),
-        ("pacman", Operation::Purge(&["a"]), "pacman --noconfirm --noprogressbar -Rn a".into()),
+        ("pacman", Operation::Purge(&["a"]), "pacman --noconfirm --noprogressbar -Rns a".into()),
         ("pacman", Operation::Files("a"), "pacman -Qlq a".into()),
         ("apk", Operation::Reinstall(&["a"]), "apk fix --reinstall a".into()),
         ("apk", Operation::Owner("/x"), "apk info --who-owns /x".into()),
         ("xbps", Operation::Upgrade(&[]), "xbps-install --yes --update".into()),
-        ("xbps", Operation::Remove(&["a"]), "xbps-remove --yes a".into()),
+        ("xbps", Operation::Remove(&["a"]), "xbps-remove --yes --recursive a".into()),
         (
             "emerge",
             Operation::Remove(&["a"]),
@@ -113,6 +115,39 @@ fn every_other_operation() {
         ),
         ("pkgtools", Operation::Remove(&["a"]), "removepkg a".into()),
         ("kiss", Operation::Files("a"), "kiss manifest a".into()),
+        (
+            "apt",
+            Operation::InstallFiles(&["/f"]),
+            format!(
+                "apt-get {APT} -o Dpkg::Options::=--force-unsafe-io -o Dir::Etc::SourceList=/dev/null \
+                 -o Dir::Etc::SourceParts=/dev/null -o APT::Sandbox::User=root install /f"
+            ),
+        ),
+        ("apt", Operation::MarkAutomatic(&["a"]), "apt-mark auto a".into()),
+        ("dnf", Operation::InstallFiles(&["/f"]), "dnf -y --disablerepo=* install /f".into()),
+        ("dnf", Operation::ReinstallFiles(&["/f"]), "dnf -y --disablerepo=* reinstall /f".into()),
+        ("microdnf", Operation::ReinstallFiles(&["/f"]), "rpm -U --replacepkgs /f".into()),
+        (
+            "zypper",
+            Operation::InstallFiles(&["/f"]),
+            "zypper --non-interactive --disable-repositories install --no-recommends /f".into(),
+        ),
+        (
+            "zypper",
+            Operation::Remove(&["a"]),
+            "zypper --non-interactive remove --clean-deps a".into(),
+        ),
+        (
+            "zypper",
+            Operation::Describe("/f"),
+            "rpm -q --queryformat %{NAME}\\t%{VERSION}-%{RELEASE}\\n -p /f".into(),
+        ),
+        (
+            "pacman",
+            Operation::InstallFiles(&["/f"]),
+            "pacman --noconfirm --noprogressbar -U /f".into(),
+        ),
+        ("apk", Operation::InstallFiles(&["/f"]), "apk add --no-network /f".into()),
         ("nix", Operation::Remove(&["a"]), "nix-env --uninstall a".into()),
     ] {
         assert_eq!(said(name, &operation), wanted, "{name} {operation:?}");
@@ -170,13 +205,24 @@ fn the_contract_of_every_manager() {
                 assert!(work(*kind, &operation).is_err(), "{}: {operation:?}", kind.name());
             }
         }
-        assert!(work(*kind, &Operation::InstallNoDeps(&["a"])).is_err(), "{}", kind.name());
+        for operation in [
+            Operation::InstallNoDeps(&["a"]),
+            Operation::InstallFiles(&["a"]),
+            Operation::ReinstallFiles(&["a"]),
+            Operation::Describe("a"),
+        ] {
+            assert!(work(*kind, &operation).is_err(), "{}: {operation:?}", kind.name());
+        }
+        assert!(work(*kind, &Operation::List).is_ok(), "{} lists its packages", kind.name());
+        let full = kind.explain("cp: x: No space left on device").map(|e| e.cause);
+        assert_eq!(full, Some(Cause::DiskFull), "{}", kind.name());
         for nothing in [Operation::Install(&[]), Operation::Remove(&[]), Operation::Purge(&[])] {
             assert!(work(*kind, &nothing).is_err(), "{}: {nothing:?}", kind.name());
         }
         let ordinary = [
             Operation::Refresh,
             Operation::Install(&["a"]),
+            Operation::InstallFiles(&["/a"]),
             Operation::Upgrade(&["a"]),
             Operation::Remove(&["a"]),
         ];
@@ -187,4 +233,65 @@ fn the_contract_of_every_manager() {
             assert!(!words.iter().any(|word| lax.contains(word)), "{}: {words:?}", kind.name());
         }
     }
+}
+
+/// What managers print where they fail, word by word, and what is made of it.
+#[test]
+fn failures_are_explained() {
+    for (name, output, cause, part) in [
+        (
+            "dnf",
+            "Error: \n Problem: conflicting requests\n  - nothing provides nowhere needed by broken-1-1.noarch\n",
+            Cause::Dependency,
+            "nothing provides nowhere",
+        ),
+        (
+            "dnf",
+            "Error: Transaction test error:\n  file /usr/bin/x from install of b-1-1.noarch conflicts with file from package a-1-1.noarch\n",
+            Cause::Conflict,
+            "file /usr/bin/x",
+        ),
+        ("dnf5", "Package a-1-1.noarch is not signed\n", Cause::Signature, "is not signed"),
+        (
+            "microdnf",
+            "error: Failed dependencies:\n\tx is needed by a-1-1.noarch\n",
+            Cause::Dependency,
+            "x is needed",
+        ),
+        (
+            "zypper",
+            "Problem: nothing provides 'nowhere' needed by the to be installed broken-1-1.noarch\n",
+            Cause::Dependency,
+            "nowhere",
+        ),
+        (
+            "pacman",
+            "error: failed to prepare transaction (could not satisfy dependencies)\n:: unable to satisfy dependency 'nowhere' required by broken\n",
+            Cause::Dependency,
+            "'nowhere' required by broken",
+        ),
+        (
+            "pacman",
+            "error: web: signature from \"N <n@example.org>\" is unknown trust\n",
+            Cause::Signature,
+            "unknown trust",
+        ),
+        (
+            "apk",
+            "ERROR: unable to select packages:\n  so:x (no such package):\n    required by: web-1\n",
+            Cause::Dependency,
+            "required by",
+        ),
+        ("apk", "ERROR: web.apk: UNTRUSTED signature\n", Cause::Signature, "UNTRUSTED"),
+        ("xbps", "MISSING: nowhere>=0\n", Cause::Dependency, "nowhere"),
+        ("apt", "E: Unable to locate package x\n", Cause::NotFound, "locate package x"),
+    ] {
+        let explained = manager(name).explain(output).unwrap_or_else(|| panic!("{name}: {output}"));
+        assert_eq!(explained.cause, cause, "{name}: {explained:?}");
+        assert!(explained.text.contains(part), "{name}: {explained:?}");
+        assert_eq!(manager(name).explain("all is well"), None);
+    }
+    let script = "Running scriptlet\nno luck today\nwarning: %post(bad-1-1.noarch) scriptlet failed, exit status 3\n";
+    let explained = manager("dnf").explain(script).unwrap();
+    assert!(explained.text.ends_with("no luck today"), "{explained:?}");
 }

@@ -17,6 +17,7 @@ pub mod attend;
 pub mod bus;
 mod container;
 pub mod init;
+pub mod oci;
 pub mod pause;
 pub mod pool;
 mod ready;
@@ -68,6 +69,12 @@ pub trait Engine: Sync {
     /// # Errors
     /// Where the machine has ended.
     fn root(&self, record: &record::Record) -> Result<Root>;
+
+    /// One of the machine's processes by its id and pidfd, whose namespaces may be entered.
+    ///
+    /// # Errors
+    /// Where the machine does not run.
+    fn process(&self, record: &record::Record) -> Result<(i32, OwnedFd)>;
 
     /// Does something with a running machine's files as its root user, in a process of its own:
     /// none of the machine's can reach that, and it uses none of the machine's programs.

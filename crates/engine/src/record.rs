@@ -220,6 +220,14 @@ impl Record {
     }
 }
 
+/// What [`Record::again`] and [`Record::restores`] would be, without a look at the rest.
+pub(crate) fn again(text: &[u8]) -> (bool, bool) {
+    let lines = text.split_inclusive(|byte| *byte == b'\n');
+    let last = lines.rev().find(|line| line.starts_with(b"again "));
+    let restores = last == Some(b"again restore\n");
+    (restores || last == Some(b"again true\n"), restores)
+}
+
 /// `ID START`.
 fn process(text: &str) -> Option<(i32, u64)> {
     let (pid, start) = text.split_once(' ')?;
@@ -240,5 +248,16 @@ mod tests {
         assert_eq!(record.cgroups, [PathBuf::from("/x")]);
         assert_eq!(record.condition, Some(Condition::Running));
         assert_eq!(record.exited, None);
+    }
+
+    #[test]
+    fn again_is_what_the_last_line_of_it_says() {
+        let again = |notes: &[bool]| {
+            let lines = notes.iter().map(|again| Note::Again(*again).line().unwrap());
+            let text = lines.collect::<String>() + "paused true\n";
+            assert_eq!(again(text.as_bytes()).0, Record::parse("a", &text).again);
+            again(text.as_bytes()).0
+        };
+        assert!(!again(&[]) && again(&[true]) && !again(&[true, false]) && again(&[false, true]));
     }
 }

@@ -5,7 +5,7 @@
 //! so that a reused id is safe), its control groups, and the file.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -175,6 +175,17 @@ impl RunDirectory {
         file.write_all(note.line()?.as_bytes()).context("cannot write the machine's record")
     }
 
+    /// The record of a machine that was just made, for who made it.
+    ///
+    /// # Errors
+    /// Where it cannot be opened.
+    pub fn own(&self, name: &str) -> Result<Own> {
+        let path = self.path.join("machines").join(name);
+        let file = File::options().read(true).append(true).open(&path);
+        let what = || format!("cannot open the record {}", path.display());
+        Ok(Own { file: file.with_context(what)? })
+    }
+
     /// Removes the record and the log of a machine that has ended.
     ///
     /// # Errors
@@ -267,6 +278,39 @@ impl RunDirectory {
     pub fn reap(&self) -> usize {
         let Ok(entries) = std::fs::read_dir(self.path.join("machines")) else { return 0 };
         entries.flatten().filter(|entry| reap_file(&entry.path())).count()
+    }
+}
+
+/// A machine's record as its monitor has it: whatever the machine is called by now.
+#[derive(Debug)]
+pub struct Own {
+    file: File,
+}
+
+impl Own {
+    /// Adds to the record.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn note(&self, note: &Note<'_>) -> Result<()> {
+        (&self.file).write_all(note.line()?.as_bytes()).context("cannot write the machine's record")
+    }
+
+    /// Whether somebody asked for the machine to run again: see [`Record::again`].
+    pub fn again(&self) -> bool {
+        crate::record::again(&self.read()).0
+    }
+
+    /// Whether it is to have what a snapshot has then: see [`Record::restores`].
+    pub fn restores(&self) -> bool {
+        crate::record::again(&self.read()).1
+    }
+
+    fn read(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        let mut file = &self.file;
+        let read = file.rewind().and_then(|()| file.read_to_end(&mut text));
+        read.map_or_else(|_| Vec::new(), |_| text)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use engine::attend::Over;
 use engine::record::{About, Exited, Note};
-use engine::state::{self, RunDirectory};
+use engine::state::{self, Own, RunDirectory};
 use engine::{ENGINES, Remains, Streams, attend};
 use spec::boot::Condition;
 use spec::exit::Ended;
@@ -42,11 +42,12 @@ pub struct Launch<'a> {
 pub fn launch(launch: Launch<'_>) -> Result<Ended> {
     let signals = attend::signals(launch.plan.process.terminal)?;
     let mut remains = None;
+    let mut own = None;
     let mut launch = launch;
     let limit = launch.plan.timeout.map(Duration::from_secs);
     let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
     loop {
-        match once(&mut launch, &signals, deadline, remains.take())? {
+        match once(&mut launch, &signals, deadline, &mut own, remains.take())? {
             Over::Ended(ended) => return Ok(ended),
             Over::Again(left) => remains = Some(left),
         }
@@ -58,6 +59,7 @@ fn once(
     launch: &mut Launch<'_>,
     signals: &Signals,
     deadline: Option<Instant>,
+    own: &mut Option<Own>,
     remains: Option<Remains>,
 ) -> Result<Over> {
     let (plan, run, about) = (launch.plan, launch.run, launch.about);
@@ -82,27 +84,26 @@ fn once(
         _ => None,
     };
     let plan = amended.as_ref().unwrap_or(plan);
-    // It may have been given another name: only then are all machines looked at.
-    let record = || {
-        let same = run.find(&plan.name).ok().filter(|record| record.id() == plan.id);
-        same.or_else(|| run.find(&plan.id).ok())
-    };
-    let name = || record().map_or_else(|| plan.name.clone(), |record| record.name);
-    if !is_first {
-        run.note(&name(), &Note::Condition(&Condition::Starting))?;
-        if let Some(remains) = remains.as_ref().filter(|_| record().is_some_and(|r| r.restores)) {
+    if let Some(own) = own {
+        own.note(&Note::Condition(&Condition::Starting))?;
+        if let Some(remains) = remains.as_ref().filter(|_| own.restores()) {
             remains
                 .exchange(crate::snapshot::PREPARED)
                 .context("cannot restore what was written in the machine")?;
         }
     }
     let waiting = ENGINES[0].create(plan, run, copies(&launch.streams)?, remains)?;
-    let noted = if is_first { plan.name.clone() } else { name() };
-    run.note(&noted, &Note::About(about))?;
+    let own = match own {
+        Some(own) => own,
+        None => own.insert(run.own(&plan.name)?),
+    };
+    if is_first {
+        own.note(&Note::About(about))?;
+    }
     let target = net::Target { pid: waiting.process_id(), pidfd: waiting.process() };
     let attached = prepared.map(|prepared| prepared.attach(&target)).transpose()?;
     for pid in attached.iter().flat_map(|attached| attached.processes()) {
-        run.note(&name(), &Note::Helper(pid))?;
+        own.note(&Note::Helper(pid))?;
     }
     if let Some(text) = waiting.remark().filter(|_| is_first) {
         (launch.remark)(text);
@@ -112,7 +113,7 @@ fn once(
     }
     let machine = waiting.start()?;
     if let Some(scratch) = machine.scratch() {
-        run.note(&name(), &Note::Scratch(scratch.as_raw_fd()))?;
+        own.note(&Note::Scratch(scratch.as_raw_fd()))?;
     }
     if about.detached {
         machine.executed()?;
@@ -121,7 +122,7 @@ fn once(
         true if about.detached => (launch.started)()?,
         true => {}
         // Whoever waits for this may enter then, and finds the new scratch above it.
-        false => run.note(&name(), &Note::Again(false))?,
+        false => own.note(&Note::Again(false))?,
     }
     let boots = plan.boot.is_some();
     let attendance = attend::Attendance {
@@ -130,18 +131,18 @@ fn once(
         timeout: deadline.map(|at| at.saturating_duration_since(Instant::now())),
         boot: plan.boot.as_ref(),
         up: &mut |condition| {
-            run.note(&name(), &Note::Condition(&condition))?;
+            own.note(&Note::Condition(&condition))?;
             (launch.up)(&condition)
         },
         again: &mut |ended| {
             // reboot(2), "Behavior inside PID namespaces": a restart ends process 1 by SIGHUP.
             let restarts = boots && matches!(ended, Ended::Signalled(1));
-            restarts || record().is_some_and(|record| record.again)
+            restarts || own.again()
         },
         over: &mut |ended| {
             let exited = Exited { code: ended.code(), at: state::now() };
             // Whoever waits for it reads it there. Somebody may have removed it by force.
-            let _ = run.note(&name(), &Note::Exited(exited));
+            let _ = own.note(&Note::Exited(exited));
         },
     };
     let over = attend::attend(machine, attendance);

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use engine::state::RunDirectory;
 use net::survey::{self, Survey};
-use spec::network::{Accel, DEFAULT, Mode, Wishes};
+use spec::network::{Accel, DEFAULT, Mode, User, Wishes};
 use spec::request::NetworkRequest;
 
 /// What a machine has where no network is asked for.
@@ -31,7 +31,12 @@ pub fn settle(
     let Some(mode) = asked else { return Ok(by_default(default, wishes)) };
     let mut network = NetworkRequest { mode: mode.clone(), wishes, ..NetworkRequest::default() };
     match mode {
-        Mode::Host | Mode::None | Mode::Bridge(_) => {}
+        Mode::Host | Mode::None => {}
+        Mode::Bridge(name) => {
+            let (user, remark) = way_out(name, run);
+            network.user = user;
+            return Ok((network, remark));
+        }
         Mode::User(accel, _) => {
             let user = Survey::new().user(*accel).map_err(anyhow::Error::msg);
             network.user = Some(user.context("there is no user-mode network here")?);
@@ -50,6 +55,20 @@ pub fn settle(
         }
     }
     Ok((network, None))
+}
+
+/// How machines on an ordinary user's network reach what is not their peers.
+fn way_out(name: &str, run: &RunDirectory) -> (Option<User>, Option<String>) {
+    let internal = || net::networks::inspect(run.path(), name).is_ok_and(|shown| shown.internal);
+    if survey::bridge().is_ok() || internal() {
+        return (None, None);
+    }
+    match Survey::new().user(Accel::On) {
+        Ok(user) => (Some(user), None),
+        Err(missing) => {
+            (None, Some(format!("machines of {name} reach each other only here: {missing}")))
+        }
+    }
 }
 
 fn by_default(default: Default, wishes: Wishes) -> Settled {

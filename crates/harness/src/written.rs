@@ -217,7 +217,7 @@ impl Written {
     /// # Errors
     /// Where that is no longer there, or the store cannot be written.
     pub fn commit(
-        mut self,
+        self,
         store: &Store,
         names: &[String],
         change: impl FnOnce(Config) -> Result<Config>,
@@ -228,6 +228,25 @@ impl Written {
             .into_iter()
             .find(|image| image.layers == self.parents)
             .context("the image that the machine was made of is no longer there")?;
+        let (at, layer) = (state::now(), self.digest.clone());
+        let machine = self.machine.clone();
+        let origin = Origin::Commit { parent: parent.id.clone(), machine, at, layer };
+        let config = change(parent.config.clone())?;
+        let digest = Sha256::digest(serde_json::to_vec(&(&origin, &config))?);
+        let id = digest.iter().map(|b| format!("{b:02x}")).collect();
+        self.record(store, &parent, origin, config, id, names)
+    }
+
+    /// Records it as a layer over `parent`, as the image of that id.
+    pub(crate) fn record(
+        mut self,
+        store: &Store,
+        parent: &Image,
+        origin: Origin,
+        config: Config,
+        id: String,
+        names: &[String],
+    ) -> Result<Image> {
         if !store.hold_layer(&self.digest)? {
             let layer = store.new_layer()?;
             io::Seek::rewind(&mut self.archive)?;
@@ -238,12 +257,7 @@ impl Written {
         let layers = [&parent.layers[..], std::slice::from_ref(&self.digest)].concat();
         let paths: Vec<_> = layers.iter().map(|id| store.layer_path(id)).collect();
         let (facts, size) = crate::pull::known_of(&paths, "the machine", store)?;
-        let (at, layer) = (state::now(), self.digest.clone());
-        let origin = Origin::Commit { parent: parent.id, machine: self.machine, at, layer };
-        let config = change(parent.config)?;
-        let digest = Sha256::digest(serde_json::to_vec(&(&origin, &config))?);
-        let id = digest.iter().map(|b| format!("{b:02x}")).collect();
-        let image = Image { id, layers, config, facts, origin, created: at, size };
+        let image = Image { id, layers, config, facts, origin, created: state::now(), size };
         store.record(&image, names)?;
         Ok(image)
     }

@@ -13,7 +13,6 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, WaitOptions};
 use spec::network::Protocol;
-use sys::process::Namespaces;
 
 use crate::network::Target;
 use crate::ports::Held;
@@ -74,11 +73,7 @@ pub(crate) fn start(
 /// Leaves all that it does not need.
 fn prepare(ports: &[Held], target: &Target<'_>, from: From, machine: &str) -> io::Result<()> {
     if let From::Machine = from {
-        // As an ordinary user only the user namespace gives the right to enter the other.
-        let both = Namespaces::USER | Namespaces::NET;
-        let own = rustix::fs::stat("/proc/self/ns/user")?.st_ino;
-        let theirs = rustix::fs::stat(format!("/proc/{}/ns/user", target.pid))?.st_ino;
-        sys::process::enter(target.pidfd, if own == theirs { Namespaces::NET } else { both })?;
+        crate::site::enter(target.pidfd)?;
         // Changed by it (prctl(2), PR_SET_PDEATHSIG).
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     }

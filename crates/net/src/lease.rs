@@ -7,6 +7,8 @@
 use std::fs::File;
 use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -34,6 +36,9 @@ pub(crate) struct Up {
     pub(crate) prefix: Option<Ipv6Addr>,
     /// Of packets, in bytes.
     pub(crate) mtu: u32,
+    /// It is in a namespace of its own, which a process holds.
+    #[serde(default)]
+    pub(crate) held: bool,
 }
 
 /// What somebody said of a network.
@@ -71,13 +76,33 @@ pub struct Member {
 pub(crate) struct Lease {
     path: PathBuf,
     /// Its lock says that the machine lives.
-    _file: File,
+    file: File,
+}
+
+impl Lease {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives the address back. It may be another's already, where somebody else did so.
+    pub(crate) fn remove(&self) {
+        let (own, there) = (self.file.metadata(), std::fs::metadata(&self.path));
+        if own.ok().zip(there.ok()).is_some_and(|(own, there)| own.ino() == there.ino()) {
+            // One that stays is unlocked, and thus free.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl AsFd for Lease {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // One that stays is unlocked, and thus free.
-        let _ = std::fs::remove_file(&self.path);
+        self.remove();
     }
 }
 
@@ -88,6 +113,15 @@ pub fn directories(run: &Path) -> Vec<Directory> {
     let mut names: Vec<String> = names.collect();
     names.sort();
     names.into_iter().map(|name| Directory::new(run, &name)).collect()
+}
+
+fn wait_for(lock: &File) -> rustix::io::Result<()> {
+    loop {
+        match rustix::fs::flock(lock, FlockOperation::LockExclusive) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other,
+        }
+    }
 }
 
 impl Directory {
@@ -109,23 +143,15 @@ impl Directory {
     /// Where it cannot be made.
     pub(crate) fn lock(&self) -> Result<File> {
         let what = || format!("cannot open the network's directory {}", self.path.display());
-        let open = || {
-            File::options().create(true).truncate(false).write(true).open(self.path.join("lock"))
-        };
-        let file = match open() {
+        let file = match self.file("lock") {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 std::fs::create_dir_all(self.path.join("leases")).with_context(what)?;
-                open()
+                self.file("lock")
             }
             other => other,
         };
         let file = file.with_context(what)?;
-        loop {
-            match rustix::fs::flock(&file, FlockOperation::LockExclusive) {
-                Err(rustix::io::Errno::INTR) => {}
-                other => break other.with_context(what)?,
-            }
-        }
+        wait_for(&file).with_context(what)?;
         // Somebody may have removed the network meanwhile.
         let _ = std::fs::create_dir(self.path.join("leases"));
         Ok(file)
@@ -137,15 +163,58 @@ impl Directory {
     }
 
     fn sole(&self, name: &str) -> Option<File> {
-        let path = self.path.join(name);
-        let file = File::options().create(true).truncate(false).write(true).open(path).ok()?;
+        let file = self.file(name).ok()?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
         Some(file)
+    }
+
+    fn file(&self, name: &str) -> std::io::Result<File> {
+        File::options().create(true).truncate(false).write(true).open(self.path.join(name))
+    }
+
+    /// The network's lock, unless somebody has it.
+    pub(crate) fn lock_at_once(&self) -> Option<File> {
+        self.sole("lock")
+    }
+
+    /// The same as [`Directory::speaker`], once whoever has it has ended.
+    ///
+    /// # Errors
+    /// Where the file cannot be opened.
+    pub(crate) fn next_speaker(&self) -> Result<File> {
+        let file = self.file("speaker")?;
+        wait_for(&file)?;
+        Ok(file)
     }
 
     /// The right to answer for its names; nothing where somebody has it.
     pub(crate) fn speaker(&self) -> Option<File> {
         self.sole("speaker")
+    }
+
+    /// Whether somebody has it.
+    pub(crate) fn is_spoken_for(&self) -> bool {
+        self.exists() && self.speaker().is_none()
+    }
+
+    /// The process that holds its namespace, where it has one.
+    pub(crate) fn holder(&self) -> Option<i32> {
+        self.read("holder")
+    }
+
+    /// Writes it down.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub(crate) fn set_holder(&self, pid: i32) -> Result<()> {
+        self.write("holder", &pid)
+    }
+
+    /// The other networks of this run directory.
+    pub(crate) fn others(&self) -> Vec<Self> {
+        let run = self.path.parent().and_then(Path::parent);
+        let all = run.map(directories).unwrap_or_default().into_iter();
+        all.filter(|other| other.name != self.name).collect()
     }
 
     /// What somebody said of it.
@@ -202,6 +271,7 @@ impl Directory {
     /// Nothing is left of it.
     pub(crate) fn clear_up(&self) {
         let _ = std::fs::remove_file(self.path.join("cuts"));
+        let _ = std::fs::remove_file(self.path.join("holder"));
         let _ = std::fs::remove_file(self.path.join("up"));
     }
 
@@ -239,21 +309,42 @@ impl Directory {
     }
 
     fn look(&self, tidy: bool) -> Vec<Member> {
-        let entries = std::fs::read_dir(self.path.join("leases")).into_iter().flatten().flatten();
-        let mut members: Vec<Member> = entries
-            .filter_map(|entry| {
-                let file = File::open(entry.path()).ok()?;
-                if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
-                    if tidy {
-                        let _ = std::fs::remove_file(entry.path());
-                    }
-                    return None;
+        let mut members: Vec<Member> = self
+            .leases()
+            .filter_map(|(path, file, lives)| {
+                if tidy && !lives {
+                    let _ = std::fs::remove_file(path);
                 }
-                serde_json::from_reader(file).ok()
+                lives.then(|| serde_json::from_reader(file).ok())?
             })
             .collect();
         members.sort_by_key(|member| member.ip);
         members
+    }
+
+    /// Machines whose address nobody keeps any more.
+    pub(crate) fn left(&self) -> Vec<Member> {
+        let left = self.leases().filter(|(.., lives)| !lives);
+        left.filter_map(|(_, file, _)| serde_json::from_reader(file).ok()).collect()
+    }
+
+    /// Each with its path, and whether somebody keeps it.
+    fn leases(&self) -> impl Iterator<Item = (PathBuf, File, bool)> {
+        let entries = std::fs::read_dir(self.path.join("leases")).into_iter().flatten().flatten();
+        entries.filter_map(|entry| {
+            let file = File::open(entry.path()).ok()?;
+            let free = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok();
+            Some((entry.path(), file, !free))
+        })
+    }
+
+    /// Gives a machine's address back, though somebody keeps it.
+    ///
+    /// # Errors
+    /// unlink(2)'s.
+    pub(crate) fn give_up(&self, ip: Ipv4Addr) -> Result<()> {
+        let path = self.path.join("leases").join(ip.to_string());
+        std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
     }
 
     /// Gives a machine an address: the one that it asks for, else one from `start` on. To be
@@ -315,7 +406,7 @@ impl Directory {
         let member = fill(address);
         file.set_len(0).with_context(what)?;
         file.write_all(&serde_json::to_vec(&member)?).with_context(what)?;
-        Ok(Some((Lease { path, _file: file }, member)))
+        Ok(Some((Lease { path, file }, member)))
     }
 }
 
@@ -330,6 +421,7 @@ mod tests {
             subnet: (Ipv4Addr::new(10, 87, 0, 0), 29),
             prefix: None,
             mtu: 1500,
+            held: false,
         }
     }
 

@@ -4,7 +4,10 @@
 //! start of its first process. What must be undone is tied to what the kernel undoes by
 //! itself when this process dies, or written down before it is made, for [`reap`].
 
+pub mod connect;
+mod faults;
 mod forward;
+mod holder;
 pub mod lease;
 mod link;
 mod names;
@@ -13,6 +16,7 @@ mod network;
 pub mod networks;
 mod ports;
 mod rules;
+mod site;
 pub mod survey;
 
 use std::path::Path;

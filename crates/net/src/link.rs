@@ -31,6 +31,8 @@ pub(crate) struct Links(Socket);
 /// One end of a pair of devices, inside a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Inside {
+    /// Name.
+    pub(crate) device: String,
     pub(crate) mac: Mac,
     pub(crate) mtu: u32,
     /// Address and length of its prefix.
@@ -39,8 +41,14 @@ pub(crate) struct Inside {
     pub(crate) gateways: Vec<IpAddr>,
 }
 
-/// The device's name in a machine, as docker and podman have it.
+/// The first device's name in a machine, as docker and podman have it.
 pub(crate) const DEVICE: &str = "eth0";
+
+impl From<Socket> for Links {
+    fn from(socket: Socket) -> Self {
+        Self(socket)
+    }
+}
 
 impl Links {
     /// Of the namespace that this process is in.
@@ -83,8 +91,11 @@ impl Links {
     }
 
     /// The least of the MTUs of the devices that lead out: packets that are larger would not.
-    pub(crate) fn mtu(&self) -> u32 {
+    pub(crate) fn mtu(&self, leads_nowhere: bool) -> u32 {
         const ETHERNET: u32 = 1500;
+        if leads_nowhere {
+            return ETHERNET;
+        }
         let mtus = uplinks().into_iter().filter_map(|name| self.facts(&name)?.1);
         mtus.min().unwrap_or(ETHERNET)
     }
@@ -131,7 +142,7 @@ impl Links {
         batch.nest(IFLA_LINKINFO, |info| {
             info.attribute(INFO_KIND, b"veth").nest(INFO_DATA, |data| {
                 data.nest(VETH_PEER, |peer| {
-                    peer.raw(&interface(0, 0)).text(IFLA_IFNAME, DEVICE);
+                    peer.raw(&interface(0, 0)).text(IFLA_IFNAME, &inside.device);
                     peer.native(IFLA_MTU, inside.mtu).attribute(IFLA_ADDRESS, &inside.mac.0);
                     peer.native(IFLA_NET_NS_PID, pid.cast_unsigned());
                 });
@@ -145,12 +156,22 @@ impl Links {
     /// # Errors
     /// rtnetlink(7)'s.
     pub(crate) fn set_up(&self, inside: &Inside) -> io::Result<()> {
-        let index = self.index(DEVICE)?;
+        let index = self.index(&inside.device)?;
         let mut batch = Batch::default();
         batch.message(NEWLINK, ACK, &interface(index, UP));
         let addresses = inside.addresses.iter();
         addresses.for_each(|(address, prefix)| add(&mut batch, index, *address, *prefix));
         inside.gateways.iter().for_each(|gateway| default_route(&mut batch, index, *gateway));
+        self.0.carry_out(&batch)
+    }
+
+    /// Brings a device up.
+    ///
+    /// # Errors
+    /// `ENODEV` where there is none of that name.
+    pub(crate) fn raise(&self, name: &str) -> io::Result<()> {
+        let mut batch = Batch::default();
+        batch.message(NEWLINK, ACK, &interface(self.index(name)?, UP));
         self.0.carry_out(&batch)
     }
 

@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use crate::forward::leave_everything;
 use crate::lease::{Directory, Member};
 
-const PORT: u16 = 53;
+pub(crate) const PORT: u16 = 53;
 /// For a resolver to answer; those who ask try again after 5 s (resolv.conf(5), `timeout`).
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Questions that are passed on at once. More are lost, as datagrams are.
@@ -31,8 +31,7 @@ pub(crate) fn start(directory: &Directory, gateway: Ipv4Addr, internal: bool) ->
     let tcp = TcpListener::bind((gateway, PORT)).with_context(what)?;
     udp.set_nonblocking(true)?;
     tcp.set_nonblocking(true)?;
-    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let upstream = if internal { Vec::new() } else { resolvers(&text) };
+    let upstream = upstream(internal);
     if sys::process::fork().with_context(what)?.is_some() {
         return Ok(());
     }
@@ -40,10 +39,17 @@ pub(crate) fn start(directory: &Directory, gateway: Ipv4Addr, internal: bool) ->
         let kept = [lock.as_fd(), udp.as_fd(), tcp.as_fd()];
         if leave_everything(&kept, "pj-names").is_ok() {
             let _ = rustix::process::setsid();
-            serve(directory, &udp, &tcp, &Arc::new(upstream));
+            let over = || directory.living().is_empty();
+            serve(directory, &udp, &tcp, None, &Arc::new(upstream), over);
         }
     }));
     sys::process::exit_now(0)
+}
+
+/// Who is asked for what is no machine's name.
+pub(crate) fn upstream(internal: bool) -> Vec<IpAddr> {
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    if internal { Vec::new() } else { resolvers(&text) }
 }
 
 fn resolvers(text: &str) -> Vec<IpAddr> {
@@ -51,22 +57,34 @@ fn resolvers(text: &str) -> Vec<IpAddr> {
     text.lines().filter_map(address).collect()
 }
 
-/// Until the last machine is gone.
-fn serve(directory: &Directory, udp: &UdpSocket, tcp: &TcpListener, upstream: &Arc<Vec<IpAddr>>) {
+/// Until it is over, asked for once a second where nobody asks, or `other` ends.
+pub(crate) fn serve(
+    directory: &Directory,
+    udp: &UdpSocket,
+    tcp: &TcpListener,
+    other: Option<BorrowedFd<'_>>,
+    upstream: &Arc<Vec<IpAddr>>,
+    over: impl Fn() -> bool,
+) {
     let busy = Arc::new(AtomicUsize::new(0));
     loop {
-        let mut polled = [PollFd::new(udp, PollFlags::IN), PollFd::new(tcp, PollFlags::IN)];
+        let mut polled = vec![PollFd::new(udp, PollFlags::IN), PollFd::new(tcp, PollFlags::IN)];
+        polled.extend(other.map(|other| PollFd::from_borrowed_fd(other, PollFlags::IN)));
         let second = Timespec { tv_sec: 1, tv_nsec: 0 };
         if matches!(rustix::event::poll(&mut polled, Some(&second)), Ok(0)) {
-            if directory.living().is_empty() {
+            if over() {
                 return;
             }
             continue;
         }
+        if polled.get(2).is_some_and(|other| !other.revents().is_empty()) {
+            return;
+        }
         let mut buffer = [0; 4096];
         while let Ok((length, from)) = udp.recv_from(&mut buffer) {
             let question = buffer[..length].to_vec();
-            if let Some(answer) = answer(&question, &directory.living(), upstream.is_empty()) {
+            let known = known_to(directory, from.ip());
+            if let Some(answer) = answer(&question, &known, upstream.is_empty()) {
                 let _ = udp.send_to(&answer, from);
                 continue;
             }
@@ -85,6 +103,16 @@ fn serve(directory: &Directory, udp: &UdpSocket, tcp: &TcpListener, upstream: &A
             });
         }
     }
+}
+
+/// Machines of this network, and of the others that whoever asks is on: it has one resolver.
+fn known_to(directory: &Directory, asker: IpAddr) -> Vec<Member> {
+    let mut members = directory.living();
+    let id = members.iter().find(|member| IpAddr::V4(member.ip) == asker).map(|m| m.id.clone());
+    let others = directory.others().into_iter().map(|other| other.living());
+    let shared = others.filter(|all| all.iter().any(|member| Some(&member.id) == id.as_ref()));
+    members.extend(shared.flatten().collect::<Vec<_>>());
+    members
 }
 
 fn in_background(busy: &Arc<AtomicUsize>, act: impl FnOnce() + Send + 'static) {
@@ -126,7 +154,8 @@ fn converse(mut stream: TcpStream, directory: &Directory, upstream: &[IpAddr]) -
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     loop {
         let question = framed(&mut stream)?;
-        let known = answer(&question, &directory.living(), upstream.is_empty());
+        let asker = stream.peer_addr().ok()?.ip();
+        let known = answer(&question, &known_to(directory, asker), upstream.is_empty());
         let answer = known.or_else(|| {
             upstream.iter().find_map(|resolver| {
                 let to = SocketAddr::new(*resolver, PORT);

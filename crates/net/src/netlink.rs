@@ -113,7 +113,9 @@ impl Socket {
     /// # Errors
     /// As [`Socket::carry_out`].
     pub(crate) fn ask(&self, batch: &Batch) -> io::Result<Vec<Vec<u8>>> {
-        rustix::net::send(&self.0, &batch.bytes, SendFlags::empty())?;
+        // Named, so that this process's own rights are what counts (see `site`).
+        let kernel = SocketAddrNetlink::new(0, 0);
+        rustix::net::sendto(&self.0, &batch.bytes, SendFlags::empty(), &kernel)?;
         let mut buffer = vec![0; 16 << 10];
         let mut first = None;
         let mut told = Vec::new();
@@ -146,6 +148,13 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some((kind, &whole[4..]))
     })
+}
+
+/// One that another process made.
+impl From<OwnedFd> for Socket {
+    fn from(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
 }
 
 impl AsFd for Socket {

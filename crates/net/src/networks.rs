@@ -37,9 +37,11 @@ pub fn create(run: &Path, name: &str, config: &Config) -> Result<()> {
     if [DEFAULT, INTERNAL, "none", "host", "user", "container", "ns"].contains(&name) {
         bail!("{name} is a word of --network: choose another name");
     }
-    crate::survey::bridge().map_err(|missing| {
-        anyhow!("cannot make a network: {missing}; networks of machines are root's so far")
-    })?;
+    if let Some((first, _)) = config.subnet.filter(|_| crate::survey::bridge().is_err())
+        && !first.is_private()
+    {
+        bail!("{first} is no private address (RFC 1918), as those of a user's network are");
+    }
     let directory = Directory::new(run, name);
     let _lock = directory.lock()?;
     if directory.config().is_some() {
@@ -84,7 +86,7 @@ pub fn cut(run: &Path, a: &str, b: &str, heal: bool) -> Result<()> {
         if !heal {
             cuts.push((a.to_owned(), b.to_owned()));
         }
-        bridge::cut(&directory, &cuts)?;
+        crate::faults::cut(&directory, &cuts)?;
     }
     if !found {
         bail!("{a} and {b} are on no network together (`postroj network inspect` shows who is)");
@@ -108,7 +110,7 @@ pub fn inspect(run: &Path, name: &str) -> Result<Shown> {
     find(run, name).map(|directory| shown(&directory))
 }
 
-fn find(run: &Path, name: &str) -> Result<Directory> {
+pub(crate) fn find(run: &Path, name: &str) -> Result<Directory> {
     let directory = checked_name(name).ok().map(|name| Directory::new(run, name));
     directory.filter(|d| name == DEFAULT || name == INTERNAL || d.config().is_some()).with_context(
         || format!("there is no network {name:?} (`postroj network ls` lists what is there)"),

@@ -318,6 +318,12 @@ fn end(batch: &mut Batch) {
 #[derive(Debug)]
 pub(crate) struct Rules(Socket);
 
+impl From<Socket> for Rules {
+    fn from(socket: Socket) -> Self {
+        Self(socket)
+    }
+}
+
 impl Rules {
     /// Of the namespace that this process is in.
     ///

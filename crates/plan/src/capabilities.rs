@@ -13,15 +13,16 @@ pub(crate) fn capabilities(
     launcher: &Launcher,
 ) -> Result<Vec<String>, PlanError> {
     let known: BTreeSet<&str> = launcher.capabilities.iter().map(String::as_str).collect();
-    let usual: &[&str] =
-        if request.boot.is_some() { &BOOT_CAPABILITIES } else { &DEFAULT_CAPABILITIES };
+    // A whole system's, as whoever makes containers needs them.
+    let whole = request.boot.is_some() || request.nested.is_some();
+    let usual: &[&str] = if whole { &BOOT_CAPABILITIES } else { &DEFAULT_CAPABILITIES };
     let mut set: BTreeSet<&str> = if request.privileged {
         known.clone()
     } else {
         usual.iter().copied().filter(|c| known.contains(c)).collect()
     };
     // A network of its own is the system's to set up.
-    if request.boot.is_some() && !request.network.shares() {
+    if whole && !request.network.shares() {
         set.insert("NET_ADMIN");
     }
     let has_all = |list: &[String]| list.iter().any(|c| c == "ALL");

@@ -4,6 +4,7 @@
 mod capabilities;
 mod exec;
 mod ids;
+mod nested;
 mod network;
 mod process;
 mod root;
@@ -140,10 +141,13 @@ pub fn plan(
         bypass: network::bypass(request, launcher),
         files: root::files(request, root, launcher, &hostname),
         mounts: root::mounts(request, root, launcher, &ids)?,
-        devices: root::DEVICES.iter().map(|d| (*d).to_owned()).collect(),
+        devices: root::devices(request),
         masked_paths: root::masked(request),
         readonly_paths: root::readonly(request),
-        runtime: request.boot.iter().flat_map(|startup| startup.files.clone()).collect(),
+        runtime: {
+            let startup = request.boot.iter().flat_map(|startup| startup.files.clone());
+            startup.chain(nested::files(request, root, facts, &ids)).collect()
+        },
         boot: request.boot.as_ref().map(|startup| startup.boot.clone()),
         hostname,
         ids,
@@ -153,6 +157,7 @@ pub fn plan(
             milli_cpus: request.milli_cpus,
             pids: request.pids,
         },
+        nested: request.nested.is_some(),
         keep: request.keep,
         timeout: request.timeout,
     })

@@ -46,10 +46,15 @@ pub(crate) fn network(request: &Request, config: &Config) -> Result<Network, Pla
 /// What a machine may reach by sockets of the host's; its ports are added once they are chosen.
 pub(crate) fn bypass(request: &Request, launcher: &Launcher) -> Option<Bypass> {
     let asked = &request.network;
-    let Mode::User(_, allow) = &asked.mode else { return None };
+    let allow = match &asked.mode {
+        Mode::User(_, allow) => allow.as_slice(),
+        // The way out of a bridge that leads nowhere itself.
+        Mode::Bridge(_) => &[],
+        _ => return None,
+    };
     asked.user.filter(|user| user.bypass)?;
     Some(Bypass {
-        allow: allow.clone(),
+        allow: allow.to_vec(),
         resolvers: resolvers(&resolv_conf(request, launcher)),
         ports: Vec::new(),
     })

@@ -29,7 +29,11 @@ pub(crate) fn process(
     let capabilities = capabilities::capabilities(request, launcher)?;
     let seccomp = match request.seccomp {
         SeccompRequest::Default if !request.privileged => {
-            Some(seccomp::default(&capabilities, request.suppress_sync))
+            let mut filter = seccomp::default(&capabilities, request.suppress_sync);
+            if request.nested.is_some() {
+                seccomp::allow_keyrings(&mut filter);
+            }
+            Some(filter)
         }
         _ => None,
     };

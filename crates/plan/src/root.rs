@@ -4,7 +4,7 @@ use spec::ids::IdMapping;
 use spec::plan::{Attributes, File, Mount, MountKind, Root};
 use spec::request::{MountRequest, Request};
 
-use crate::{HostTree, Launcher, PlanError, RootSource, network, without_userns};
+use crate::{HostTree, Launcher, PlanError, RootSource, nested, network, without_userns};
 
 /// Device nodes that every program may expect (runtime-spec 1.2, config-linux.md, "Default Devices").
 pub(crate) const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -94,6 +94,7 @@ pub(crate) fn mounts(
             SCRATCH.iter().filter(|(path, _)| !in_place || *path == "/run" || *path == "/tmp");
         mounts.extend(scratch.map(|(path, data)| mount(path, tmpfs(data, SCRATCH_ATTRIBUTES))));
     }
+    mounts.extend(nested::mounts(request, source));
     for wanted in &request.mounts {
         let (target, kind) = requested(wanted);
         // The last one for a target is meant; docker says "duplicate mount point".
@@ -106,7 +107,7 @@ pub(crate) fn mounts(
     Ok(mounts)
 }
 
-const SCRATCH_ATTRIBUTES: Attributes =
+pub(crate) const SCRATCH_ATTRIBUTES: Attributes =
     Attributes { read_only: false, nosuid: true, nodev: true, noexec: false };
 const INERT: Attributes = Attributes { read_only: false, nosuid: true, nodev: true, noexec: true };
 
@@ -148,7 +149,8 @@ fn system(request: &Request, launcher: &Launcher, ids: &IdMapping) -> Vec<Mount>
     mounts.push(mount("/dev/pts", filesystem("devpts", &options, pts)));
     mounts.push(mount("/dev/shm", tmpfs("mode=1777,size=64m", INERT)));
     mounts.push(mount("/dev/mqueue", filesystem("mqueue", "", INERT)));
-    let managed = request.boot.as_ref().is_some_and(|startup| startup.boot.control_groups);
+    let managed = request.nested.is_some()
+        || request.boot.as_ref().is_some_and(|startup| startup.boot.control_groups);
     let limited =
         request.memory.is_some() || request.milli_cpus.is_some() || request.pids.is_some();
     if managed || limited {
@@ -169,7 +171,7 @@ fn maps_group(ids: &IdMapping, group: u32) -> bool {
     }
 }
 
-fn requested(wanted: &MountRequest) -> (String, MountKind) {
+pub(crate) fn requested(wanted: &MountRequest) -> (String, MountKind) {
     match wanted {
         MountRequest::Bind { source, target, read_only, recursive, create_source } => (
             normal(target),
@@ -223,6 +225,11 @@ fn check_target(target: &str) -> Result<(), PlanError> {
     Ok(())
 }
 
+pub(crate) fn devices(request: &Request) -> Vec<String> {
+    let further = request.nested.iter().flat_map(|nested| nested.devices.clone());
+    DEVICES.iter().map(|d| (*d).to_owned()).chain(further).collect()
+}
+
 pub(crate) fn masked(request: &Request) -> Vec<String> {
     paths(request, &MASKED)
 }
@@ -232,13 +239,15 @@ pub(crate) fn readonly(request: &Request) -> Vec<String> {
 }
 
 fn paths(request: &Request, paths: &[&str]) -> Vec<String> {
-    if request.privileged || request.unmask {
+    // A new /proc can be mounted only by who sees all of one (Linux, fs/namespace.c,
+    // `mount_too_revealing`).
+    if request.privileged || request.unmask || request.nested.is_some() {
         return Vec::new();
     }
     paths.iter().map(|p| (*p).to_owned()).collect()
 }
 
-fn mount(target: &str, kind: MountKind) -> Mount {
+pub(crate) fn mount(target: &str, kind: MountKind) -> Mount {
     Mount { target: target.to_owned(), kind }
 }
 
@@ -246,6 +255,6 @@ fn overlay(source: &str) -> MountKind {
     MountKind::Overlay { source: source.to_owned() }
 }
 
-fn tmpfs(data: &str, attributes: Attributes) -> MountKind {
+pub(crate) fn tmpfs(data: &str, attributes: Attributes) -> MountKind {
     MountKind::Filesystem { fstype: "tmpfs".into(), data: data.to_owned(), attributes }
 }

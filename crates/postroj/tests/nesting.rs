@@ -2,7 +2,7 @@
 
 mod fixture;
 
-use fixture::{Machine, home, out, postroj};
+use fixture::{Machine, Own, home, out, postroj};
 
 #[test]
 fn a_machine_in_a_machine() {
@@ -30,4 +30,62 @@ fn a_machine_in_a_machine() {
     run(&["rm", "-f", "deep"]);
     out(&mut postroj(&["rm", "-f", &outer.name]));
     std::fs::remove_dir_all(inner).unwrap();
+}
+
+/// A small image as `podman import` and `docker import` take it.
+fn small(own: &Own) -> String {
+    let root = own.path("small");
+    fixture::busybox(&root);
+    let tar = own.path("small.tar");
+    fixture::tar(&root, &tar);
+    format!("{}:/srv/small.tar:ro", tar.display())
+}
+
+/// A release of Debian with further packages, in a store of the test's own.
+fn debian_with(own: &Own, packages: &str) {
+    let config = own.path("config/postroj");
+    std::fs::create_dir_all(&config).unwrap();
+    let text = "[bootstrap.debian]\ncheck-valid-until = false\n";
+    std::fs::write(config.join("config.toml"), text).unwrap();
+    let mut pull = own.postroj(&["pull", "-q", "--include", packages, "debian-12"]);
+    out(pull.env("XDG_CONFIG_HOME", own.path("config")));
+}
+
+const PODMAN: &str = "podman import -q /srv/small.tar small:1 >/dev/null && \
+    podman run --rm small:1 sh -c 'echo in a container of $(cat /proc/1/comm)' && \
+    podman run -d --name held small:1 sleep 1000 >/dev/null && \
+    podman exec held echo entered && podman rm -f -t 0 held >/dev/null";
+const SAID: &str = "in a container of sh\nentered";
+
+#[test]
+fn podman_in_a_machine() {
+    let own = Own::new("podman");
+    debian_with(&own, "podman,uidmap");
+    let tar = small(&own);
+    let options = ["--nested", "--network=none", "-v", &tar];
+    // A command's machine.
+    let mut command = own.postroj(&[&["run"], &options[..], &["debian-12", "sh", "-c"]].concat());
+    assert_eq!(out(command.arg(PODMAN)), SAID);
+    // An ordinary user's, in there.
+    let ann = "range='-K SUB_UID_MIN=10000 -K SUB_GID_MIN=10000 -K SUB_UID_COUNT=50000 -K SUB_GID_COUNT=50000'; \
+        useradd -m $range ann && cd /home/ann && exec su ann -c \"$1\"";
+    let plain = PODMAN.replace("podman run", "podman run --network=none");
+    let mut command = own.postroj(&[&["run"], &options[..], &["debian-12", "sh", "-c"]].concat());
+    assert_eq!(out(command.args([ann, "sh", &plain])), SAID);
+    // A whole system: entered from outside, and as a unit of its own.
+    let name = format!("nested-{}", std::process::id());
+    let boot = ["boot", "-d", "--name", &name];
+    let said = own.path("boot.out");
+    let file = std::fs::File::create(&said).unwrap();
+    let mut boot = own.postroj(&[&boot[..], &options, &["debian-12"]].concat());
+    let booted = boot.stdout(file.try_clone().unwrap()).stderr(file).status().unwrap();
+    assert!(booted.success(), "{}", std::fs::read_to_string(said).unwrap());
+    let entered = own.postroj(&["exec", &name, "sh", "-c", PODMAN]).output().unwrap();
+    let unit = own.postroj(&["exec", "--unit", &name, "sh", "-c", PODMAN]).output().unwrap();
+    let state = fixture::said(&mut own.postroj(&["exec", &name, "systemctl", "is-system-running"]));
+    out(&mut own.postroj(&["rm", "-f", &name]));
+    for done in [entered, unit] {
+        assert_eq!(String::from_utf8_lossy(&done.stdout).trim(), SAID, "{done:?}");
+    }
+    assert_eq!(state.out.trim(), "running");
 }

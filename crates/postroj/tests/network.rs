@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use fixture::{Own, Said, debian, fails, is_root, out, said, wait_until};
-use place::{HOST, OUTSIDE, PEER, PORT, Place};
+use place::{HOST, KNOWN, OUTSIDE, PEER, PORT, Place};
 
 /// Why an ordinary user's run of a test does nothing.
 const OF_ROOT: &str = "bridges are root's, and what a user has is tested by root's run as one";
@@ -98,16 +98,23 @@ struct Expected {
     sound: bool,
     /// A server sees who really comes from outside.
     keeps_source: bool,
-    /// Bytes; outside has 1400.
-    mtu: &'static str,
+    /// Bytes; outside has 1400. Nothing where the machine has no device but loopback.
+    mtu: Option<&'static str>,
 }
+
+/// Enough for a thousand connections on either side.
+const MANY: [&str; 2] = ["--ulimit", "nofile=4096:4096"];
 
 /// A server in a machine, ended when this is dropped.
 struct Serving(Child);
 
 impl Serving {
     fn start(user: &dyn User, options: &[&str], args: &[&str]) -> Self {
-        let mut command = user.peer(options, args);
+        Self::by(&mut user.peer(options, args))
+    }
+
+    /// Of a command that writes something once it serves.
+    fn by(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut byte = [0];
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut byte).unwrap();
@@ -137,19 +144,51 @@ fn battery(place: &Place, user: &dyn User, network: &str, expected: &Expected) {
         let answer = out(&mut user.peer(&mode, &["udp", outside, PORT]));
         assert_eq!(answer, format!("5 from {mapped}{host}"), "{network}");
     }
-    assert_eq!(out(&mut user.peer(&mode, &["many", OUTSIDE[0], PORT, "300"])), "300", "{network}");
-    let show = ["cat", "/sys/class/net/eth0/mtu"];
-    assert_eq!(
-        out(&mut user.postroj(&[&["run"], &mode[..], &["host"], &show].concat())),
-        expected.mtu
-    );
+    let options = [&mode[..], &MANY].concat();
+    let many = ["many", OUTSIDE[0], PORT, "1000"];
+    assert_eq!(out(&mut user.peer(&options, &many)), "1000", "{network}");
+    let asks = [&mode[..], &["--dns", OUTSIDE[0]]].concat();
+    assert_eq!(out(&mut user.peer(&asks, &["resolve", KNOWN[0]])), KNOWN[1], "{network}");
+    assert_eq!(out(&mut user.peer(&asks, &["resolve", "other.example"])), "unknown", "{network}");
+    if let Some(mtu) = expected.mtu {
+        let show = ["host", "cat", "/sys/class/net/eth0/mtu"];
+        assert_eq!(out(&mut user.postroj(&[&["run"], &mode[..], &show].concat())), mtu);
+        let answer = out(&mut user.peer(&mode, &["bound", OUTSIDE[0], PORT, "eth0"]));
+        assert_eq!(answer, format!("1 from ::ffff:{}", HOST[0]), "{network}");
+        // The host of these tests allows it to all (icmp(7), ping_group_range).
+        let ping = ["host", "ping", "-c1", "-W20", OUTSIDE[0]];
+        out(&mut user.postroj(&[&["run"], &mode[..], &ping].concat()));
+    }
+    forking(place, user, &mode, expected);
     into(place, user, &mode, expected);
+}
+
+/// A server of several processes that share its listening sockets.
+fn forking(place: &Place, user: &dyn User, mode: &[&str], expected: &Expected) {
+    const SERVE: &str =
+        "printf %s \"$0\" >/tmp/conf; nginx -t -q -c /tmp/conf && echo; exec nginx -c /tmp/conf";
+    const CONFIG: &str = "daemon off; pid /tmp/pid; error_log stderr crit; worker_processes 3;
+        events { worker_connections 999; }
+        http { access_log off; client_body_temp_path /tmp/1; proxy_temp_path /tmp/2; fastcgi_temp_path /tmp/3;
+            uwsgi_temp_path /tmp/4; scgi_temp_path /tmp/5; server { listen 80; listen [::]:80; return 200 $remote_addr; } }";
+    let options = [&["run"], mode, &["-p", "8090:80", "host", "sh", "-c", SERVE, CONFIG]].concat();
+    let _serving = Serving::by(&mut user.postroj(&options));
+    let get = ["get", HOST[0], "8090"];
+    let mut answer = String::new();
+    wait_until("nginx answers", || {
+        answer = said(&mut place.outside(&get)).out;
+        !answer.is_empty()
+    });
+    for _ in 0..20 {
+        assert_eq!(answer == OUTSIDE[0], expected.keeps_source, "{mode:?}: {answer}");
+        answer = out(&mut place.outside(&get));
+    }
 }
 
 /// Ports, from everywhere; a server that comes late has lost nothing but those who came too early.
 fn into(place: &Place, user: &dyn User, mode: &[&str], expected: &Expected) {
     let options =
-        [mode, &["-p", "8080:80", "-p", "8080:80/udp", "-p", "127.0.0.1:8081:80"]].concat();
+        [mode, &MANY, &["-p", "8080:80", "-p", "8080:80/udp", "-p", "127.0.0.1:8081:80"]].concat();
     let serving = Serving::start(user, &options, &["serve", "80", "1"]);
     let end: &[&str] = if expected.sound { &[] } else { &["line"] };
     let much = |address| [&["tcp", address, "8080", "100000"], end].concat();
@@ -171,8 +210,8 @@ fn into(place: &Place, user: &dyn User, mode: &[&str], expected: &Expected) {
     if expected.sound {
         assert!(out(&mut place.host(&["udp", "127.0.0.1", "8080"])).starts_with("5 from "));
     }
-    assert_eq!(out(&mut place.host(&["many", "127.0.0.1", "8080", "300"])), "300");
-    assert_eq!(out(&mut place.outside(&["many", HOST[0], "8080", "300"])), "300");
+    assert_eq!(out(&mut place.host(&["many", "127.0.0.1", "8080", "1000"])), "1000");
+    assert_eq!(out(&mut place.outside(&["many", HOST[0], "8080", "1000"])), "1000");
     // What is published on one address is on no other.
     assert!(
         out(&mut place.host(&["tcp", "127.0.0.1", "8081", "1", "line"])).starts_with("2 from ")
@@ -189,13 +228,17 @@ fn into(place: &Place, user: &dyn User, mode: &[&str], expected: &Expected) {
 #[test]
 fn bridge_does_all_that_a_network_does() {
     if !is_root() {
-        let own = Own::new("net-none");
-        let refused = ["run", "--network", "bridge", "host", "true"];
-        return fails(&mut own.postroj(&refused), 125, &["NET_ADMIN", "--network user"]);
+        let own = Own::new("net-of-user");
+        let show = ["run", "--network", "bridge", "host", "cat", "/sys/class/net/eth0/operstate"];
+        return assert_eq!(out(&mut own.postroj(&show)), "up");
     }
     let place = Place::new();
+    // A user's is in a namespace of its own, from which sockets of the host's are the way out.
+    let user = Ordinary::new("bridge", Some(&["newuidmap", "newgidmap"]));
+    let expected = Expected { ipv6: false, sound: true, keeps_source: false, mtu: None };
+    battery(&place, &user, "bridge", &expected);
     let root = Root(Own::new("net-bridge"));
-    let expected = Expected { ipv6: true, sound: true, keeps_source: true, mtu: "1400" };
+    let expected = Expected { ipv6: true, sound: true, keeps_source: true, mtu: Some("1400") };
     battery(&place, &root, "bridge", &expected);
     place.is_clean(|| root.postroj(&["ps"]));
 }
@@ -207,7 +250,7 @@ fn pasta_does_all_that_a_network_does() {
     }
     let place = Place::new();
     let user = Ordinary::new("pasta", None);
-    let expected = Expected { ipv6: false, sound: false, keeps_source: true, mtu: "65520" };
+    let expected = Expected { ipv6: false, sound: false, keeps_source: true, mtu: Some("65520") };
     battery(&place, &user, "user,accel=off", &expected);
 }
 
@@ -219,8 +262,24 @@ fn slirp4netns_does_all_that_a_network_does() {
     let place = Place::new();
     let programs = ["slirp4netns", "newuidmap", "newgidmap"];
     let user = Ordinary::new("slirp", Some(&programs));
-    let expected = Expected { ipv6: false, sound: true, keeps_source: false, mtu: "65520" };
+    let expected = Expected { ipv6: false, sound: true, keeps_source: false, mtu: Some("65520") };
     battery(&place, &user, "user,accel=off", &expected);
+}
+
+/// Sockets of the host's, so nothing is carried; the machine has no device but loopback.
+#[test]
+fn bypass_does_all_that_a_network_does() {
+    if !is_root() {
+        return println!("skipped: {OF_ROOT}");
+    }
+    let place = Place::new();
+    let programs = ["newuidmap", "newgidmap"];
+    let user = Ordinary::new("bypass", Some(&programs));
+    let expected = Expected { ipv6: true, sound: true, keeps_source: true, mtu: None };
+    // The addresses of IPv6 outside are somebody's own.
+    let network = format!("user,accel=on,allow={}/128", OUTSIDE[1]);
+    battery(&place, &user, &network, &expected);
+    battery(&place, &Root(Own::new("net-bypass")), &network, &expected);
 }
 
 /// As an ordinary user of a host that keeps the device to root.
@@ -353,11 +412,25 @@ fn internal_reaches_its_peers_only() {
 #[test]
 fn apt_reaches_its_archive() {
     let image = debian("debian-12");
-    let network = if is_root() { "bridge" } else { "user" };
-    let update = ["run", "--network", network, &image, "apt-get", "-qq", "update"];
-    let told = said(&mut fixture::postroj(&update));
-    assert_eq!(told.code, 0, "{told:?}");
-    assert!(!told.err.contains("W:") && !told.err.contains("E:"), "{told:?}");
+    let update = |network: &str, path: &str| {
+        let words = ["run", "--network", network, &image, "apt-get", "-qq", "update"];
+        let told = said(fixture::postroj(&words).env("PATH", path));
+        assert_eq!(told.code, 0, "{network}: {told:?}");
+        assert!(!told.err.contains("W:") && !told.err.contains("E:"), "{network}: {told:?}");
+    };
+    let usual = "/usr/bin:/bin:/usr/sbin:/sbin";
+    update("user,accel=on", usual);
+    if !is_root() {
+        return update("user", usual);
+    }
+    update("bridge", usual);
+    // By pasta, and by slirp4netns where that is all there is.
+    update("user,accel=off", usual);
+    let own = Own::new("net-apt");
+    let bin = own.path("bin");
+    std::fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink("/usr/bin/slirp4netns", bin.join("slirp4netns")).unwrap();
+    update("user,accel=off", bin.to_str().unwrap());
 }
 
 #[test]

@@ -56,10 +56,8 @@ impl Drop for Three<'_> {
 #[test]
 fn machines_know_each_other_by_name_and_can_be_cut_off() {
     let own = Own::new("net-names");
-    if !is_root() {
-        return fails(&mut own.postroj(&["network", "create", "x"]), 125, &["NET_ADMIN", "root's"]);
-    }
-    let place = Place::new();
+    // A user's network is in a namespace of its own already.
+    let place = is_root().then(Place::new);
     assert_eq!(out(&mut own.postroj(&["network", "create", "lab"])), "lab");
     fails(&mut own.postroj(&["network", "create", "lab"]), 125, &["a network lab already"]);
     let three = Three::new(&own, "lab");
@@ -90,7 +88,54 @@ fn machines_know_each_other_by_name_and_can_be_cut_off() {
     });
     let names = out(&mut own.postroj(&["network", "ls", "-q"]));
     assert_eq!(names, "bridge\ninternal");
-    place.is_clean(|| own.postroj(&["ps"]));
+    if let Some(place) = place {
+        place.is_clean(|| own.postroj(&["ps"]));
+    }
+}
+
+#[test]
+fn machines_come_to_further_networks_and_leave_them() {
+    let place = is_root().then(Place::new);
+    let own = Own::new("net-further");
+    for network in ["one", "two"] {
+        out(&mut own.postroj(&["network", "create", network]));
+    }
+    let three = Three::new(&own, "one");
+    let [a, b, _] = &three.names;
+    // Another is on the second network only; its peers there are not a's.
+    let alone = format!("d{}", std::process::id());
+    let options = ["run", "-d", "--rm", "--name", &alone, "--network", "two"];
+    let serve = ["host", "perl", "-e", PEER, "serve", "80"];
+    out(own.postroj(&[&options[..], &serve].concat()).stderr(Stdio::null()));
+    assert_eq!(said(&mut three.asks(a, &alone)).out, "");
+    out(&mut own.postroj(&["network", "connect", "--alias", "sea", "one", &alone]));
+    three.reach(a, &alone);
+    three.reach(b, "sea");
+    three.reach(&alone, a);
+    let again = ["network", "connect", "one", &alone];
+    fails(&mut own.postroj(&again), 125, &["is on the network one already"]);
+    // And the other way round, with an address of one's choice.
+    let shown = own.json(&["network", "inspect", "two"]);
+    let subnet = shown[0]["Subnet"].as_str().unwrap().trim_end_matches("0/24").to_owned();
+    let ip = format!("{subnet}99");
+    out(&mut own.postroj(&["network", "connect", "--ip", &ip, "two", a]));
+    assert_eq!(said(&mut three.asks(b, &ip)).out, "");
+    out(&mut own.postroj(&["network", "disconnect", "one", &alone]));
+    assert_eq!(said(&mut three.asks(b, "sea")).out, "");
+    three.reach(a, &alone);
+    three.reach(&alone, &ip);
+    let left = ["network", "disconnect", "one", &alone];
+    fails(&mut own.postroj(&left), 125, &["is not on the network one"]);
+    // What a machine came to goes with it.
+    out(&mut own.postroj(&["rm", "-f", a]));
+    wait_until("its further place is free", || {
+        own.json(&["network", "inspect", "two"])[0]["Machines"].as_array().unwrap().len() == 1
+    });
+    out(&mut own.postroj(&["rm", "-f", &alone]));
+    drop(three);
+    if let Some(place) = place {
+        place.is_clean(|| own.postroj(&["ps"]));
+    }
 }
 
 #[test]

@@ -3,147 +3,10 @@
 mod fixture;
 
 use std::fs::File;
-use std::io::Write;
-use std::os::fd::OwnedFd;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use fixture::{IMAGE, fails, image, out, postroj, processes_with, run, said, wait_until};
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, Signal};
-use rustix::pty::OpenptFlags;
-use rustix::termios::{LocalModes, OutputModes, Winsize};
-
-/// A person at a terminal, and what was started in it.
-struct Terminal {
-    master: File,
-    slave: OwnedFd,
-    child: Child,
-    /// What was shown and not yet looked at.
-    shown: Vec<u8>,
-}
-
-/// Modes by which an interactive shell would notice that a program did not clean up.
-type Modes = (u32, u32, u32, u32);
-
-impl Terminal {
-    /// Starts a command as the leader of a session at a new terminal.
-    fn start(args: &[&str], environment: &[(&str, &str)]) -> Self {
-        image();
-        let master =
-            rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
-                .unwrap();
-        rustix::pty::grantpt(&master).unwrap();
-        rustix::pty::unlockpt(&master).unwrap();
-        let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
-        let slave = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
-        let size = Winsize { ws_row: 33, ws_col: 101, ws_xpixel: 0, ws_ypixel: 0 };
-        rustix::termios::tcsetwinsize(&master, size).unwrap();
-        let plain = postroj(args);
-        let mut command = Command::new("setsid");
-        command.arg("--ctty").arg(plain.get_program()).args(plain.get_args());
-        for (name, value) in plain.get_envs() {
-            command.env(name, value.unwrap());
-        }
-        command.envs(environment.iter().copied());
-        let end = || Stdio::from(slave.try_clone().unwrap());
-        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
-        Self { master: master.into(), slave: slave.into(), child, shown: Vec::new() }
-    }
-
-    /// `run -it IMAGE` with a command.
-    fn run(options: &[&str], command: &[&str]) -> Self {
-        let args = [&["run", "-it"], options, &[IMAGE], command].concat();
-        Self::start(&args, &[("TERM", "xterm-256color")])
-    }
-
-    fn types(&mut self, text: &str) {
-        self.master.write_all(text.as_bytes()).unwrap();
-    }
-
-    /// Waits until something is shown; gives all that was before it.
-    #[track_caller]
-    fn sees(&mut self, text: &str) -> String {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            let at = self.shown.windows(text.len()).position(|w| w == text.as_bytes());
-            if let Some(at) = at {
-                let before = self.shown.drain(..at + text.len()).take(at).collect();
-                return String::from_utf8(before).unwrap();
-            }
-            if !self.read() {
-                assert!(
-                    Instant::now() < deadline,
-                    "waited in vain for {text:?}, saw {:?}",
-                    String::from_utf8_lossy(&self.shown)
-                );
-            }
-        }
-    }
-
-    /// Reads what there is, for a moment.
-    fn read(&mut self) -> bool {
-        let mut poll = [PollFd::new(&self.master, PollFlags::IN)];
-        let moment = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
-        rustix::event::poll(&mut poll, Some(&moment)).unwrap();
-        if !poll[0].revents().contains(PollFlags::IN) {
-            return false;
-        }
-        let mut buffer = [0; 4096];
-        let length = rustix::io::read(&self.master, &mut buffer).unwrap();
-        self.shown.extend_from_slice(&buffer[..length]);
-        true
-    }
-
-    fn modes(&self) -> Modes {
-        let modes = rustix::termios::tcgetattr(&self.slave).unwrap();
-        (
-            modes.input_modes.bits(),
-            modes.output_modes.bits(),
-            modes.control_modes.bits(),
-            modes.local_modes.bits(),
-        )
-    }
-
-    fn is_raw(&self) -> bool {
-        let modes = rustix::termios::tcgetattr(&self.slave).unwrap();
-        !modes.local_modes.intersects(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
-            && !modes.output_modes.contains(OutputModes::OPOST)
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id() as i32).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-
-    /// Waits for its end while its output is read.
-    #[track_caller]
-    fn ends(&mut self) -> i32 {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while Instant::now() < deadline {
-            self.read();
-            if let Some(status) = self.child.try_wait().unwrap() {
-                while self.read() {}
-                return status.code().unwrap_or(-1);
-            }
-        }
-        panic!("it does not end, and shows {:?}", String::from_utf8_lossy(&self.shown));
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        // Where a test failed; else it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// State letter of a process (proc(5)).
-fn state(pid: u32) -> char {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()).unwrap_or('?')
-}
+use fixture::terminal::{Terminal, state};
+use fixture::{fails, out, processes_with, run, said, wait_until};
+use rustix::process::Signal;
 
 #[test]
 fn a_shell_has_job_control() {
@@ -184,8 +47,7 @@ fn the_window_size_is_the_launchers_and_follows_it() {
     let script = "stty size; trap 'stty size; exit' WINCH; echo up; while :; do sleep 0.1; done";
     let mut terminal = Terminal::run(&[], &["sh", "-c", script]);
     assert_eq!(terminal.sees("up\r\n"), "33 101\r\n");
-    let size = Winsize { ws_row: 50, ws_col: 132, ws_xpixel: 0, ws_ypixel: 0 };
-    rustix::termios::tcsetwinsize(&terminal.master, size).unwrap();
+    terminal.resize(50, 132);
     terminal.sees("50 132\r\n");
     assert_eq!(terminal.ends(), 0);
 }
@@ -254,8 +116,7 @@ fn stopped_it_gives_the_terminal_back_and_takes_it_again() {
         wait_until("it stops", || state(pid) == 'T');
         assert_eq!(terminal.modes(), before);
         // A shell that was used meanwhile may leave it in another size.
-        let size = Winsize { ws_row: 20, ws_col: 70, ws_xpixel: 0, ws_ypixel: 0 };
-        rustix::termios::tcsetwinsize(&terminal.slave, size).unwrap();
+        terminal.resize(20, 70);
         terminal.signal(Signal::CONT);
         wait_until("the terminal is raw again", || terminal.is_raw());
         terminal.types("again\n");

@@ -138,6 +138,15 @@ pub enum Origin {
         /// Digest of the layer.
         layer: String,
     },
+    /// Packages, installed in a machine of another image by its package manager.
+    Provisioned {
+        /// That image's id.
+        parent: String,
+        /// Their names, sorted.
+        packages: Vec<String>,
+        /// What was run.
+        commands: Vec<Vec<String>>,
+    },
     /// An image with a manifest: of a registry, a layout or an archive.
     Oci(Oci),
 }

@@ -17,5 +17,6 @@ pub mod platform;
 pub mod recipe;
 pub mod reference;
 pub mod request;
+pub mod runtime;
 pub mod sandbox;
 pub mod seccomp;

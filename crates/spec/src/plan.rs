@@ -47,6 +47,9 @@ pub struct Plan {
     pub boot: Option<Boot>,
     /// What runs.
     pub process: Process,
+    /// Machines are made inside of it.
+    #[serde(default)]
+    pub nested: bool,
     /// Control group limits.
     pub limits: Limits,
     /// The record of the machine stays after its end, until it is removed.
@@ -134,6 +137,14 @@ pub enum Network {
         /// Path of its file (namespaces(7)).
         path: String,
     },
+}
+
+impl Plan {
+    /// Whether what runs makes control groups of its own, and needs a hierarchy (v2) that it may write.
+    #[must_use]
+    pub fn manages_control_groups(&self) -> bool {
+        self.mounts.iter().any(|mount| matches!(mount.kind, MountKind::Cgroup { managed: true }))
+    }
 }
 
 impl Network {

@@ -40,6 +40,8 @@ pub struct Request {
     pub suppress_sync: bool,
     /// `systempaths=unconfined`: nothing of /proc and /sys is masked.
     pub unmask: bool,
+    /// Machines are made inside of it.
+    pub nested: Option<Nested>,
     /// The command itself is process 1, which the kernel spares most signals
     /// (pid_namespaces(7)), and which must reap; else a small init is.
     pub as_pid_1: bool,
@@ -63,6 +65,13 @@ pub struct Request {
     pub keep: bool,
     /// Seconds after which it is killed.
     pub timeout: Option<u64>,
+}
+
+/// `--nested`: what of the host serves those who make containers inside.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Nested {
+    /// Names in `/dev` that the machine can open.
+    pub devices: Vec<String>,
 }
 
 /// `--network` and its kin.

@@ -137,6 +137,9 @@ const REFUSED: &str = "
     userfaultfd uselib ustat vm86 vm86old vmsplice
 ";
 
+/// See keyrings(7).
+const KEYRINGS: &str = "add_key keyctl request_key";
+
 /// Bits of clone(2) that make namespaces: NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
 const CLONE_NAMESPACES: u64 = 0x7E02_0000;
 
@@ -181,6 +184,12 @@ pub fn default(capabilities: &[String], suppress_sync: bool) -> Seccomp {
     rules.push(rule(one("personality"), EPERM, vec![]));
     rules.push(rule(refused, EPERM, vec![]));
     Seccomp { default: ENOSYS, rules }
+}
+
+/// Lets keyrings be made: crun gives each container one, and fails where it may not (crun,
+/// src/libcrun/linux.c, `libcrun_create_keyring`). They are the machine's own users'.
+pub fn allow_keyrings(seccomp: &mut Seccomp) {
+    seccomp.rules.insert(0, rule(words(KEYRINGS), SeccompAction::Allow, vec![]));
 }
 
 fn words(text: &'static str) -> Vec<Cow<'static, str>> {

@@ -129,6 +129,49 @@ pub fn set(set: Set) -> io::Result<()> {
     )?)
 }
 
+/// The sets of a process, each by itself (capabilities(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "capabilities(7) has them by these names")]
+pub struct Sets {
+    pub effective: Set,
+    pub permitted: Set,
+    pub inheritable: Set,
+    pub ambient: Set,
+}
+
+/// Makes these the process's sets. What is not permitted now is left out.
+///
+/// # Errors
+/// capset(2)'s and prctl(2)'s.
+pub fn set_all(sets: Sets) -> io::Result<()> {
+    let bits = |set: Set| rustix::thread::CapabilitySet::from_bits_retain(set.0);
+    let permitted = sets.permitted.and(permitted()?);
+    let inheritable = Set(sets.inheritable.0 & (bounding().0 | permitted.0));
+    rustix::thread::set_capabilities(
+        None,
+        rustix::thread::CapabilitySets {
+            effective: bits(sets.effective.and(permitted)),
+            permitted: bits(permitted),
+            inheritable: bits(inheritable),
+        },
+    )?;
+    // SAFETY: it takes scalars.
+    unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
+    raise_ambient(sets.ambient)
+}
+
+/// Whether a program could gain it.
+fn is_bounded(number: usize) -> bool {
+    // SAFETY: it takes scalars.
+    unsafe { libc::prctl(libc::PR_CAPBSET_READ, number, 0, 0, 0) == 1 }
+}
+
+/// The bounding set of this process.
+#[must_use]
+pub fn bounding() -> Set {
+    Set((0..NAMES.len()).filter(|n| is_bounded(*n)).fold(0, |set, n| set | 1 << n))
+}
+
 /// The same with an inheritable set that is equal.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 
 pub mod caps;
 pub mod cgroups;
+pub mod devices;
 pub mod exe;
 pub mod inet;
 pub mod landlock;
@@ -14,6 +15,7 @@ pub mod process;
 pub mod pty;
 pub mod rlimits;
 pub mod rooted;
+pub mod sched;
 pub mod seccomp;
 pub mod signals;
 pub mod socket;

@@ -51,6 +51,108 @@ impl Attributes {
     }
 }
 
+/// Numbers of mount(2) and mount_setattr(2) (linux/mount.h).
+#[expect(missing_docs, reason = "mount(2) and mount_setattr(2) have them by these names")]
+pub mod flag {
+    pub const RDONLY: u64 = libc::MS_RDONLY;
+    pub const NOSUID: u64 = libc::MS_NOSUID;
+    pub const NODEV: u64 = libc::MS_NODEV;
+    pub const NOEXEC: u64 = libc::MS_NOEXEC;
+    pub const SYNCHRONOUS: u64 = libc::MS_SYNCHRONOUS;
+    pub const REMOUNT: u64 = libc::MS_REMOUNT;
+    pub const MANDLOCK: u64 = libc::MS_MANDLOCK;
+    pub const DIRSYNC: u64 = libc::MS_DIRSYNC;
+    pub const NOSYMFOLLOW: u64 = 256;
+    pub const NOATIME: u64 = libc::MS_NOATIME;
+    pub const NODIRATIME: u64 = libc::MS_NODIRATIME;
+    pub const BIND: u64 = libc::MS_BIND;
+    pub const MOVE: u64 = libc::MS_MOVE;
+    pub const RECURSIVE: u64 = libc::MS_REC;
+    pub const SILENT: u64 = libc::MS_SILENT;
+    pub const UNBINDABLE: u64 = libc::MS_UNBINDABLE;
+    pub const PRIVATE: u64 = libc::MS_PRIVATE;
+    pub const SLAVE: u64 = libc::MS_SLAVE;
+    pub const SHARED: u64 = libc::MS_SHARED;
+    pub const RELATIME: u64 = libc::MS_RELATIME;
+    pub const I_VERSION: u64 = libc::MS_I_VERSION;
+    pub const STRICTATIME: u64 = libc::MS_STRICTATIME;
+    pub const LAZYTIME: u64 = libc::MS_LAZYTIME;
+    pub const ATTR_RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+    pub const ATTR_NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
+    pub const ATTR_NODEV: u64 = libc::MOUNT_ATTR_NODEV;
+    pub const ATTR_NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
+    pub const ATTR_ATIME: u64 = libc::MOUNT_ATTR__ATIME;
+    pub const ATTR_NOATIME: u64 = libc::MOUNT_ATTR_NOATIME;
+    pub const ATTR_STRICTATIME: u64 = libc::MOUNT_ATTR_STRICTATIME;
+    pub const ATTR_NODIRATIME: u64 = libc::MOUNT_ATTR_NODIRATIME;
+    pub const ATTR_NOSYMFOLLOW: u64 = libc::MOUNT_ATTR_NOSYMFOLLOW;
+}
+
+/// Attributes of a mount that are set, and cleared before (mount_setattr(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Change {
+    /// `MOUNT_ATTR_*`.
+    pub set: u64,
+    /// The same.
+    pub clear: u64,
+}
+
+impl Change {
+    /// Adds one that comes after those that there are.
+    pub fn add(&mut self, set: u64, clear: u64) {
+        self.set = (self.set & !clear) | set;
+        // What is set is not cleared; the access times are one field, which is always cleared whole.
+        self.clear = ((self.clear | clear) & !set) | (self.clear | clear) & flag::ATTR_ATIME;
+    }
+
+    /// Whether nothing changes.
+    #[must_use]
+    pub fn is_none(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// Changes attributes of the mount behind a descriptor, or of all mounts in it.
+///
+/// # Errors
+/// mount_setattr(2)'s.
+pub fn change(tree: BorrowedFd<'_>, change: Change, recursive: bool) -> io::Result<()> {
+    set_attr_all(
+        tree,
+        c"",
+        recursive,
+        libc::mount_attr {
+            attr_set: change.set,
+            attr_clr: change.clear,
+            propagation: 0,
+            userns_fd: 0,
+        },
+    )
+}
+
+/// Changes the propagation of the mount behind a descriptor, or of all mounts in it.
+///
+/// # Errors
+/// mount_setattr(2)'s.
+pub fn propagate(tree: BorrowedFd<'_>, propagation: u64, recursive: bool) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation, userns_fd: 0 };
+    set_attr_all(tree, c"", recursive, attr)
+}
+
+/// mount(2) as it is.
+///
+/// # Errors
+/// The system call's.
+pub fn plain(
+    source: &CStr,
+    target: &CStr,
+    fstype: &CStr,
+    flags: u64,
+    data: &CStr,
+) -> io::Result<()> {
+    mount(source, target, fstype, flags, data)
+}
+
 /// Mounts a new file system on a path: one call where the newer interface needs four.
 ///
 /// # Errors
@@ -172,6 +274,15 @@ fn set_attr(
     userns_fd: u64,
 ) -> io::Result<()> {
     let attr = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd };
+    set_attr_all(dir, path, recursive, attr)
+}
+
+fn set_attr_all(
+    dir: BorrowedFd<'_>,
+    path: &CStr,
+    recursive: bool,
+    attr: libc::mount_attr,
+) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: a valid descriptor, a NUL-terminated string and a mount_attr of the given size.
     let done = unsafe {

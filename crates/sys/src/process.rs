@@ -24,6 +24,8 @@ bitflags! {
         USER = libc::CLONE_NEWUSER as u64;
         /// Root of the control group view.
         CGROUP = libc::CLONE_NEWCGROUP as u64;
+        /// Clocks that tell the time since boot (linux/sched.h).
+        TIME = 0x80;
     }
 }
 
@@ -33,6 +35,7 @@ macro_rules! bitflags {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub struct $name($type);
+        #[allow(dead_code, reason = "not each is asked for its bits")]
         impl $name {
             $($(#[$bit_doc])* pub const $bit: Self = Self($value);)*
             /// None of them.
@@ -51,7 +54,7 @@ macro_rules! bitflags {
         }
     };
 }
-use bitflags;
+pub(crate) use bitflags;
 
 /// A child process that is waited for through its pidfd.
 #[derive(Debug)]
@@ -80,9 +83,28 @@ pub fn spawn(
     cgroup: Option<BorrowedFd<'_>>,
     run: impl FnOnce(),
 ) -> io::Result<Child> {
+    clone(namespaces.bits(), libc::SIGCHLD, cgroup, run)
+}
+
+/// The same for a child of this process's parent (`CLONE_PARENT`): for who only enters namespaces
+/// in the parent's place.
+///
+/// # Errors
+/// As [`spawn`]'s.
+pub fn spawn_sibling(namespaces: Namespaces, run: impl FnOnce()) -> io::Result<Child> {
+    // clone(2): the signal at its end is that of this process.
+    clone(namespaces.bits() | libc::CLONE_PARENT as u64, 0, None, run)
+}
+
+fn clone(
+    flags: u64,
+    exit_signal: libc::c_int,
+    cgroup: Option<BorrowedFd<'_>>,
+    run: impl FnOnce(),
+) -> io::Result<Child> {
     alone()?;
     let mut pidfd: RawFd = -1;
-    let mut flags = namespaces.bits() | libc::CLONE_PIDFD as u64;
+    let mut flags = flags | libc::CLONE_PIDFD as u64;
     if cgroup.is_some() {
         flags |= CLONE_INTO_CGROUP;
     }
@@ -90,7 +112,7 @@ pub fn spawn(
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags;
     args.pidfd = &raw mut pidfd as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
+    args.exit_signal = exit_signal as u64;
     args.cgroup = cgroup.map_or(0, |fd| fd.as_raw_fd() as u64);
     // SAFETY: without CLONE_VM this is fork(2): the child has a copy of this, the only
     // thread, and exits after `run`, so it never returns into the parent's code.
@@ -135,6 +157,15 @@ fn alone() -> io::Result<()> {
 }
 
 impl Child {
+    /// A child of this process by its id.
+    ///
+    /// # Errors
+    /// pidfd_open(2)'s.
+    pub fn of(pid: Pid) -> io::Result<Self> {
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+        Ok(Self { pid, pidfd })
+    }
+
     /// Its process id in this process's namespace.
     pub fn pid(&self) -> Pid {
         self.pid
@@ -420,6 +451,30 @@ pub fn close_others(keep: &[RawFd]) -> io::Result<()> {
         first = fd + 1;
     }
     close_from(first)
+}
+
+/// Gives this process a session keyring of this name (keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`).
+///
+/// # Errors
+/// keyctl(2)'s.
+pub fn join_session_keyring(name: &CStr) -> io::Result<()> {
+    // SAFETY: a NUL-terminated string that outlives the call.
+    let done = unsafe {
+        libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr())
+    };
+    if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Lets a descriptor of this number be inherited by what is executed.
+///
+/// # Errors
+/// `EBADF` where there is none.
+pub fn inherit(fd: RawFd) -> io::Result<()> {
+    // SAFETY: plain system call with scalars, which fails for what is no descriptor.
+    match unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }
 
 /// Takes a descriptor that this process was started with, and that its caller named by number.

@@ -26,6 +26,12 @@ const RESOURCES: [(&str, libc::__rlimit_resource_t); 16] = [
 #[derive(Debug, Clone, Copy)]
 pub struct Resource(libc::__rlimit_resource_t);
 
+impl Resource {
+    pub(crate) fn number(self) -> libc::__rlimit_resource_t {
+        self.0
+    }
+}
+
 /// The resource of this lower-case name.
 pub fn resource(name: &str) -> Option<Resource> {
     RESOURCES.iter().find(|(n, _)| *n == name).map(|(_, number)| Resource(*number))

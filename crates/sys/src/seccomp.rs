@@ -17,21 +17,41 @@ pub enum Action {
     Errno(u16),
     /// The process is killed by SIGSYS.
     Kill,
+    /// The thread is.
+    KillThread,
+    /// The thread gets SIGSYS, which it may handle.
+    Trap,
+    /// A tracer decides, and is told this number; without one the call fails with `ENOSYS`.
+    Trace(u16),
+    /// It is made, and written down by the kernel.
+    Log,
     /// Whoever listens decides (see [`Filter::listen`]).
     Notify,
 }
 
-/// `(argument & mask) == value`, or its opposite.
+/// How an argument and a value relate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each says it")]
+pub enum Relation {
+    Equal,
+    NotEqual,
+    Greater,
+    GreaterOrEqual,
+    Less,
+    LessOrEqual,
+}
+
+/// `(argument & mask) == value`, or another relation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Condition {
     /// Index, 0 to 5.
     pub argument: u8,
-    /// Bits that are looked at.
+    /// Bits that are looked at; all of them, where it is about greater and less.
     pub mask: u64,
     /// What they are compared with.
     pub value: u64,
-    /// Holds where they differ.
-    pub not: bool,
+    /// Holds where they relate so.
+    pub relation: Relation,
 }
 
 /// Some system calls by name and what happens to them where all conditions hold.
@@ -63,6 +83,8 @@ const OFFSET_ARGUMENTS: u32 = 16;
 
 /// One system call ABI that a program on this processor can use.
 struct Abi {
+    /// As seccomp profiles name it (libseccomp, `SCMP_ARCH_*`), in upper case.
+    name: &'static str,
     /// `AUDIT_ARCH_*` (linux/audit.h).
     audit: u32,
     number: fn(&str) -> Option<u32>,
@@ -73,11 +95,13 @@ struct Abi {
 #[cfg(target_arch = "x86_64")]
 const ABIS: [Abi; 2] = [
     Abi {
+        name: "X86_64",
         audit: 0xC000_003E,
         number: |name| syscalls::x86_64::Sysno::from_str(name).ok().map(|n| n.id() as u32),
         end: syscalls::x86_64::Sysno::last().id() as u32 + 1,
     },
     Abi {
+        name: "X86",
         audit: 0x4000_0003,
         number: |name| syscalls::x86::Sysno::from_str(name).ok().map(|n| n.id() as u32),
         end: syscalls::x86::Sysno::last().id() as u32 + 1,
@@ -86,11 +110,13 @@ const ABIS: [Abi; 2] = [
 #[cfg(target_arch = "aarch64")]
 const ABIS: [Abi; 2] = [
     Abi {
+        name: "AARCH64",
         audit: 0xC000_00B7,
         number: |name| syscalls::aarch64::Sysno::from_str(name).ok().map(|n| n.id() as u32),
         end: syscalls::aarch64::Sysno::last().id() as u32 + 1,
     },
     Abi {
+        name: "ARM",
         audit: 0x4000_0028,
         number: |name| syscalls::arm::Sysno::from_str(name).ok().map(|n| n.id() as u32),
         end: syscalls::arm::Sysno::last().id() as u32 + 1,
@@ -99,9 +125,21 @@ const ABIS: [Abi; 2] = [
 
 /// Compiles rules; of several for one call, the first whose conditions hold decides.
 pub fn compile<Name: AsRef<str>>(default: Action, rules: &[Rule<'_, Name>]) -> Filter {
+    compile_for(|_| true, default, UNKNOWN, rules)
+}
+
+/// The same for the native architecture, and of the other ones that this processor runs those that
+/// `wanted` says, by their names in libseccomp: on all others every call kills. `unknown` is for calls
+/// beyond those that this program knows.
+pub fn compile_for<Name: AsRef<str>>(
+    wanted: impl Fn(&str) -> bool,
+    default: Action,
+    unknown: Action,
+    rules: &[Rule<'_, Name>],
+) -> Filter {
     let mut program = vec![load(OFFSET_ARCH)];
-    for abi in &ABIS {
-        let body = Body::new(abi, default, rules).code();
+    for (_, abi) in ABIS.iter().enumerate().filter(|(n, abi)| *n == 0 || wanted(abi.name)) {
+        let body = Body::new(abi, default, unknown, rules).code();
         // Longer than a conditional jump reaches: jump over it by an unconditional one.
         program.push(jump(libc::BPF_JEQ, abi.audit, 1, 0));
         program.push(statement(libc::BPF_JMP | libc::BPF_JA, body.len() as u32));
@@ -119,6 +157,18 @@ impl Filter {
     /// seccomp(2)'s.
     pub fn install(&self) -> io::Result<()> {
         self.set(0).map(drop)
+    }
+
+    /// The same with flags of seccomp(2) (`SECCOMP_FILTER_FLAG_*`), and gives the listener where one is
+    /// among them.
+    ///
+    /// # Errors
+    /// As [`Filter::install`]; `EINVAL` for a flag that the kernel does not know.
+    pub fn install_with(&self, flags: Flags) -> io::Result<Option<OwnedFd>> {
+        let fd = self.set(flags.bits())?;
+        // SAFETY: with this flag the kernel made a new descriptor for us, close-on-exec.
+        let listener = || unsafe { OwnedFd::from_raw_fd(fd as std::os::fd::RawFd) };
+        Ok(flags.contains(Flags::LISTENER).then(listener))
     }
 
     /// The same, and gives the descriptor where calls arrive that it hands over
@@ -165,6 +215,22 @@ impl Filter {
     }
 }
 
+crate::process::bitflags! {
+    /// How a filter is installed (seccomp(2)).
+    Flags: libc::c_ulong {
+        /// In all threads.
+        ALL_THREADS = libc::SECCOMP_FILTER_FLAG_TSYNC;
+        /// All but allowed calls are written down by the kernel.
+        LOG = libc::SECCOMP_FILTER_FLAG_LOG;
+        /// Speculative execution is as it was.
+        SPECULATION = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+        /// A descriptor comes of it.
+        LISTENER = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+        /// Who waits for the listener can be killed only (Linux 5.19).
+        WAIT_KILLABLE = 1 << 5;
+    }
+}
+
 type Code = Vec<libc::sock_filter>;
 
 /// The decisions of one ABI: what begins at which number. What is done there is a piece of
@@ -175,7 +241,12 @@ struct Body {
 }
 
 impl Body {
-    fn new<Name: AsRef<str>>(abi: &Abi, default: Action, rules: &[Rule<'_, Name>]) -> Self {
+    fn new<Name: AsRef<str>>(
+        abi: &Abi,
+        default: Action,
+        unknown: Action,
+        rules: &[Rule<'_, Name>],
+    ) -> Self {
         let mut by_number: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         for (index, rule) in rules.iter().enumerate() {
             for number in rule.names.iter().filter_map(|name| (abi.number)(name.as_ref())) {
@@ -192,7 +263,7 @@ impl Body {
             next = number + 1;
         }
         body.begin(next, vec![verdict(default)]);
-        body.begin(abi.end.max(next), vec![verdict(UNKNOWN)]);
+        body.begin(abi.end.max(next), vec![verdict(unknown)]);
         body
     }
 
@@ -323,6 +394,16 @@ fn conditional(conditions: &[Condition], action: Action) -> Code {
     for condition in conditions.iter().rev() {
         let rest = code.len() as u8;
         let offset = OFFSET_ARGUMENTS + 8 * u32::from(condition.argument);
+        let not = match condition.relation {
+            Relation::Equal => false,
+            Relation::NotEqual => true,
+            _ => {
+                let mut test = ordered(condition, offset, rest);
+                test.extend(code);
+                code = test;
+                continue;
+            }
+        };
         // Both targets of this architecture family are little-endian: the low half comes first.
         let halves = [
             (offset, condition.mask as u32, condition.value as u32),
@@ -332,7 +413,7 @@ fn conditional(conditions: &[Condition], action: Action) -> Code {
         for (nth, (offset, mask, value)) in halves.into_iter().enumerate() {
             // From the first test, the second one's three instructions lie before the rest.
             let after = if nth == 0 { 3 } else { 0 };
-            let (equal, differ) = match (condition.not, nth) {
+            let (equal, differ) = match (not, nth) {
                 (false, _) => (0, after + rest),
                 (true, 0) => (0, after),
                 (true, _) => (rest, 0),
@@ -347,11 +428,34 @@ fn conditional(conditions: &[Condition], action: Action) -> Code {
     code
 }
 
+/// Falls through where the argument is greater or less, and else jumps over the `rest`.
+fn ordered(condition: &Condition, offset: u32, rest: u8) -> Code {
+    use Relation::{Greater, Less, LessOrEqual};
+    let (high, low) = ((condition.value >> 32) as u32, condition.value as u32);
+    // Less is not greater or equal.
+    let opposite = matches!(condition.relation, Less | LessOrEqual);
+    let strict = matches!(condition.relation, Greater | LessOrEqual);
+    let test = if strict { libc::BPF_JGT } else { libc::BPF_JGE };
+    let (greater, smaller) = if opposite { (3 + rest, 2) } else { (3, 2 + rest) };
+    let (yes, no) = if opposite { (rest, 0) } else { (0, rest) };
+    vec![
+        load(offset + 4),
+        jump(libc::BPF_JGT, high, greater, 0),
+        jump(libc::BPF_JEQ, high, 0, smaller),
+        load(offset),
+        jump(test, low, yes, no),
+    ]
+}
+
 fn verdict(action: Action) -> libc::sock_filter {
     let value = match action {
         Action::Allow => libc::SECCOMP_RET_ALLOW,
         Action::Errno(errno) => libc::SECCOMP_RET_ERRNO | u32::from(errno),
         Action::Kill => libc::SECCOMP_RET_KILL_PROCESS,
+        Action::KillThread => libc::SECCOMP_RET_KILL_THREAD,
+        Action::Trap => libc::SECCOMP_RET_TRAP,
+        Action::Trace(number) => libc::SECCOMP_RET_TRACE | u32::from(number),
+        Action::Log => libc::SECCOMP_RET_LOG,
         Action::Notify => libc::SECCOMP_RET_USER_NOTIF,
     };
     statement(libc::BPF_RET | libc::BPF_K, value)
@@ -395,6 +499,7 @@ mod tests {
                 c if c == libc::BPF_JMP | libc::BPF_JA => at += i.k as usize,
                 c if c == libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K => at += jump(a == i.k),
                 c if c == libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K => at += jump(a >= i.k),
+                c if c == libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K => at += jump(a > i.k),
                 c if c == libc::BPF_RET | libc::BPF_K => return i.k,
                 other => panic!("instruction {other:#x}"),
             }
@@ -449,9 +554,10 @@ mod tests {
 
     #[test]
     fn conditions_look_at_all_64_bits() {
-        let condition = |not| Condition { argument: 1, mask: !0, value: 0x1_0000_0002, not };
+        let condition =
+            |relation| Condition { argument: 1, mask: !0, value: 0x1_0000_0002, relation };
         for not in [false, true] {
-            let conditions = [condition(not)];
+            let conditions = [condition(if not { Relation::NotEqual } else { Relation::Equal })];
             let filter = compile(
                 Action::Errno(libc::EPERM as u16),
                 &[Rule { names: &["read"], action: Action::Allow, conditions: &conditions }],
@@ -466,8 +572,36 @@ mod tests {
     }
 
     #[test]
+    fn greater_and_less_look_at_all_64_bits() {
+        use Relation::{Greater, GreaterOrEqual, Less, LessOrEqual};
+        let value = 0x1_0000_0002;
+        for relation in [Greater, GreaterOrEqual, Less, LessOrEqual] {
+            let conditions = [
+                Condition { argument: 1, mask: !0, value, relation },
+                Condition { argument: 0, mask: !0, value: 7, relation: Relation::Equal },
+            ];
+            let filter = compile(
+                Action::Errno(libc::EPERM as u16),
+                &[Rule { names: &["read"], action: Action::Allow, conditions: &conditions }],
+            );
+            for got in [0, 1, 3, value - 1, value, value + 1, 0x2_0000_0000, u64::MAX] {
+                let holds = match relation {
+                    Greater => got > value,
+                    GreaterOrEqual => got >= value,
+                    Less => got < value,
+                    _ => got <= value,
+                };
+                let wanted = if holds { ALLOW } else { EPERM };
+                assert_eq!(native(&filter, "read", [7, got, 0, 0, 0, 0]), wanted, "{got:x}");
+                assert_eq!(native(&filter, "read", [8, got, 0, 0, 0, 0]), EPERM);
+            }
+        }
+    }
+
+    #[test]
     fn all_conditions_must_hold_and_the_first_rule_wins() {
-        let equal = |argument, value| Condition { argument, mask: 0xff, value, not: false };
+        let equal =
+            |argument, value| Condition { argument, mask: 0xff, value, relation: Relation::Equal };
         let both = [equal(0, 1), equal(2, 3)];
         let rules = [
             Rule { names: &["socket"], action: Action::Errno(97), conditions: &both },

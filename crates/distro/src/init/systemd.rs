@@ -117,8 +117,9 @@ const GENERATORS: [&str; 8] = [
     "systemd-veritysetup-generator",
 ];
 
-/// What a person at a console or a machine that lives for days needs, and a test does not.
-const UNHURRIED: [&str; 8] = [
+/// What a person at a console or a machine that lives for days needs, and a test does not: seats,
+/// too, and users that are declared (sysusers.d(5)), whom the packages of an image made already.
+const UNHURRIED: [&str; 10] = [
     "apt-daily-upgrade.timer",
     "apt-daily.timer",
     "console-getty.service",
@@ -126,6 +127,8 @@ const UNHURRIED: [&str; 8] = [
     "getty.target",
     "logrotate.timer",
     "man-db.timer",
+    "systemd-logind.service",
+    "systemd-sysusers.service",
     "systemd-tmpfiles-clean.timer",
 ];
 

@@ -1,6 +1,6 @@
 //! apk.
 
-use super::{Operation, PackageManager, Work};
+use super::{Cause, Operation, PackageManager, Sign, Work};
 
 /// apk(8): Alpine and its kin.
 pub(super) struct Apk;
@@ -28,6 +28,7 @@ impl PackageManager for Apk {
             Operation::Reinstall(packages) => Work::on(&["apk", "fix", "--reinstall"], packages),
             Operation::Remove(packages) => Work::on(&["apk", "del"], packages),
             Operation::Purge(packages) => Work::on(&["apk", "del", "--purge"], packages),
+            Operation::Clean => Some(Work::command(&["sh", "-c", "rm -rf /var/cache/apk/*"], &[])),
             Operation::Owner(path) => {
                 Some(Work::command(&["apk", "info", "--who-owns", path], &[]))
             }
@@ -37,7 +38,17 @@ impl PackageManager for Apk {
             Operation::Files(name) => {
                 Some(Work::command(&["apk", "info", "--contents", name], &[]))
             }
-            Operation::InstallNoDeps(_) => None,
+            Operation::InstallFiles(files) => Work::on(&["apk", "add", "--no-network"], files),
+            Operation::ReinstallFiles(files) => {
+                Work::on(&["apk", "add", "--no-network", "--force-refresh"], files)
+            }
+            Operation::List => Some(Work::command(
+                &["sh", "-c", "apk info -v | sed 's/-\\([^-]*-r[0-9]*\\)$/\\t\\1/'"],
+                &[],
+            )),
+            Operation::InstallNoDeps(_) | Operation::MarkAutomatic(_) | Operation::Describe(_) => {
+                None
+            }
             // apk 2 and 3 both read this directory's files as well.
             Operation::AddRepository(repository) => Some(
                 Work::default()
@@ -52,4 +63,20 @@ impl PackageManager for Apk {
             ),
         }
     }
+
+    fn signs(&self) -> &'static [Sign] {
+        &SIGNS
+    }
 }
+
+const SIGNS: [Sign; 9] = [
+    Sign { says: "UNTRUSTED signature", means: Cause::Signature },
+    Sign { says: "BAD signature", means: Cause::Signature },
+    Sign { says: "trying to overwrite", means: Cause::Conflict },
+    Sign { says: "required by:", means: Cause::Dependency },
+    Sign { says: "breaks:", means: Cause::Dependency },
+    Sign { says: "no such package", means: Cause::NotFound },
+    Sign { says: "v2 package format error", means: Cause::Damaged },
+    Sign { says: "script exited with error", means: Cause::Script },
+    Sign { says: "temporary error (try again later)", means: Cause::Unreachable },
+];

@@ -1,6 +1,6 @@
 //! apt.
 
-use super::{Explanation, Operation, PackageManager, Work};
+use super::{Cause, Explanation, Operation, PackageManager, Repository, Sign, Work, explanation};
 
 /// apt-get(8): Debian, Ubuntu and their kin.
 pub(super) struct Apt;
@@ -24,74 +24,59 @@ impl PackageManager for Apt {
         &[("DEBIAN_FRONTEND", "noninteractive"), ("DEBCONF_NONINTERACTIVE_SEEN", "true")]
     }
 
-    /// Settings that the user has changed stay as they are, without a question (dpkg(1)).
     fn work(&self, operation: &Operation<'_>) -> Option<Work> {
-        let apt = |verb: &[&str], packages: &[&str]| {
-            let options =
-                ["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"];
-            Work::command(&[&["apt-get", "-q", "-y"], &options[..], verb].concat(), packages)
+        let some = |verb: &[&str], packages: &[&str]| {
+            (!packages.is_empty()).then(|| apt_get(verb, packages))
         };
-        let some =
-            |verb: &[&str], packages: &[&str]| (!packages.is_empty()).then(|| apt(verb, packages));
+        let here = |verb: &[&str], files: &[&str]| some(&[&FILES_ONLY[..], verb].concat(), files);
+        let query = |words: &[&str], last: &[&str]| {
+            Some(Work::command(&[&["dpkg-query"], words].concat(), last))
+        };
         match *operation {
-            Operation::Refresh => Some(apt(&["update"], &[])),
+            Operation::Refresh => Some(apt_get(&["update"], &[])),
             // apt takes no addresses of packages.
             Operation::Install(packages) if packages.iter().any(|p| p.contains("://")) => None,
-            Operation::Install(packages) => some(&["install", "--no-install-recommends"], packages),
+            Operation::Install(packages) => some(&["install"], packages),
             Operation::InstallNoDeps(files) => {
                 Work::on(&["dpkg", "--force-depends", "--install"], files)
             }
-            Operation::Upgrade([]) => Some(apt(&["dist-upgrade"], &[])),
+            Operation::InstallFiles(files) => here(&["install"], files),
+            Operation::ReinstallFiles(files) => here(&["install", "--reinstall"], files),
+            Operation::MarkAutomatic(packages) => Work::on(&["apt-mark", "auto"], packages),
+            Operation::Upgrade([]) => Some(apt_get(&["dist-upgrade"], &[])),
             Operation::Upgrade(packages) => some(&["install", "--only-upgrade"], packages),
             Operation::Reinstall(packages) => some(&["install", "--reinstall"], packages),
-            Operation::Remove(packages) => some(&["remove"], packages),
-            Operation::Purge(packages) => some(&["purge"], packages),
-            Operation::Owner(path) => Some(Work::command(&["dpkg-query", "--search", path], &[])),
-            Operation::Version(name) => Some(Work::command(
-                &["dpkg-query", "--show", "--showformat=${Version}\\n", name],
-                &[],
-            )),
-            Operation::Files(name) => {
-                Some(Work::command(&["dpkg-query", "--listfiles", name], &[]))
+            Operation::Remove(packages) => some(&["remove", "--autoremove"], packages),
+            Operation::Purge(packages) => some(&["purge", "--autoremove"], packages),
+            Operation::Clean => {
+                let script = "apt-get clean; rm -rf /var/lib/apt/lists/*";
+                Some(Work::command(&["sh", "-c", script], &[]))
             }
-            Operation::AddRepository(repository) => {
-                let (suite, components) =
-                    repository.suite?.split_once(' ').unwrap_or((repository.suite?, ""));
-                let (name, url) = (repository.name, repository.url);
-                let key = format!("/etc/apt/keyrings/{name}.asc");
-                let components = if components.is_empty() {
-                    String::new()
-                } else {
-                    format!("Components: {components}\n")
-                };
-                let text = format!(
-                    "Types: deb\nURIs: {url}\nSuites: {suite}\n{components}Signed-By: {key}\n"
-                );
-                let sources = format!("/etc/apt/sources.list.d/{name}.sources");
-                Some(Work::default().file(key, repository.key.to_owned()).file(sources, text))
+            Operation::Owner(path) => query(&["--search"], &[path]),
+            Operation::Version(name) => query(&["--show", "--showformat=${Version}\\n"], &[name]),
+            Operation::Files(name) => query(&["--listfiles"], &[name]),
+            Operation::List => query(&["--show"], &[]),
+            Operation::Describe(file) => {
+                let format = "--showformat=${Package}\\t${Version}\\n";
+                Some(Work::command(&["dpkg-deb", "--show", format, file], &[]))
             }
+            Operation::AddRepository(repository) => add(repository),
         }
     }
 
-    fn operations(&self) -> Option<&'static dyn super::Operations> {
-        Some(&Operations)
+    fn signs(&self) -> &'static [Sign] {
+        &SIGNS
+    }
+
+    fn explain(&self, output: &str) -> Option<Explanation> {
+        explanation::by_signs(&SIGNS, output).or_else(|| script(output))
     }
 }
 
-/// apt-get(8) and apt-mark(8).
-struct Operations;
-
-/// No archive counts but the files that are given; nobody is asked; a configuration file that was changed
-/// stays; and nothing is waited for to be on a disk that is thrown away (dpkg(1), `--force-unsafe-io`).
-const OPTIONS: [&str; 20] = [
+/// Nobody is asked; a configuration file that was changed stays (dpkg(1)).
+const OPTIONS: [&str; 12] = [
     "-y",
     "-q",
-    "-o",
-    "Dir::Etc::SourceList=/dev/null",
-    "-o",
-    "Dir::Etc::SourceParts=/dev/null",
-    "-o",
-    "APT::Sandbox::User=root",
     "-o",
     "Dpkg::Use-Pty=0",
     "-o",
@@ -99,75 +84,84 @@ const OPTIONS: [&str; 20] = [
     "-o",
     "Dpkg::Options::=--force-confold",
     "-o",
-    "Dpkg::Options::=--force-unsafe-io",
-    "-o",
     "APT::Install-Recommends=0",
     "-o",
     "APT::Cmd::Disable-Script-Warning=1",
 ];
 
-fn apt_get(words: &[&str], packages: &[String]) -> Vec<String> {
-    let words = ["apt-get"].iter().chain(&OPTIONS).chain(words);
-    words.map(|word| (*word).to_owned()).chain(packages.iter().cloned()).collect()
+/// No archive counts but the files that are given.
+/// Nothing is waited for to be on a disk that is thrown away (dpkg(1), `--force-unsafe-io`).
+const FILES_ONLY: [&str; 8] = [
+    "-o",
+    "Dpkg::Options::=--force-unsafe-io",
+    "-o",
+    "Dir::Etc::SourceList=/dev/null",
+    "-o",
+    "Dir::Etc::SourceParts=/dev/null",
+    "-o",
+    "APT::Sandbox::User=root",
+];
+
+fn apt_get(words: &[&str], packages: &[&str]) -> Work {
+    Work::command(&[&["apt-get"], &OPTIONS[..], words].concat(), packages)
 }
 
-impl super::Operations for Operations {
-    fn install(&self, paths: &[String]) -> Vec<String> {
-        apt_get(&["install"], paths)
-    }
+/// A source in the style of sources.list(5), "DEB822-STYLE FORMAT".
+fn add(repository: &Repository<'_>) -> Option<Work> {
+    let (suite, components) = repository.suite?.split_once(' ').unwrap_or((repository.suite?, ""));
+    let (name, url) = (repository.name, repository.url);
+    let key = format!("/etc/apt/keyrings/{name}.asc");
+    let components = match components {
+        "" => String::new(),
+        some => format!("Components: {some}\n"),
+    };
+    let text = format!("Types: deb\nURIs: {url}\nSuites: {suite}\n{components}Signed-By: {key}\n");
+    let sources = format!("/etc/apt/sources.list.d/{name}.sources");
+    Some(Work::default().file(key, repository.key.to_owned()).file(sources, text))
+}
 
-    fn reinstall(&self, paths: &[String]) -> Vec<String> {
-        apt_get(&["install", "--reinstall"], paths)
-    }
+const SIGNS: [Sign; 12] = [
+    Sign { says: "trying to overwrite ", means: Cause::Conflict },
+    Sign { says: " but it is not ", means: Cause::Dependency },
+    Sign { says: "dpkg: dependency problems prevent", means: Cause::Dependency },
+    Sign { says: "Hash Sum mismatch", means: Cause::Signature },
+    Sign { says: "The following signatures couldn't be verified", means: Cause::Signature },
+    Sign { says: "The following signatures were invalid", means: Cause::Signature },
+    Sign { says: "packages cannot be authenticated", means: Cause::Signature },
+    Sign { says: "is not signed", means: Cause::Signature },
+    Sign { says: "Unable to locate package", means: Cause::NotFound },
+    Sign { says: "has no installation candidate", means: Cause::NotFound },
+    Sign { says: "is not a Debian format archive", means: Cause::Damaged },
+    Sign { says: "E: Failed to fetch", means: Cause::Unreachable },
+];
 
-    fn mark_automatic(&self, names: &[String]) -> Vec<String> {
-        [&["apt-mark".to_owned(), "auto".into()][..], names].concat()
-    }
-
-    fn remove(&self, names: &[String], purge: bool) -> Vec<String> {
-        apt_get(&[if purge { "purge" } else { "remove" }, "--autoremove"], names)
-    }
-
-    fn explain(&self, output: &str) -> Option<Explanation> {
-        let of_package = |text: String| Some(Explanation { text, of_package: true });
-        if output.contains("No space left on device") {
-            let text = "the machine's disk is full".to_owned();
-            return Some(Explanation { text, of_package: false });
-        }
-        if let Some(line) = output.lines().find(|line| line.contains("trying to overwrite ")) {
-            return of_package(format!("file conflict: {}", line.trim()));
-        }
-        if let Some(line) = output.lines().find(|line| {
-            line.contains(" but it is not ") || line.contains(" but it is not installable")
-        }) {
-            return of_package(format!("dependency missing: {}", line.trim()));
-        }
-        // The second is what dpkg says from 1.23 on.
-        let said = ["subprocess returned error exit status", "subprocess failed with exit status"];
-        let at = said.iter().find_map(|said| output.find(said))?;
-        let start = output[..at].rfind('\n').map_or(0, |end| end + 1);
-        let script = output[start..].lines().next().unwrap_or_default().trim();
-        let script = ["installed ", "new ", "old "]
-            .iter()
-            .fold(script, |script, word| script.strip_prefix(word).unwrap_or(script));
-        // dpkg says so after what the script has printed, and one line about the package in between.
-        let printed: Vec<&str> = output[..start]
-            .lines()
-            .filter(|line| !line.starts_with("dpkg: error processing"))
-            .collect();
-        let last = &printed[printed.len().saturating_sub(5)..];
-        of_package(format!("{script}; printed before:\n{}", last.join("\n")))
-    }
+/// dpkg says that a script failed after what that has printed, and one line about the package in between.
+fn script(output: &str) -> Option<Explanation> {
+    // The second is what dpkg says from 1.23 on.
+    let said = ["subprocess returned error exit status", "subprocess failed with exit status"];
+    let at = said.iter().find_map(|said| output.find(said))?;
+    let start = output[..at].rfind('\n').map_or(0, |end| end + 1);
+    let script = output[start..].lines().next().unwrap_or_default().trim();
+    let script = ["installed ", "new ", "old "]
+        .iter()
+        .fold(script, |script, word| script.strip_prefix(word).unwrap_or(script));
+    let printed: Vec<&str> = output[..start]
+        .lines()
+        .filter(|line| !line.starts_with("dpkg: error processing"))
+        .collect();
+    let last = &printed[printed.len().saturating_sub(5)..];
+    let text = format!("{script}; printed before:\n{}", last.join("\n"));
+    Some(Explanation { text, cause: Cause::Script })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Operations as _;
     use super::*;
 
     #[test]
     fn failures_are_explained() {
-        let explained = |output: &str| Operations.explain(output).map(|e| (e.text, e.of_package));
+        let explained =
+            |output: &str| Apt.explain(output).map(|e| (e.text, e.cause.is_of_package()));
         let script = "Setting up bad (1) ...\nno luck today\ndpkg: error processing package bad (--configure):\n \
                       installed bad package post-installation script subprocess returned error exit status 3\n";
         let (text, of_package) = explained(script).unwrap();

@@ -1,6 +1,6 @@
 //! dnf.
 
-use super::{Operation, PackageManager, Work, rpm};
+use super::{Operation, PackageManager, Sign, Work, rpm};
 
 /// dnf(8), version 4: Red Hat's and Fedora's until 40.
 pub(super) struct Dnf;
@@ -20,5 +20,9 @@ impl PackageManager for Dnf {
 
     fn work(&self, operation: &Operation<'_>) -> Option<Work> {
         rpm::work("dnf", "upgrade", operation)
+    }
+
+    fn signs(&self) -> &'static [Sign] {
+        &rpm::SIGNS
     }
 }

@@ -1,6 +1,6 @@
 //! dnf5.
 
-use super::{Operation, PackageManager, Work, rpm};
+use super::{Operation, PackageManager, Sign, Work, rpm};
 
 /// dnf5(8): Fedora from 41 on.
 pub(super) struct Dnf5;
@@ -20,5 +20,9 @@ impl PackageManager for Dnf5 {
 
     fn work(&self, operation: &Operation<'_>) -> Option<Work> {
         rpm::work("dnf5", "upgrade", operation)
+    }
+
+    fn signs(&self) -> &'static [Sign] {
+        &rpm::SIGNS
     }
 }

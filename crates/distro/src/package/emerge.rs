@@ -1,6 +1,6 @@
 //! emerge.
 
-use super::{Operation, PackageManager, Work};
+use super::{Cause, Operation, PackageManager, Sign, Work};
 
 /// emerge(1): Gentoo's Portage.
 pub(super) struct Emerge;
@@ -38,7 +38,29 @@ impl PackageManager for Emerge {
             Operation::Files(name) => {
                 Some(Work::command(&["portageq", "contents", "/", name], &[]))
             }
-            Operation::InstallNoDeps(_) | Operation::AddRepository(_) => None,
+            Operation::List => {
+                let script = "cd /var/db/pkg && printf '%s\\n' */* | sed 's/-\\([0-9][^-]*\\(-r[0-9]*\\)\\{0,1\\}\\)$/\\t\\1/'";
+                Some(Work::command(&["sh", "-c", script], &[]))
+            }
+            Operation::MarkAutomatic(packages) => emerge(&["--deselect"], packages),
+            Operation::Clean
+            | Operation::InstallNoDeps(_)
+            | Operation::InstallFiles(_)
+            | Operation::ReinstallFiles(_)
+            | Operation::Describe(_)
+            | Operation::AddRepository(_) => None,
         }
     }
+
+    fn signs(&self) -> &'static [Sign] {
+        &SIGNS
+    }
 }
+
+const SIGNS: [Sign; 5] = [
+    Sign { says: "there are no ebuilds to satisfy", means: Cause::NotFound },
+    Sign { says: "there are no binary packages to satisfy", means: Cause::NotFound },
+    Sign { says: "Detected file collision", means: Cause::Conflict },
+    Sign { says: "Invalid binary package", means: Cause::Signature },
+    Sign { says: "Fetch failed", means: Cause::Unreachable },
+];

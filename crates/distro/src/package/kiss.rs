@@ -1,6 +1,6 @@
 //! kiss.
 
-use super::{Operation, PackageManager, Work};
+use super::{Cause, Operation, PackageManager, Sign, Work};
 
 /// kiss(1): KISS Linux.
 pub(super) struct Kiss;
@@ -45,7 +45,27 @@ impl PackageManager for Kiss {
             Operation::Owner(path) => Some(Work::command(&["kiss", "owns", path], &[])),
             Operation::Version(name) => Some(Work::command(&["kiss", "list", name], &[])),
             Operation::Files(name) => Some(Work::command(&["kiss", "manifest", name], &[])),
-            Operation::InstallNoDeps(_) | Operation::AddRepository(_) => None,
+            // Archives of its own (kiss(1), "install").
+            Operation::InstallFiles(files) | Operation::ReinstallFiles(files) => {
+                Work::on(&["kiss", "install"], files)
+            }
+            Operation::List => Some(Work::command(&["sh", "-c", "kiss list | tr ' ' '\\t'"], &[])),
+            Operation::Clean
+            | Operation::InstallNoDeps(_)
+            | Operation::MarkAutomatic(_)
+            | Operation::Describe(_)
+            | Operation::AddRepository(_) => None,
         }
     }
+
+    fn signs(&self) -> &'static [Sign] {
+        &SIGNS
+    }
 }
+
+const SIGNS: [Sign; 4] = [
+    Sign { says: "not found", means: Cause::NotFound },
+    Sign { says: "Missing dep", means: Cause::Dependency },
+    Sign { says: "Checksum mismatch", means: Cause::Signature },
+    Sign { says: "Failed to extract", means: Cause::Damaged },
+];

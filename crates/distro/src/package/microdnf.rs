@@ -1,6 +1,6 @@
 //! microdnf.
 
-use super::{Operation, PackageManager, Work, rpm};
+use super::{Operation, PackageManager, Sign, Work, rpm};
 
 /// microdnf(8): Red Hat's minimal images, which have no other.
 pub(super) struct Microdnf;
@@ -20,5 +20,9 @@ impl PackageManager for Microdnf {
 
     fn work(&self, operation: &Operation<'_>) -> Option<Work> {
         rpm::work_by_name("microdnf", "upgrade", operation)
+    }
+
+    fn signs(&self) -> &'static [Sign] {
+        &rpm::SIGNS
     }
 }

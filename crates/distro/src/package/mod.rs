@@ -2,6 +2,7 @@
 
 use sys::rooted::Root;
 
+pub use explanation::{Cause, Explanation, Sign};
 use operation::split;
 pub use operation::{Operation, Repository, Work, work};
 
@@ -10,6 +11,7 @@ mod apt;
 mod dnf;
 mod dnf5;
 mod emerge;
+mod explanation;
 mod kiss;
 mod microdnf;
 mod nix;
@@ -44,37 +46,15 @@ pub trait PackageManager: Sync {
     /// checks the names.
     fn work(&self, operation: &Operation<'_>) -> Option<Work>;
 
-    /// How it installs and removes packages that lie there as files; `None` where that is not known yet.
-    fn operations(&self) -> Option<&'static dyn Operations> {
-        None
+    /// What it prints where it fails, and what that means; what comes first counts first.
+    fn signs(&self) -> &'static [Sign] {
+        &[]
     }
-}
-
-/// What a package manager is told to do: command lines, none of which asks anybody or uses a network.
-pub trait Operations: Sync {
-    /// Installs or upgrades to packages, by their paths, and everything in the order that it takes.
-    fn install(&self, paths: &[String]) -> Vec<String>;
-
-    /// Installs the same again.
-    fn reinstall(&self, paths: &[String]) -> Vec<String>;
-
-    /// Notes that nobody asked for these, so that they go with those that need them.
-    fn mark_automatic(&self, names: &[String]) -> Vec<String>;
-
-    /// Removes packages, with what nobody needs any more; `purge` with their configuration.
-    fn remove(&self, names: &[String], purge: bool) -> Vec<String>;
 
     /// Why it failed, from what it printed.
-    fn explain(&self, output: &str) -> Option<Explanation>;
-}
-
-/// Why a package manager failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Explanation {
-    /// One line, or that and what a script printed.
-    pub text: String,
-    /// It is the packages' fault, not that of where they were to be installed.
-    pub of_package: bool,
+    fn explain(&self, output: &str) -> Option<Explanation> {
+        explanation::by_signs(self.signs(), output)
+    }
 }
 
 /// Every package manager there is. The first that both is installed and manages the

@@ -1,6 +1,6 @@
 //! nix.
 
-use super::{Operation, PackageManager, Work};
+use super::{Cause, Operation, PackageManager, Sign, Work};
 
 /// nix-env(1): NixOS, and images made of Nix alone.
 pub(super) struct Nix;
@@ -43,10 +43,29 @@ impl PackageManager for Nix {
                 Work::on(&["nix-env", "--uninstall"], packages)
             }
             Operation::Version(name) => Some(Work::command(&["nix-env", "--query", name], &[])),
-            Operation::InstallNoDeps(_)
+            Operation::List => {
+                let script = "nix-env --query | sed 's/-\\([0-9][^-]*\\)$/\\t\\1/'";
+                Some(Work::command(&["sh", "-c", script], &[]))
+            }
+            Operation::Clean
+            | Operation::InstallNoDeps(_)
+            | Operation::InstallFiles(_)
+            | Operation::ReinstallFiles(_)
+            | Operation::MarkAutomatic(_)
+            | Operation::Describe(_)
             | Operation::Owner(_)
             | Operation::Files(_)
             | Operation::AddRepository(_) => None,
         }
     }
+
+    fn signs(&self) -> &'static [Sign] {
+        &SIGNS
+    }
 }
+
+const SIGNS: [Sign; 3] = [
+    Sign { says: "lacks a valid signature", means: Cause::Signature },
+    Sign { says: "attribute '", means: Cause::NotFound },
+    Sign { says: "unable to download", means: Cause::Unreachable },
+];

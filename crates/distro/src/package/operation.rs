@@ -13,20 +13,33 @@ pub enum Operation<'a> {
     Install(&'a [&'a str]),
     /// Installs files of packages whatever they depend on.
     InstallNoDeps(&'a [&'a str]),
+    /// Installs files of packages, which need nothing but each other and what is installed: no
+    /// repository is asked.
+    InstallFiles(&'a [&'a str]),
+    /// The same with what is installed already.
+    ReinstallFiles(&'a [&'a str]),
+    /// Notes that nobody asked for these, so that they go with those that need them.
+    MarkAutomatic(&'a [&'a str]),
     /// Brings packages up to date; all where none is named.
     Upgrade(&'a [&'a str]),
     /// Installs again what is installed.
     Reinstall(&'a [&'a str]),
-    /// Removes packages.
+    /// Removes packages, with what was installed only for them where the manager knows that.
     Remove(&'a [&'a str]),
-    /// Removes packages with their settings, where the manager tells them apart.
+    /// The same with their settings, where the manager tells them apart.
     Purge(&'a [&'a str]),
+    /// Removes what was downloaded to install packages, and lists of repositories.
+    Clean,
     /// Prints the package that a path belongs to.
     Owner(&'a str),
     /// Prints the version of an installed package.
     Version(&'a str),
     /// Prints the paths of an installed package.
     Files(&'a str),
+    /// Prints every installed package: its name, a tab, and its version.
+    List,
+    /// Prints the name and the version of the package in a file, with a tab between.
+    Describe(&'a str),
     /// Adds a repository whose packages must be signed with its key.
     AddRepository(&'a Repository<'a>),
 }
@@ -86,14 +99,20 @@ fn is_file(package: &str) -> bool {
 /// A name is none, or would be taken for an option, or the manager cannot do this.
 pub fn work(manager: &dyn PackageManager, operation: &Operation<'_>) -> Result<Work, String> {
     let words: Vec<&str> = match operation {
-        Operation::Refresh => vec![],
+        Operation::Refresh | Operation::Clean | Operation::List => vec![],
         Operation::Install(packages)
         | Operation::InstallNoDeps(packages)
+        | Operation::InstallFiles(packages)
+        | Operation::ReinstallFiles(packages)
+        | Operation::MarkAutomatic(packages)
         | Operation::Upgrade(packages)
         | Operation::Reinstall(packages)
         | Operation::Remove(packages)
         | Operation::Purge(packages) => packages.to_vec(),
-        Operation::Owner(word) | Operation::Version(word) | Operation::Files(word) => vec![word],
+        Operation::Owner(word)
+        | Operation::Version(word)
+        | Operation::Files(word)
+        | Operation::Describe(word) => vec![word],
         Operation::AddRepository(repository) => {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
             if repository.name.is_empty() || !repository.name.bytes().all(plain) {
@@ -114,12 +133,15 @@ pub fn work(manager: &dyn PackageManager, operation: &Operation<'_>) -> Result<W
     if is_repository && words.iter().any(|word| word.contains(char::is_control)) {
         return Err("the repository's address has control characters".into());
     }
-    if let Operation::InstallNoDeps(packages) = operation
-        && let Some(name) = packages.iter().find(|package| !is_file(package))
-    {
-        return Err(format!(
-            "{name} is no file of a package: dependencies are left out of those only"
-        ));
+    let files: &[&str] = match operation {
+        Operation::InstallNoDeps(files)
+        | Operation::InstallFiles(files)
+        | Operation::ReinstallFiles(files) => files,
+        Operation::Describe(file) => &[*file],
+        _ => &[],
+    };
+    if let Some(name) = files.iter().find(|package| !is_file(package)) {
+        return Err(format!("{name} is no file of a package"));
     }
     manager.work(operation).ok_or_else(|| format!("{} cannot do this", manager.name()))
 }

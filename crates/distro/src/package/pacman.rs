@@ -1,6 +1,6 @@
 //! pacman.
 
-use super::{Operation, PackageManager, Work, split};
+use super::{Cause, Operation, PackageManager, Repository, Sign, Work, split};
 
 /// pacman(8): Arch and its kin.
 pub(super) struct Pacman;
@@ -31,18 +31,75 @@ impl PackageManager for Pacman {
                 work.commands.extend(pacman(&["-U"], &files).unwrap_or_default().commands);
                 (!work.commands.is_empty()).then_some(work)
             }
+            // Whatever repository there may be is asked for what is missing: only from its list here.
+            Operation::InstallFiles(files) | Operation::ReinstallFiles(files) => {
+                pacman(&["-U"], files)
+            }
+            Operation::MarkAutomatic(packages) => pacman(&["-D", "--asdeps"], packages),
             Operation::InstallNoDeps(files) => pacman(&["-Udd"], files),
             Operation::Upgrade([]) => pacman(&[], &["-Syu"]),
             Operation::Upgrade(packages) | Operation::Reinstall(packages) => {
                 pacman(&["-S"], packages)
             }
-            Operation::Remove(packages) => pacman(&["-R"], packages),
-            Operation::Purge(packages) => pacman(&["-Rn"], packages),
+            Operation::Remove(packages) => pacman(&["-Rs"], packages),
+            Operation::Purge(packages) => pacman(&["-Rns"], packages),
+            Operation::Clean => {
+                let script = "rm -rf /var/cache/pacman/pkg/* /var/lib/pacman/sync/*";
+                Some(Work::command(&["sh", "-c", script], &[]))
+            }
             Operation::Owner(path) => Some(Work::command(&["pacman", "-Qoq", path], &[])),
             Operation::Version(name) => Some(Work::command(&["pacman", "-Q", name], &[])),
             Operation::Files(name) => Some(Work::command(&["pacman", "-Qlq", name], &[])),
-            // Its repositories are in one file, and its keys signed by its own: not by adding a file.
-            Operation::AddRepository(_) => None,
+            Operation::List => listed(LIST, ""),
+            Operation::Describe(file) => listed(DESCRIBE, file),
+            Operation::AddRepository(repository) => Some(add(repository)),
         }
     }
+
+    fn signs(&self) -> &'static [Sign] {
+        &SIGNS
+    }
 }
+
+const LIST: &str = "pacman -Q | tr ' ' '\\t'";
+const DESCRIBE: &str = "of=$(pacman -Qp \"$1\") && echo \"$of\" | tr ' ' '\\t'";
+
+fn listed(script: &str, word: &str) -> Option<Work> {
+    Some(Work::command(&["sh", "-c", script, "pacman", word], &[]))
+}
+
+/// Its repositories are in one file (pacman.conf(5), "Include"), and a key counts once the system's own has
+/// signed it (pacman-key(8)).
+fn add(repository: &Repository<'_>) -> Work {
+    let (name, url) = (repository.name, repository.url);
+    let (key, file) = (format!("/etc/pacman.d/{name}.asc"), format!("/etc/pacman.d/{name}.repo"));
+    let text = format!("[{name}]\nSigLevel = Required DatabaseOptional\nServer = {url}\n");
+    let mut work = Work::command(&["sh", "-ec", TRUST, "pacman-key", &key], &[]);
+    let include = format!("Include = {file}");
+    work.commands.extend(Work::command(&["sh", "-ec", INCLUDE, "sh", &include], &[]).commands);
+    work.file(key, repository.key.to_owned()).file(file, text)
+}
+
+const TRUST: &str = "test -s /etc/pacman.d/gnupg/trustdb.gpg || pacman-key --init
+pacman-key --add \"$1\"
+id=$(gpg --show-keys --with-colons \"$1\" | sed -n 's/^fpr:*\\([0-9A-F]*\\):$/\\1/p' | head -n 1)
+pacman-key --lsign-key \"$id\"";
+
+const INCLUDE: &str =
+    "grep -qxF \"$1\" /etc/pacman.conf || printf '\\n%s\\n' \"$1\" >> /etc/pacman.conf";
+
+const SIGNS: [Sign; 13] = [
+    Sign { says: "unable to satisfy dependency", means: Cause::Dependency },
+    Sign { says: "could not satisfy dependencies", means: Cause::Dependency },
+    Sign { says: "exists in filesystem", means: Cause::Conflict },
+    Sign { says: "are in conflict", means: Cause::Conflict },
+    Sign { says: "missing required signature", means: Cause::Signature },
+    Sign { says: "unknown trust", means: Cause::Signature },
+    Sign { says: "is invalid", means: Cause::Signature },
+    Sign { says: "is corrupted", means: Cause::Signature },
+    Sign { says: "invalid or corrupted package", means: Cause::Damaged },
+    Sign { says: "target not found", means: Cause::NotFound },
+    Sign { says: "command failed to execute correctly", means: Cause::Script },
+    Sign { says: "Partition / too full", means: Cause::DiskFull },
+    Sign { says: "failed retrieving file", means: Cause::Unreachable },
+];

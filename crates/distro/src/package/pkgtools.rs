@@ -1,6 +1,6 @@
 //! pkgtools.
 
-use super::{Operation, PackageManager, Work, split};
+use super::{Cause, Operation, PackageManager, Sign, Work, split};
 
 /// installpkg(8): Slackware.
 pub(super) struct Pkgtools;
@@ -33,21 +33,60 @@ impl PackageManager for Pkgtools {
                     work = slackpkg("install", &names);
                 }
                 work.commands.extend(
-                    Work::on(&["installpkg", "--terse"], &files).unwrap_or_default().commands,
+                    Work::on(&["upgradepkg", "--terse", "--install-new"], &files)
+                        .unwrap_or_default()
+                        .commands,
                 );
                 (!work.commands.is_empty()).then_some(work)
             }
-            Operation::InstallNoDeps(files) => Work::on(&["installpkg", "--terse"], files),
+            // upgradepkg(8) replaces an older version; installpkg would leave both.
+            Operation::InstallNoDeps(files) | Operation::InstallFiles(files) => {
+                Work::on(&["upgradepkg", "--terse", "--install-new"], files)
+            }
+            Operation::ReinstallFiles(files) => {
+                Work::on(&["upgradepkg", "--terse", "--reinstall"], files)
+            }
             Operation::Upgrade([]) => Some(slackpkg("upgrade-all", &[])),
             Operation::Upgrade(packages) => Some(slackpkg("upgrade", packages)),
             Operation::Reinstall(packages) => Some(slackpkg("reinstall", packages)),
             Operation::Remove(packages) | Operation::Purge(packages) => {
                 Work::on(&["removepkg"], packages)
             }
-            Operation::Owner(_)
-            | Operation::Version(_)
-            | Operation::Files(_)
-            | Operation::AddRepository(_) => None,
+            Operation::List => script(LIST, ""),
+            Operation::Describe(file) => script(DESCRIBE, file),
+            Operation::Version(name) => script(VERSION, name),
+            Operation::Files(name) => script(FILES, name),
+            Operation::Owner(path) => script(OWNER, path.trim_start_matches('/')),
+            Operation::Clean | Operation::MarkAutomatic(_) | Operation::AddRepository(_) => None,
         }
     }
+
+    fn signs(&self) -> &'static [Sign] {
+        &SIGNS
+    }
 }
+
+/// The database is a directory of text files that are called as the packages are:
+/// `name-version-architecture-build` (installpkg(8)). `P` turns such a name into one of a list.
+fn script(text: &str, word: &str) -> Option<Work> {
+    let text = format!(
+        "cd /var/lib/pkgtools/packages 2>/dev/null || cd /var/log/packages || exit 1\n{P}\n{text}"
+    );
+    Some(Work::command(&["sh", "-c", &text, "pkgtools", word], &[]))
+}
+
+const P: &str = "P() { sed 's/-\\([^-]*\\)-[^-]*-[^-]*$/\\t\\1/'; }";
+const LIST: &str = "ls | P";
+const DESCRIBE: &str = "test -f \"$1\" && basename \"$1\" | sed 's/\\.t[a-z]*$//' | P";
+const VERSION: &str =
+    "ls | P | awk -F'\\t' -v n=\"$1\" '$1 == n { print $2; f = 1 } END { exit !f }'";
+const FILES: &str = "for p in \"$1\"-*; do
+test \"$(echo \"$p\" | P | cut -f1)\" = \"$1\" && exec sed '1,/^FILE LIST:/d; /\\/$/d; s,^,/,' \"$p\"
+done; exit 1";
+const OWNER: &str =
+    "p=$(grep -lxF -- \"$1\" * | head -n 1); test -n \"$p\" && echo \"$p\" | P | cut -f1";
+
+const SIGNS: [Sign; 2] = [
+    Sign { says: "Cannot install", means: Cause::Damaged },
+    Sign { says: "No such package", means: Cause::NotFound },
+];

@@ -1,6 +1,6 @@
 //! RPM, whose database and queries several package managers share.
 
-use super::{Operation, Repository, Work, split};
+use super::{Cause, Operation, Repository, Sign, Work, split};
 
 /// Its files: sqlite, ndb and Berkeley DB, where Fedora 36 and SUSE moved them
 /// (<https://fedoraproject.org/wiki/Changes/RelocateRPMToUsr>) and where they were before.
@@ -20,9 +20,16 @@ pub(super) fn work(program: &str, upgrade: &str, operation: &Operation<'_>) -> O
     match *operation {
         Operation::Refresh => Some(Work::command(&[program, "-y", "makecache"], &[])),
         Operation::Install(packages) => run("install", packages),
+        Operation::InstallFiles(files) => {
+            Work::on(&[program, "-y", "--disablerepo=*", "install"], files)
+        }
+        Operation::ReinstallFiles(files) => {
+            Work::on(&[program, "-y", "--disablerepo=*", "reinstall"], files)
+        }
         Operation::Upgrade(packages) => Some(Work::command(&[program, "-y", upgrade], packages)),
         Operation::Reinstall(packages) => run("reinstall", packages),
         Operation::Remove(packages) | Operation::Purge(packages) => run("remove", packages),
+        Operation::Clean => Some(Work::command(&[program, "-y", "clean", "all"], &[])),
         Operation::AddRepository(added) => Some(repository("/etc/yum.repos.d", added)),
         ref other => query(other),
     }
@@ -35,12 +42,48 @@ pub(super) fn work_by_name(
     upgrade: &str,
     operation: &Operation<'_>,
 ) -> Option<Work> {
-    let Operation::Install(packages) = *operation else { return work(program, upgrade, operation) };
+    let packages = match *operation {
+        Operation::Install(packages) => packages,
+        Operation::InstallFiles(files) => return Work::on(&["rpm", "-U"], files),
+        Operation::ReinstallFiles(files) => {
+            return Work::on(&["rpm", "-U", "--replacepkgs"], files);
+        }
+        _ => return work(program, upgrade, operation),
+    };
     let (names, files) = split(packages);
     let mut done = work(program, upgrade, &Operation::Install(&names)).unwrap_or_default();
     done.commands.extend(Work::on(&["rpm", "-U"], &files).unwrap_or_default().commands);
     (!done.commands.is_empty()).then_some(done)
 }
+
+/// A package of a list, in rpm's words.
+const LISTED: &str = "%{NAME}\\t%{VERSION}-%{RELEASE}\\n";
+
+/// What rpm, dnf and those that speak like them print where they fail.
+pub(super) const SIGNS: [Sign; 22] = [
+    Sign { says: "conflicts with file from package", means: Cause::Conflict },
+    Sign { says: "conflicts between attempted installs", means: Cause::Conflict },
+    Sign { says: "nothing provides ", means: Cause::Dependency },
+    Sign { says: " is needed by ", means: Cause::Dependency },
+    Sign { says: "requires ", means: Cause::Dependency },
+    Sign { says: " conflicts with ", means: Cause::Conflict },
+    Sign { says: "is not signed", means: Cause::Signature },
+    Sign { says: "is not installed. Failing package is", means: Cause::Signature },
+    Sign { says: "GPG check FAILED", means: Cause::Signature },
+    Sign { says: "Signature verification failed", means: Cause::Signature },
+    Sign { says: "NOKEY", means: Cause::Signature },
+    Sign { says: "digest: BAD", means: Cause::Signature },
+    Sign { says: "checksum doesn't match", means: Cause::Signature },
+    Sign { says: "but expected", means: Cause::Signature },
+    Sign { says: "not an rpm package", means: Cause::Damaged },
+    Sign { says: "scriptlet failed", means: Cause::Script },
+    Sign { says: "No match for argument", means: Cause::NotFound },
+    Sign { says: "Unable to find a match", means: Cause::NotFound },
+    Sign { says: "more space needed on the", means: Cause::DiskFull },
+    Sign { says: "Failed to download metadata", means: Cause::Unreachable },
+    Sign { says: "Cannot download", means: Cause::Unreachable },
+    Sign { says: "Cannot prepare internal mirrorlist", means: Cause::Unreachable },
+];
 
 /// What rpm(8) itself does.
 pub(super) fn query(operation: &Operation<'_>) -> Option<Work> {
@@ -51,6 +94,8 @@ pub(super) fn query(operation: &Operation<'_>) -> Option<Work> {
         Operation::Owner(path) => rpm(&["-q", "--queryformat", "%{NAME}\\n", "-f"], path),
         Operation::Version(name) => rpm(&["-q", "--queryformat", "%{VERSION}-%{RELEASE}\\n"], name),
         Operation::Files(name) => rpm(&["-q", "--list"], name),
+        Operation::List => Some(Work::command(&["rpm", "-qa", "--queryformat", LISTED], &[])),
+        Operation::Describe(file) => rpm(&["-q", "--queryformat", LISTED, "-p"], file),
         _ => None,
     }
 }

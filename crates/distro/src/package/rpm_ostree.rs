@@ -1,6 +1,6 @@
 //! rpm-ostree.
 
-use super::{Operation, PackageManager, Work, rpm};
+use super::{Operation, PackageManager, Sign, Work, rpm};
 
 /// rpm-ostree(1): Fedora's image-based systems, where dnf changes nothing that lasts.
 pub(super) struct RpmOstree;
@@ -32,11 +32,18 @@ impl PackageManager for RpmOstree {
             Operation::Remove(packages) | Operation::Purge(packages) => {
                 Work::on(&["rpm-ostree", "uninstall", "--assumeyes"], packages)
             }
+            Operation::InstallFiles(files) => {
+                Work::on(&["rpm-ostree", "install", "--assumeyes", "--disablerepo=*"], files)
+            }
             Operation::Upgrade(_) | Operation::Reinstall(_) | Operation::InstallNoDeps(_) => None,
             Operation::AddRepository(repository) => {
                 Some(rpm::repository("/etc/yum.repos.d", repository))
             }
             ref other => rpm::query(other),
         }
+    }
+
+    fn signs(&self) -> &'static [Sign] {
+        &rpm::SIGNS
     }
 }

@@ -1,6 +1,6 @@
 //! tdnf.
 
-use super::{Operation, PackageManager, Work, rpm};
+use super::{Operation, PackageManager, Sign, Work, rpm};
 
 /// tdnf(8): Photon OS and Azure Linux.
 pub(super) struct Tdnf;
@@ -20,5 +20,9 @@ impl PackageManager for Tdnf {
 
     fn work(&self, operation: &Operation<'_>) -> Option<Work> {
         rpm::work_by_name("tdnf", "upgrade", operation)
+    }
+
+    fn signs(&self) -> &'static [Sign] {
+        &rpm::SIGNS
     }
 }

@@ -1,6 +1,6 @@
 //! xbps.
 
-use super::{Operation, PackageManager, Work};
+use super::{Cause, Operation, PackageManager, Sign, Work};
 
 /// xbps-install(1): Void.
 pub(super) struct Xbps;
@@ -31,15 +31,40 @@ impl PackageManager for Xbps {
                 Work::on(&["xbps-install", "--yes", "--force"], packages)
             }
             Operation::Remove(packages) | Operation::Purge(packages) => {
-                Work::on(&["xbps-remove", "--yes"], packages)
+                Work::on(&["xbps-remove", "--yes", "--recursive"], packages)
             }
+            Operation::Clean => Some(Work::command(&["sh", "-c", "rm -rf /var/cache/xbps/*"], &[])),
             Operation::Owner(path) => Some(Work::command(&["xbps-query", "--ownedby", path], &[])),
             Operation::Version(name) => {
                 Some(Work::command(&["xbps-query", "--property", "pkgver", name], &[]))
             }
             Operation::Files(name) => Some(Work::command(&["xbps-query", "--files", name], &[])),
             // Its keys are accepted by an answer to a question.
-            Operation::InstallNoDeps(_) | Operation::AddRepository(_) => None,
+            Operation::List => {
+                let script = "xbps-query -l | sed 's/^.. \\([^ ]*\\)-\\([^- ]*\\) .*/\\1\\t\\2/'";
+                Some(Work::command(&["sh", "-c", script], &[]))
+            }
+            Operation::MarkAutomatic(packages) => {
+                Work::on(&["xbps-pkgdb", "--mode", "auto"], packages)
+            }
+            Operation::InstallNoDeps(_)
+            | Operation::InstallFiles(_)
+            | Operation::ReinstallFiles(_)
+            | Operation::Describe(_)
+            | Operation::AddRepository(_) => None,
         }
     }
+
+    fn signs(&self) -> &'static [Sign] {
+        &SIGNS
+    }
 }
+
+const SIGNS: [Sign; 6] = [
+    Sign { says: "MISSING: ", means: Cause::Dependency },
+    Sign { says: "conflicting files", means: Cause::Conflict },
+    Sign { says: "not found in repository pool", means: Cause::NotFound },
+    Sign { says: "RSA signature is not valid", means: Cause::Signature },
+    Sign { says: "INSTALL script failed", means: Cause::Script },
+    Sign { says: "failed to fetch", means: Cause::Unreachable },
+];

@@ -1,6 +1,6 @@
 //! yum.
 
-use super::{Operation, PackageManager, Work, rpm};
+use super::{Operation, PackageManager, Sign, Work, rpm};
 
 /// yum(8), version 3: CentOS 7, Amazon Linux 2. Later systems have the name as a link
 /// to dnf, which is recognised before.
@@ -21,5 +21,9 @@ impl PackageManager for Yum {
 
     fn work(&self, operation: &Operation<'_>) -> Option<Work> {
         rpm::work("yum", "update", operation)
+    }
+
+    fn signs(&self) -> &'static [Sign] {
+        &rpm::SIGNS
     }
 }

@@ -25,7 +25,7 @@ use rustix::io::Errno;
 use spec::bypass::Bypass as Policy;
 use sys::inet;
 use sys::notify::{Call, Listener, Verdict};
-use sys::seccomp::{Action, Condition};
+use sys::seccomp::{Action, Condition, Relation};
 
 use super::supervisor::OwnRule;
 
@@ -78,8 +78,10 @@ const FAST_OPEN: u64 = 0x2000_0000;
 /// The calls that wait for the monitor, and those that would go around it.
 pub(super) fn rules(publishes: bool) -> Vec<OwnRule> {
     let refused = |errno: Errno| Action::Errno(errno.raw_os_error() as u16);
-    let with = |argument, bits| vec![Condition { argument, mask: bits, value: bits, not: false }];
-    let named = Condition { argument: 4, mask: u64::MAX, value: 0, not: true };
+    let with = |argument, bits| {
+        vec![Condition { argument, mask: bits, value: bits, relation: Relation::Equal }]
+    };
+    let named = Condition { argument: 4, mask: u64::MAX, value: 0, relation: Relation::NotEqual };
     let mut rules: Vec<OwnRule> = vec![
         (&["io_uring_setup", "io_uring_enter", "io_uring_register"], refused(Errno::PERM), vec![]),
         // Of 32-bit programs: its arguments are in memory. Newer ones have a call for each.

@@ -18,7 +18,7 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use sys::notify::{Call, Listener, Verdict};
 use sys::rooted::Root;
-use sys::seccomp::{Action, Condition};
+use sys::seccomp::{Action, Condition, Relation};
 
 use super::supervisor::OwnRule;
 
@@ -45,7 +45,7 @@ pub(super) fn rules() -> Vec<OwnRule> {
         argument: 2,
         mask: AtFlags::REMOVEDIR.bits().into(),
         value: AtFlags::REMOVEDIR.bits().into(),
-        not: false,
+        relation: Relation::Equal,
     };
     let enosys = Action::Errno(Errno::NOSYS.raw_os_error() as u16);
     vec![
@@ -68,6 +68,11 @@ impl Emulation {
         let emulation = Self { root: Root::from_fd(root), owner };
         emulation.fill(emulation.root.as_fd())?;
         Ok(emulation)
+    }
+
+    /// Answers for processes that have come in later, beside the one that filled it.
+    pub(super) fn further(root: OwnedFd, owner: (u32, u32)) -> Self {
+        Self { root: Root::from_fd(root), owner }
     }
 
     /// Answers a call; `None` where it is none of ours.

@@ -20,7 +20,9 @@ use super::init;
 use super::step::{EtcFile, Protected, Runtime, Step, Tree};
 use crate::Streams;
 
+pub(crate) mod bundle;
 mod command;
+mod copy_up;
 mod etc;
 
 use command::{become_user, execute, working_directory};
@@ -48,12 +50,15 @@ const REPORTED: u8 = 125;
 
 /// Executes the steps; never returns.
 pub(super) fn run(steps: &[Step], inherited: Inherited<'_>) -> ! {
-    let Inherited { launcher, streams, notify } = inherited;
+    let Inherited { launcher, streams, notify, own } = inherited;
     let mut child =
-        Child { launcher, streams, notify, trees: Vec::new(), root: None, terminal: None };
+        Child { launcher, streams, notify, own, trees: Vec::new(), root: None, terminal: None };
     for (index, step) in steps.iter().enumerate() {
         if let Err(error) = child.execute(step) {
-            child.report(index, &error);
+            match child.own.worded {
+                true => child.report_in_words(step, &error),
+                false => child.report(index, &error),
+            }
             process::exit_now(REPORTED);
         }
     }
@@ -67,12 +72,15 @@ pub(super) struct Inherited<'a> {
     pub(super) streams: Streams,
     /// A datagram socket to be bound inside.
     pub(super) notify: Option<BorrowedFd<'a>>,
+    /// Of a container of the OCI runtime.
+    pub(super) own: bundle::Own,
 }
 
 struct Child<'a> {
     launcher: Option<Channel>,
     streams: Streams,
     notify: Option<BorrowedFd<'a>>,
+    own: bundle::Own,
     trees: Vec<Option<OwnedFd>>,
     root: Option<Root>,
     terminal: Option<OwnedFd>,
@@ -85,6 +93,14 @@ impl Child<'_> {
         message[5..9].copy_from_slice(&error.raw_os_error().unwrap_or(0).to_le_bytes());
         if let Some(launcher) = &self.launcher {
             // Without a launcher there is nobody to tell.
+            let _ = launcher.send(&message, &[]);
+        }
+    }
+
+    fn report_in_words(&self, step: &Step, error: &io::Error) {
+        let text = super::explain::step(step, error).text;
+        let message = [&[bundle::WORDS], text.as_bytes()].concat();
+        if let Some(launcher) = &self.launcher {
             let _ = launcher.send(&message, &[]);
         }
     }
@@ -125,6 +141,7 @@ impl Child<'_> {
                 self.overlay_mount(target, tree, *index, options, files)
             }
             Step::Cgroups { legacy, unified } => self.cgroups(legacy, *unified),
+            Step::OwnGroup => self.own_group(),
             Step::Devices(names) => self.devices(names),
             Step::DeviceLinks => self.at("/dev", device_links),
             Step::Terminal { console } => self.make_terminal(*console),
@@ -154,7 +171,8 @@ impl Child<'_> {
             Step::Capabilities(set) => sys::caps::set(*set),
             Step::NoNewPrivileges => Ok(rustix::thread::set_no_new_privs(true)?),
             Step::Init => self.init(),
-            Step::Execute { args, env, path } => Err(execute(args, env, path)),
+            Step::Execute { args, env, path } => Err(execute(args, env, path, self.own.umask)),
+            Step::Bundle(piece) => self.piece(piece),
         }
     }
 
@@ -359,11 +377,25 @@ impl Child<'_> {
         mount::set_attributes(self.target_directory("/sys/fs/cgroup")?.as_fd(), read_only, false)
     }
 
+    fn own_group(&self) -> io::Result<()> {
+        let group = cstring(super::exec::GROUP.to_owned())?;
+        self.at(super::cgroupfs::MOUNT, || {
+            directory(&group, 0o755)?;
+            let group = open_directory(&group)?;
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            let processes = rustix::fs::openat(group, c"cgroup.procs", flags, Mode::empty())?;
+            Ok(rustix::io::write(processes, b"0").map(drop)?)
+        })
+    }
+
     fn devices(&self, names: &[CString]) -> io::Result<()> {
         self.at("/dev", || {
             for name in names {
                 // The launcher's own node: `/dev` is the host's until the pivot.
                 let source = cstring(format!("/dev/{}", name.to_string_lossy()))?;
+                if let Some((parent, _)) = name.to_string_lossy().rsplit_once('/') {
+                    directory(&cstring(parent.to_owned())?, 0o755)?;
+                }
                 empty_file(name)?;
                 mount::bind(&source, name)?;
             }
@@ -378,6 +410,11 @@ impl Child<'_> {
             None => rustix::fs::open(c"/dev/pts/ptmx", flags, Mode::empty())?,
         };
         let (master, slave) = sys::pty::open(ptmx)?;
+        // Before the command can ask for it.
+        let own = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+        if let Some(terminal) = own.into_iter().find(|fd| sys::pty::is_terminal(fd)) {
+            sys::pty::copy_size(terminal, master.as_fd())?;
+        }
         if console {
             // By the descriptor, not by the path: nobody can put another file in between.
             let tree = mount::copy_tree(slave.as_fd(), c"", false)?;

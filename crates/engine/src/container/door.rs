@@ -56,6 +56,10 @@ impl Door {
         Ok(Self { pidfd, pid })
     }
 
+    pub(super) fn into_process(self) -> (i32, OwnedFd) {
+        (self.pid.as_raw_nonzero().get(), self.pidfd)
+    }
+
     /// What that process has as its root directory.
     pub(super) fn root(&self) -> io::Result<Root> {
         Root::open(Path::new(&format!("/proc/{}/root", self.pid.as_raw_nonzero())))

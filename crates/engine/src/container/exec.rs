@@ -1,12 +1,13 @@
 //! A further process in a machine that runs.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, Pid};
 use spec::bypass::Bypass;
 use spec::plan::{Plan, Process};
@@ -15,10 +16,11 @@ use sys::process::{self, Child, Namespaces};
 use sys::rooted::Root;
 use sys::socket::{self, Channel};
 
+use super::cgroupfs::{Emulation, MOUNT};
 use super::child::{self, Inherited};
 use super::door::Door;
 use super::supervisor::Supervisor;
-use super::{ContainerMachine, HANDED, Handed, MainProcess, prepare};
+use super::{ContainerMachine, HANDED, Handed, MainProcess, outer_root, prepare};
 use crate::bus::Bus;
 use crate::record::Record;
 use crate::visit::{self, Visit};
@@ -26,7 +28,7 @@ use crate::{Inside, Machine, Streams, Talk, Visitor};
 
 /// The group below a managed one that takes what is run inside; groups with others below them
 /// may hold no process themselves (cgroups(7), "no internal processes").
-const GROUP: &str = "postroj.exec";
+pub(super) const GROUP: &str = "postroj.exec";
 
 /// Moves this process into the machine, and starts `process` there as its child.
 pub(super) fn exec(
@@ -36,17 +38,24 @@ pub(super) fn exec(
 ) -> Result<Box<dyn Machine>> {
     let (door, plan) = door(record)?;
     let mut steps = prepare::inside(plan, process)?;
-    prepare::hand_over(&mut steps, plan, false)?;
+    let emulation = emulated(&door, plan)?;
+    prepare::hand_over(&mut steps, plan, emulation.is_some())?;
     for group in &record.cgroups {
         join(group, plan);
     }
     let (ours, theirs) = socket::pair().context("cannot make a socket for the process")?;
-    let outside = plan.bypass.as_ref().map(Outside::new).transpose()?;
+    let answers = Answers { policy: plan.bypass.as_ref(), emulation };
+    let outside = answers.any().then(|| Outside::new(&answers)).transpose()?;
     door.enter().context("cannot enter the machine's namespaces")?;
     let (steps_ref, ours_ref) = (&steps, &ours);
     let child = process::spawn(Namespaces::NONE, None, move || {
         ours_ref.close_copy();
-        let inherited = Inherited { launcher: Some(theirs), streams, notify: None };
+        let inherited = Inherited {
+            launcher: Some(theirs),
+            streams,
+            notify: None,
+            own: child::bundle::Own::default(),
+        };
         child::run(steps_ref, inherited)
     })
     .context("cannot make a process in the machine")?;
@@ -78,6 +87,35 @@ pub(super) fn exec(
     Ok(Box::new(machine))
 }
 
+/// Which system calls of a process are answered from outside.
+struct Answers<'a> {
+    policy: Option<&'a Bypass>,
+    /// The machine's root as it is called outside, where its control groups are emulated.
+    emulation: Option<(u32, u32)>,
+}
+
+impl Answers<'_> {
+    fn any(&self) -> bool {
+        self.policy.is_some() || self.emulation.is_some()
+    }
+}
+
+/// Whether what is run in this machine would see that its control groups are emulated: only what
+/// makes containers looks so closely.
+fn emulated(door: &Door, plan: &Plan) -> Result<Option<(u32, u32)>> {
+    if !plan.nested || !plan.manages_control_groups() {
+        return Ok(None);
+    }
+    let what = "cannot look at the machine's control groups";
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mount = door.root().and_then(|root| root.open_in(MOUNT, flags, Mode::empty()));
+    let stat = rustix::fs::fstatfs(mount.context(what)?).context(what)?;
+    Ok((stat.f_type as u64 != CGROUP2).then(|| outer_root(&plan.ids).unwrap_or((0, 0))))
+}
+
+/// statfs(2), `CGROUP2_SUPER_MAGIC`.
+const CGROUP2: u64 = 0x6367_7270;
+
 /// A process that stays where the launcher was, and has the network that it had: it answers the
 /// system calls of what is run inside. It ends when nobody is left who could call.
 struct Outside {
@@ -87,16 +125,16 @@ struct Outside {
 }
 
 impl Outside {
-    fn new(policy: &Bypass) -> Result<Self> {
-        let (ours, theirs) = socket::pair().context("cannot make a socket for the network")?;
+    fn new(answers: &Answers<'_>) -> Result<Self> {
+        let what = "cannot make a process that answers system calls";
+        let (ours, theirs) = socket::pair().context(what)?;
         let ours_ref = &ours;
         let process = process::spawn(Namespaces::NONE, None, move || {
             ours_ref.close_copy();
             // Whoever waits for it sees the socket closed.
-            let _ = answer(&theirs, policy);
+            let _ = answer(&theirs, answers);
         });
-        let process = process.context("cannot make a process for the network")?;
-        Ok(Self { channel: ours, _process: process })
+        Ok(Self { channel: ours, _process: process.context(what)? })
     }
 
     /// It may look into the process; the launcher has become one of the machine's own.
@@ -108,21 +146,24 @@ impl Outside {
                 _ => Ok(()),
             }
         });
-        told.context("cannot give the process its network")?;
+        told.context("cannot hand the process's system calls over")?;
         Ok(machine.channel.send(&[child::GO], &[])?)
     }
 }
 
-fn answer(channel: &Channel, policy: &Bypass) -> Result<()> {
+fn answer(channel: &Channel, answers: &Answers<'_>) -> Result<()> {
     let kill = Some(rustix::process::Signal::KILL);
     rustix::process::set_parent_process_death_signal(kill)?;
     process::close_all_except(&[channel.as_fd()])?;
     let mut message = [0; HANDED];
     let (_, descriptors) = channel.receive(&mut message)?;
     let Some(process) = descriptors.first() else { bail!("the launcher ended") };
-    let Handed { listener, inside, .. } = Handed::take(process.as_fd(), &message)?;
-    let bypass = super::bypass::Bypass::new(policy.clone(), inside.as_fd())?;
-    let mut supervisor = Supervisor::new(listener, None, Some(bypass))?;
+    let Handed { listener, inside, root } = Handed::take(process.as_fd(), &message)?;
+    let bypass = |policy: &Bypass| super::bypass::Bypass::new(policy.clone(), inside.as_fd());
+    let bypass = answers.policy.map(bypass).transpose()?;
+    let emulation = root.zip(answers.emulation);
+    let emulation = emulation.map(|(root, owner)| Emulation::further(root, owner));
+    let mut supervisor = Supervisor::new(listener, emulation, bypass)?;
     channel.send(b"L", &[])?;
     while !supervisor.is_over() {
         let mut polled = [PollFd::from_borrowed_fd(supervisor.as_fd(), PollFlags::IN)];
@@ -139,6 +180,11 @@ fn answer(channel: &Channel, policy: &Bypass) -> Result<()> {
 pub(super) fn root(record: &Record) -> Result<Root> {
     let what = || format!("cannot look into the machine {}", record.name);
     door(record)?.0.root().with_context(what)
+}
+
+/// Whoever is looked at by these functions.
+pub(super) fn process(record: &Record) -> Result<(i32, OwnedFd)> {
+    Ok(door(record)?.0.into_process())
 }
 
 /// In the machine's user and mount namespaces only: it is no process of the machine's, so that
@@ -256,7 +302,7 @@ fn join(group: &Path, plan: &Plan) {
     if !group.exists() {
         return;
     }
-    let managed = plan.boot.as_ref().is_some_and(|boot| boot.control_groups);
+    let managed = plan.manages_control_groups();
     let is_unified = group.join("cgroup.controllers").exists();
     let group = if managed && is_unified { group.join(GROUP) } else { group.to_owned() };
     if managed && is_unified {
@@ -287,7 +333,15 @@ pub(super) fn in_background(pid: Pid, plan: &Plan, command: &[String]) -> Result
             return;
         }
         match process::fork() {
-            Ok(None) => child::run(&steps, Inherited { launcher: None, streams, notify: None }),
+            Ok(None) => child::run(
+                &steps,
+                Inherited {
+                    launcher: None,
+                    streams,
+                    notify: None,
+                    own: child::bundle::Own::default(),
+                },
+            ),
             // Not to leave it to the host's process 1 while this one can wait.
             Ok(Some(child)) => {
                 let none = rustix::process::WaitOptions::empty();

@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use spec::plan::{Seccomp, SeccompAction, SeccompCondition};
-use sys::seccomp::{Action, Condition, Filter, Rule};
+use sys::seccomp::{Action, Condition, Filter, Relation, Rule};
 
 /// Translates and compiles a profile.
 pub(crate) fn compile(profile: &Seccomp) -> Filter {
@@ -16,7 +16,7 @@ pub(crate) fn compile(profile: &Seccomp) -> Filter {
         argument: c.argument,
         mask: c.mask,
         value: c.value,
-        not: c.not,
+        relation: if c.not { Relation::NotEqual } else { Relation::Equal },
     };
     let conditions: Vec<Vec<Condition>> =
         profile.rules.iter().map(|rule| rule.conditions.iter().map(condition).collect()).collect();

@@ -28,16 +28,17 @@ use crate::{
 };
 
 mod ask;
+pub(crate) mod bundle;
 mod bypass;
 mod cgroupfs;
-mod child;
+pub(crate) mod child;
 mod door;
 mod exec;
-mod explain;
+pub(crate) mod explain;
 mod filter;
 mod init;
 mod prepare;
-mod step;
+pub(crate) mod step;
 mod supervisor;
 
 use bypass::Bypass;
@@ -88,8 +89,12 @@ impl Engine for Container {
         let child = sys::process::spawn(namespaces, cgroup.as_ref().map(AsFd::as_fd), move || {
             ours_ref.close_copy();
             claim_ref.close_copy();
-            let inherited =
-                child::Inherited { launcher: Some(theirs), streams, notify: notify_ref };
+            let inherited = child::Inherited {
+                launcher: Some(theirs),
+                streams,
+                notify: notify_ref,
+                own: child::bundle::Own::default(),
+            };
             child::run(steps_ref, inherited)
         })
         .map_err(|error| explain::clone(error, plan));
@@ -101,7 +106,7 @@ impl Engine for Container {
             terminal: None,
             console: None,
             boots: plan.boot.is_some(),
-            plan: (plan.boot.is_some() || plan.bypass.is_some()).then(|| plan.clone()),
+            plan: (plan.boot.is_some() || plan.bypass.is_some() || emulates).then(|| plan.clone()),
             steps,
             plan_terminal: plan.process.terminal,
             takes_signals: plan.process.init || plan.boot.is_some(),
@@ -139,6 +144,10 @@ impl Engine for Container {
 
     fn root(&self, record: &Record) -> Result<Root> {
         exec::root(record)
+    }
+
+    fn process(&self, record: &Record) -> Result<(i32, OwnedFd)> {
+        exec::process(record)
     }
 
     fn inside(&self, record: &Record, visitor: &mut Inside<'_>) -> Result<crate::Visit> {
@@ -188,7 +197,7 @@ fn visit(plan: &Plan) -> Result<Option<netns::Visit>> {
 
 /// Whether what runs makes control groups of its own.
 fn manages(plan: &Plan) -> bool {
-    plan.boot.as_ref().is_some_and(|boot| boot.control_groups)
+    plan.manages_control_groups()
 }
 
 /// Bound inside by the child, so that the machine finds it under a path of its own.

@@ -111,7 +111,7 @@ fn namespaces(plan: &Plan) -> Namespaces {
 
 /// Whether the machine is moved into a control group: the root of its view is set after that.
 fn moves(plan: &Plan) -> bool {
-    plan.limits.any() || plan.boot.as_ref().is_some_and(|boot| boot.control_groups)
+    plan.limits.any() || plan.manages_control_groups()
 }
 
 /// Whether what a machine writes is its own, and thrown away with it.
@@ -259,17 +259,7 @@ impl Builder<'_> {
                 let files = files.unwrap_or_default();
                 self.steps.push(Step::OverlayMount { target, tree, index, options, files });
             }
-            MountKind::Cgroup { managed: true } => self.steps.push(Step::Filesystem {
-                target,
-                fstype: if self.means.emulates { c"tmpfs" } else { c"cgroup2" }.to_owned(),
-                data: if self.means.emulates { c"mode=0755,size=16m" } else { c"" }.to_owned(),
-                attributes: Attributes {
-                    read_only: false,
-                    nosuid: true,
-                    nodev: true,
-                    noexec: true,
-                },
-            }),
+            MountKind::Cgroup { managed: true } => self.managed_groups(target),
             MountKind::Cgroup { managed: false } => {
                 let (legacy, unified) = &self.means.cgroups;
                 let legacy = legacy.iter().map(|c| cstring(c, "a controller"));
@@ -280,9 +270,29 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// What the machine finds in its `/run`.
+    /// A hierarchy that the machine may write.
+    fn managed_groups(&mut self, target: String) {
+        let emulates = self.means.emulates;
+        let attributes = Attributes { read_only: false, nosuid: true, nodev: true, noexec: true };
+        self.steps.push(Step::Filesystem {
+            target,
+            fstype: if emulates { c"tmpfs" } else { c"cgroup2" }.to_owned(),
+            data: if emulates { c"mode=0755,size=16m" } else { c"" }.to_owned(),
+            attributes,
+        });
+        // An init makes room itself.
+        if !emulates && self.plan.boot.is_none() {
+            self.steps.push(Step::OwnGroup);
+        }
+    }
+
+    /// What the machine finds in its `/run`, and some files elsewhere.
     fn runtime(&mut self) -> Result<()> {
         for file in &self.plan.runtime {
+            // There since the first run, and the machine's own by now.
+            if self.means.kept && file.path.starts_with("/etc/") {
+                continue;
+            }
             let path = file.path.clone();
             let kind = match &file.kind {
                 RuntimeKind::Directory(mode) => Runtime::Directory(*mode),

@@ -11,9 +11,11 @@ use sys::process::Strings;
 use sys::rlimits::Resource;
 use sys::seccomp::Filter;
 
+use super::bundle::piece::Piece;
+
 /// Where a step finds a file tree.
 #[derive(Debug)]
-pub(super) enum Tree {
+pub(crate) enum Tree {
     /// Sent by the launcher: the nth one.
     Received(usize),
     /// Opened by the step itself.
@@ -22,36 +24,36 @@ pub(super) enum Tree {
 
 /// A file of `/etc` that the launcher supplies.
 #[derive(Debug)]
-pub(super) struct EtcFile {
-    pub(super) name: CString,
-    pub(super) content: Vec<u8>,
-    pub(super) mode: u32,
+pub(crate) struct EtcFile {
+    pub(crate) name: CString,
+    pub(crate) content: Vec<u8>,
+    pub(crate) mode: u32,
 }
 
 /// Paths relative to one of the kernel's own trees.
 #[derive(Debug, Default)]
-pub(super) struct Protected {
-    pub(super) readonly: Vec<CString>,
-    pub(super) hidden_files: Vec<CString>,
-    pub(super) hidden_directories: Vec<CString>,
+pub(crate) struct Protected {
+    pub(crate) readonly: Vec<CString>,
+    pub(crate) hidden_files: Vec<CString>,
+    pub(crate) hidden_directories: Vec<CString>,
 }
 
 impl Protected {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         [&self.readonly, &self.hidden_files, &self.hidden_directories].iter().all(|l| l.is_empty())
     }
 }
 
 /// Something in `/run` that the launcher supplies.
 #[derive(Debug)]
-pub(super) enum Runtime {
+pub(crate) enum Runtime {
     Directory(u32),
     Text(Vec<u8>, u32),
     Link(CString),
 }
 
 #[derive(Debug)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// Be killed when the launcher dies.
     DieWithLauncher,
     /// Lead a session: no terminal of the launcher's is within reach (CVE-2017-5226).
@@ -109,6 +111,9 @@ pub(super) enum Step {
         legacy: Vec<CString>,
         unified: bool,
     },
+    /// Into a group below the machine's: one with others below it may hold no process itself (cgroups(7),
+    /// "no internal processes").
+    OwnGroup,
     /// Device nodes, by bind mounts from the launcher's `/dev`.
     Devices(Vec<CString>),
     DeviceLinks,
@@ -173,11 +178,13 @@ pub(super) enum Step {
         env: Strings,
         path: Vec<CString>,
     },
+    /// What only a container of the OCI runtime needs.
+    Bundle(Piece),
 }
 
 impl Step {
     /// Completes "cannot …".
-    pub(super) fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let text = |c: &CStr| c.to_string_lossy().into_owned();
         match self {
             Self::DieWithLauncher => "tie the machine to its launcher".into(),
@@ -204,6 +211,7 @@ impl Step {
             Self::Bind { target, .. } => format!("mount on {target}"),
             Self::OverlayMount { target, .. } => format!("mount an overlay on {target}"),
             Self::Cgroups { .. } => "mount the control groups".into(),
+            Self::OwnGroup => "move into a control group".into(),
             Self::Devices(_) | Self::DeviceLinks => "fill /dev".into(),
             Self::Terminal { .. } => "make a terminal".into(),
             Self::Protect { root, .. } => format!("protect {root}"),
@@ -232,6 +240,7 @@ impl Step {
             Self::Execute { args, .. } => {
                 format!("execute {:?}", args.first().map(text).unwrap_or_default())
             }
+            Self::Bundle(piece) => piece.describe(),
         }
     }
 }

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use bakery::source::bootstrap::addition::{Added, Asked, Unsatisfiable};
+use bakery::source::bootstrap::addition::{Asked, Unsatisfiable};
+use distro::package::{Cause, Operation, PackageManager};
 use engine::state::RunDirectory;
 use store::Store;
 
@@ -12,7 +13,7 @@ use super::check::{self, Finding, Probe, Scene};
 use super::inside::{Ask, Look};
 pub use super::machine::Program;
 use super::machine::{Machine, Ran};
-use super::packages::{self, CACHE, Supply};
+use super::packages::{self, CACHE, Commands, Package, Supply, words};
 use super::{Cell, News, Phase, Step, Verdict, Wish};
 
 /// Where things are.
@@ -70,10 +71,13 @@ impl Probing<'_> {
             self.check_all("boot", Phase::Install, &checks, &before, now())?;
             return Ok(());
         }
-        let supply = Supply::new(self.place.store, &wish.image, self.machine()?)?;
-        let installed = packages::list(&Supply::status(self.machine()?)?);
+        let store = self.place.store;
+        let machine = self.machine()?;
+        let (manager, supply) = packages::supply(store, wish, machine)?;
+        machine.manager = Some(manager);
+        let installed = packages::list(machine, manager)?;
         self.write("packages-before.txt", &installed);
-        let mut packages = Packages { supply, added: Vec::new() };
+        let mut packages = Packages { manager, supply, added: Vec::new() };
         for &phase in &wish.phases {
             let since = now();
             if !self.phase(phase, &mut packages)? {
@@ -124,7 +128,6 @@ impl Probing<'_> {
             Phase::Install if has_from => &wish.from,
             _ => &wish.packages,
         };
-        let operations = packages.supply.operations();
         if matches!(phase, Phase::Install | Phase::Upgrade) {
             let began = self.begin(phase.word(), "fetch");
             match packages.supply.fetch(self.machine()?, asked) {
@@ -148,36 +151,7 @@ impl Probing<'_> {
             }
         }
         let began = self.begin(phase.word(), phase.word());
-        let added = packages.added.clone();
-        let asked: Vec<&Added> = added.iter().filter(|a| a.asked).collect();
-        let names = names(&asked, &wish.packages);
-        let automatic: Vec<String> =
-            added.iter().filter(|a| !a.asked).map(|a| a.name.clone()).collect();
-        let commands = match phase {
-            Phase::Install | Phase::Upgrade if added.is_empty() => Vec::new(),
-            Phase::Install | Phase::Upgrade => {
-                let paths = packages.supply.name(self.machine()?, &added)?;
-                let mut commands = vec![operations.install(&paths)];
-                let goes = wish.phases.iter().any(|phase| !phase.installs());
-                if goes && !automatic.is_empty() {
-                    commands.push(operations.mark_automatic(&automatic));
-                }
-                commands
-            }
-            Phase::Reinstall => {
-                let again: Vec<Added> = asked.into_iter().cloned().collect();
-                let paths = packages.supply.name(self.machine()?, &again)?;
-                vec![operations.reinstall(&paths)]
-            }
-            Phase::Remove => vec![operations.remove(&names, false)],
-            Phase::Purge => {
-                let status = Supply::status(self.machine()?)?;
-                match packages::purgeable(&status, &names, &added) {
-                    left if left.is_empty() => Vec::new(),
-                    left => vec![operations.remove(&left, true)],
-                }
-            }
-        };
+        let commands = self.commands(phase, packages)?;
         let nothing = commands.is_empty();
         for command in commands {
             let words: Vec<&str> = command.iter().map(String::as_str).collect();
@@ -185,7 +159,7 @@ impl Probing<'_> {
             let ran = self.machine()?.run(&words, timeout)?;
             self.write(&format!("{}.txt", phase.word()), &ran.output);
             if ran.code != Some(0) {
-                let finding = self.failed(&ran, operations)?;
+                let finding = self.failed(&ran, packages.manager)?;
                 let good = finding.verdict.is_good();
                 self.end(began, finding);
                 return Ok(good);
@@ -195,20 +169,43 @@ impl Probing<'_> {
         Ok(true)
     }
 
+    /// What the package manager is told in a phase.
+    fn commands(&mut self, phase: Phase, packages: &Packages<'_>) -> Result<Commands> {
+        let Packages { manager, supply, added } = packages;
+        let asked: Vec<Package> = added.iter().filter(|a| a.asked).cloned().collect();
+        let names = names(&asked, &self.wish.packages);
+        match phase {
+            Phase::Install | Phase::Upgrade if added.is_empty() => Ok(Vec::new()),
+            Phase::Install | Phase::Upgrade => supply.install(added, phase == Phase::Upgrade),
+            Phase::Reinstall => packages::reinstall(*manager, &asked),
+            Phase::Remove => packages::commands(*manager, &Operation::Remove(&words(&names))),
+            Phase::Purge => match supply.purgeable(self.machine()?, &names, added)? {
+                left if left.is_empty() => Ok(Vec::new()),
+                left => packages::commands(*manager, &Operation::Purge(&words(&left))),
+            },
+        }
+    }
+
     /// Why a package manager failed.
-    fn failed(&mut self, ran: &Ran, of: &dyn distro::package::Operations) -> Result<Finding> {
+    fn failed(&mut self, ran: &Ran, of: &dyn PackageManager) -> Result<Finding> {
         let explained = of.explain(&ran.output);
         let lines: Vec<&str> = ran.output.lines().collect();
         let tail = lines[lines.len().saturating_sub(10)..].join("\n");
         let verdict = match &explained {
-            Some(explanation) if !explanation.of_package => Verdict::Error,
+            Some(explanation) if !explanation.cause.is_of_package() => Verdict::Error,
             _ => Verdict::Fail,
         };
         let seen = match ran.code {
             Some(code) => format!("exit status {code}"),
             None => format!("it was not done after {} s", self.wish.phase_timeout),
         };
-        let mut cause = explained.map_or(tail, |explanation| explanation.text);
+        let remedy = match &explained {
+            Some(explanation) if explanation.cause == Cause::Unreachable => {
+                "; --network gives the machine a network"
+            }
+            _ => "",
+        };
+        let mut cause = explained.map_or(tail, |explanation| explanation.text) + remedy;
         if ran.code.is_none() {
             let look: Look = self.machine()?.ask(&Ask::Look { files: false })?;
             let busy = look.units.iter().filter(|unit| unit.active == "activating");
@@ -332,9 +329,9 @@ impl Probing<'_> {
 }
 
 /// What is to be installed, on one line.
-fn told(added: &[Added]) -> String {
-    let asked: Vec<String> =
-        added.iter().filter(|a| a.asked).map(|a| format!("{} {}", a.name, a.version)).collect();
+fn told(added: &[Package]) -> String {
+    let shown = |a: &Package| format!("{} {}", a.name, a.version).trim_end().to_owned();
+    let asked: Vec<String> = added.iter().filter(|a| a.asked).map(shown).collect();
     match (asked.is_empty(), added.len() - asked.len()) {
         (true, 0) => "all are installed already".into(),
         (_, 0) => asked.join(", "),
@@ -343,7 +340,7 @@ fn told(added: &[Added]) -> String {
 }
 
 /// Names of the packages that were asked for, those too that the image has already.
-fn names(added: &[&Added], asked: &[String]) -> Vec<String> {
+fn names(added: &[Package], asked: &[String]) -> Vec<String> {
     let mut names: Vec<String> = added.iter().map(|a| a.name.clone()).collect();
     for text in asked {
         if let Asked::Name(name) = Asked::parse(text)
@@ -356,9 +353,10 @@ fn names(added: &[&Added], asked: &[String]) -> Vec<String> {
 }
 
 struct Packages<'a> {
-    supply: Supply<'a>,
+    manager: &'static dyn PackageManager,
+    supply: Box<dyn Supply + 'a>,
     /// By the last installation.
-    added: Vec<Added>,
+    added: Vec<Package>,
 }
 
 fn passed(seen: impl Into<String>) -> Finding {

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use distro::package::PackageManager;
 use engine::record::Record;
 use engine::state::RunDirectory;
 use engine::{ENGINES, Waited};
@@ -47,6 +48,8 @@ pub(super) struct Machine {
     /// Output of commands goes there while they run.
     scratch: PathBuf,
     kept: bool,
+    /// What manages its packages, once that is known.
+    pub(super) manager: Option<&'static dyn PackageManager>,
 }
 
 /// What a command did.
@@ -114,8 +117,17 @@ impl Machine {
         };
         let program = program.clone();
         let scratch = evidence.join("output.txt");
-        let mut machine =
-            Self { name, program, run: run.clone(), record, monitor, eyes: None, scratch, kept };
+        let mut machine = Self {
+            name,
+            program,
+            run: run.clone(),
+            record,
+            monitor,
+            eyes: None,
+            scratch,
+            kept,
+            manager: None,
+        };
         if !is_up {
             let busy = machine.busy();
             machine.evidence(evidence);
@@ -175,9 +187,14 @@ impl Machine {
     }
 
     fn exec(&self, command: &[&str]) -> Command {
-        let env =
-            ["exec", "-e", "DEBIAN_FRONTEND=noninteractive", "-e", "LC_ALL=C.UTF-8", &self.name];
-        self.program.verb(&[&env[..], command].concat())
+        let own = self.manager.map_or(&[][..], |manager| manager.environment());
+        let variables: Vec<String> = [("LC_ALL", "C.UTF-8")]
+            .iter()
+            .chain(own)
+            .flat_map(|(name, value)| ["-e".to_owned(), format!("{name}={value}")])
+            .collect();
+        let variables: Vec<&str> = variables.iter().map(String::as_str).collect();
+        self.program.verb(&[&["exec"], &variables[..], &[&self.name], command].concat())
     }
 
     /// Its root, which is not to be trusted.
@@ -193,11 +210,13 @@ impl Machine {
             ("journal.txt", &["journalctl", "--no-pager", "--quiet"][..]),
             ("journal.export", &["journalctl", "--no-pager", "--quiet", "-o", "export"]),
             ("failed-units.txt", &["systemctl", "--no-pager", "--failed", "--full", "status"]),
-            ("packages-after.txt", &["dpkg-query", "-W"]),
         ] {
             let Ok(output) = File::create(directory.join(file)) else { continue };
             // What has none of these programs has no such evidence.
             let _ = self.exec(command).stdout(output).stderr(Stdio::null()).status();
+        }
+        if let Some(listed) = self.manager.and_then(|m| super::packages::list(self, m).ok()) {
+            let _ = std::fs::write(directory.join("packages-after.txt"), listed);
         }
     }
 

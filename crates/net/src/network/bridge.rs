@@ -1,7 +1,7 @@
 //! Mode `bridge`: machines share a bridge, and the host routes for them. Needs CAP_NET_ADMIN.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -9,12 +9,13 @@ use spec::network::{Attachment, DEFAULT, INTERNAL, Link, Mac, Protocol};
 use sys::netns::Visit;
 
 use super::{Attached, Known, Network, Place, Prepared, Target};
-use crate::forward::{self, Forwarder};
+use crate::forward::{self, Forwarder, From};
 use crate::lease::{Directory, Lease, Member, Up};
-use crate::link::{Inside, Links, has_ipv6, known_routes, nth};
+use crate::link::{DEVICE, Inside, Links, has_ipv6, known_routes, nth};
 use crate::names;
 use crate::ports::{self, Held};
 use crate::rules::{Hook, Part, Rules, Table};
+use crate::site::Site;
 
 /// Mode `bridge`.
 pub(super) struct Bridge;
@@ -30,14 +31,9 @@ impl Network for Bridge {
         if directory.config().is_none() && name != DEFAULT && name != INTERNAL {
             bail!("there is no network {name:?}: `postroj network create {name}` makes it");
         }
-        crate::survey::bridge().map_err(|missing| {
-            anyhow::anyhow!(
-                "cannot use the network {name}: {missing} (as an ordinary user: --network user)"
-            )
-        })?;
         let ports = ports::hold(&attachment.ports)?;
         let lock = directory.lock()?;
-        let up = bring_up(&directory)?;
+        let (up, site) = bring_up(&directory)?;
         let fill = |ip| member(ip, &up, attachment, place);
         let taken = directory.lease(&up, attachment.ip, start_of(place.id), fill);
         let (lease, member) = match taken {
@@ -51,11 +47,11 @@ impl Network for Bridge {
         let internal = is_internal(&directory);
         let (ip, ip6) = (IpAddr::V4(member.ip), member.ip6.map(IpAddr::V6));
         let resolvers = match directory.config() {
-            Some(_) => vec![IpAddr::V4(up.gateway())],
-            None => Vec::new(),
+            None if !up.held => Vec::new(),
+            _ => vec![IpAddr::V4(up.gateway())],
         };
-        let membership = Membership { lease: Some(lease), directory };
-        if !resolvers.is_empty() {
+        let membership = Membership::new(lease, directory);
+        if !resolvers.is_empty() && !up.held {
             names::start(&membership.directory, up.gateway(), internal)?;
         }
         let known = Known {
@@ -64,7 +60,7 @@ impl Network for Bridge {
             resolvers,
             ports: ports.iter().map(|held| held.port).collect(),
         };
-        Ok(Box::new(Waiting { up, member, known, ports, internal, membership }))
+        Ok(Box::new(Waiting { up, site, member, known, ports, internal, membership }))
     }
 }
 
@@ -80,7 +76,7 @@ impl Up {
     }
 
     /// The name of its rules.
-    fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         format!("postroj-{}", self.bridge)
     }
 }
@@ -91,11 +87,11 @@ pub(crate) fn is_internal(directory: &Directory) -> bool {
 
 /// Where the search for a free address begins: an address that was just given up may still be
 /// known to others.
-fn start_of(id: &str) -> u32 {
+pub(crate) fn start_of(id: &str) -> u32 {
     id.get(..7).and_then(|hex| u32::from_str_radix(hex, 16).ok()).unwrap_or(0)
 }
 
-fn member(ip: Ipv4Addr, up: &Up, attachment: &Attachment, place: &Place<'_>) -> Member {
+pub(crate) fn member(ip: Ipv4Addr, up: &Up, attachment: &Attachment, place: &Place<'_>) -> Member {
     let [a, b, c, d] = ip.octets();
     let number = u32::from(ip) - u32::from(up.subnet.0);
     let mut names = vec![place.machine.to_owned(), place.hostname.to_owned()];
@@ -117,6 +113,7 @@ fn member(ip: Ipv4Addr, up: &Up, attachment: &Attachment, place: &Place<'_>) -> 
 /// A network that waits for its machine, and for no other.
 struct Waiting {
     up: Up,
+    site: Site,
     member: Member,
     known: Known,
     ports: Vec<Held>,
@@ -130,31 +127,44 @@ impl Prepared for Waiting {
     }
 
     fn attach(self: Box<Self>, target: &Target<'_>) -> Result<Box<dyn Attached>> {
-        let Self { up, member, ports, internal, membership, .. } = *self;
-        let outside = Links::new().context("cannot set up links")?;
+        let Self { up, site, member, ports, internal, membership, .. } = *self;
+        let outside = site.links().context("cannot set up links")?;
         let bridge = outside.index(&up.bridge).context("the network's bridge is gone")?;
-        let visit = Visit::of(target.pidfd).context("cannot enter the machine's network")?;
-        // A socket stays in the namespace where it was made.
-        let inside = Links::new();
-        visit.end().context("cannot leave the machine's network")?;
-        let end = inside_of(&up, &member, internal);
+        let inside = links_of(target.pidfd, &site)?;
+        let end = inside_of(DEVICE, &up, &member, internal || up.held);
         outside
             .make_pair(&member.device, bridge, target.pid, &end)
             .with_context(|| format!("cannot attach the machine to the bridge {}", up.bridge))?;
-        let inside = inside.context("cannot set up the machine's link")?;
         inside.set_up(&end).context("cannot set up the machine's addresses and routes")?;
         let published = (!ports.is_empty())
-            .then(|| publish(&up, &member, ports, target))
+            .then(|| match site {
+                Site::Host => publish(&up, &member, ports, target),
+                Site::Held(_) => Published::by_process(&member, ports, target, From::Machine),
+            })
             .transpose()
             .context("cannot publish the machine's ports")?;
         Ok(Box::new(Using { published, _membership: membership }))
     }
 }
 
-fn inside_of(up: &Up, member: &Member, internal: bool) -> Inside {
+/// The machine's own.
+pub(crate) fn links_of(machine: BorrowedFd<'_>, site: &Site) -> Result<Links> {
+    if site.is_held() {
+        let socket = crate::site::fetch(machine, None);
+        return socket.map(Links::from).context("cannot enter the machine's network");
+    }
+    let visit = Visit::of(machine).context("cannot enter the machine's network")?;
+    // A socket stays in the namespace where it was made.
+    let inside = Links::new();
+    visit.end().context("cannot leave the machine's network")?;
+    inside.context("cannot set up the machine's link")
+}
+
+pub(crate) fn inside_of(device: &str, up: &Up, member: &Member, internal: bool) -> Inside {
     let ip6 = member.ip6.map(|ip| (IpAddr::V6(ip), 64));
     let gateways = [Some(IpAddr::V4(up.gateway())), up.gateway6().map(IpAddr::V6)];
     Inside {
+        device: device.into(),
         mac: member.mac,
         mtu: up.mtu,
         addresses: [Some((IpAddr::V4(member.ip), up.subnet.1)), ip6]
@@ -169,7 +179,20 @@ fn inside_of(up: &Up, member: &Member, internal: bool) -> Inside {
 /// led there by a process.
 struct Published {
     forwarder: Forwarder,
-    _rules: Rules,
+    _rules: Option<Rules>,
+}
+
+impl Published {
+    fn by_process(
+        member: &Member,
+        ports: Vec<Held>,
+        target: &Target<'_>,
+        from: From,
+    ) -> Result<Self> {
+        let forwarder =
+            forward::start(ports, target, IpAddr::V4(member.ip), from, &member.machine)?;
+        Ok(Self { forwarder, _rules: None })
+    }
 }
 
 fn publish(up: &Up, member: &Member, ports: Vec<Held>, target: &Target<'_>) -> Result<Published> {
@@ -194,9 +217,8 @@ fn publish(up: &Up, member: &Member, ports: Vec<Held>, target: &Target<'_>) -> R
         }
     }
     table.send(&rules).context("cannot write the port rules")?;
-    let forwarder =
-        forward::start(ports, target, IpAddr::V4(member.ip), forward::From::Host, &member.machine)?;
-    Ok(Published { forwarder, _rules: rules })
+    let published = Published::by_process(member, ports, target, From::Host)?;
+    Ok(Published { _rules: Some(rules), ..published })
 }
 
 /// A network in use, in the order of teardown.
@@ -212,17 +234,28 @@ impl Attached for Using {
 }
 
 /// A place on a network; the last one to leave takes it down.
-struct Membership {
-    lease: Option<Lease>,
-    directory: Directory,
+pub(crate) struct Membership {
+    pub(crate) lease: Lease,
+    pub(crate) directory: Directory,
+}
+
+impl Membership {
+    pub(crate) fn new(lease: Lease, directory: Directory) -> Self {
+        Self { lease, directory }
+    }
+
+    /// To be done once.
+    pub(crate) fn leave(&self) {
+        self.lease.remove();
+        if self.directory.living().is_empty() {
+            linger(&self.directory);
+        }
+    }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        self.lease = None;
-        if self.directory.living().is_empty() {
-            linger(&self.directory);
-        }
+        self.leave();
     }
 }
 
@@ -234,6 +267,10 @@ const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
 /// next command does.
 fn linger(directory: &Directory) {
     let (Some(sweeper), Some(up)) = (directory.sweep(), directory.up()) else { return };
+    if up.held {
+        // Who holds it sees that by itself.
+        return;
+    }
     match sys::process::fork() {
         Ok(Some(_)) => {}
         Err(_) => drop(leave(directory)),
@@ -257,16 +294,32 @@ fn linger(directory: &Directory) {
 /// Where its directory cannot be locked.
 pub(crate) fn leave(directory: &Directory) -> Result<()> {
     let _lock = directory.lock()?;
+    tidy(directory);
     if !directory.members().is_empty() {
         return Ok(());
     }
     take_down(directory)
 }
 
+/// Removes the devices of machines whose place nobody keeps; to be called with the lock held.
+fn tidy(directory: &Directory) {
+    let left = directory.left();
+    let site = directory.up().filter(|_| !left.is_empty()).and_then(|up| Site::of(directory, &up));
+    let links = site.and_then(|site| site.links().ok());
+    for member in left {
+        // Mostly it went with its machine.
+        let _ = links.as_ref().map(|links| links.remove(&member.device));
+    }
+}
+
 /// Removes what there is of a network; to be called with the lock held.
 pub(crate) fn take_down(directory: &Directory) -> Result<()> {
     let Some(up) = directory.up() else { return Ok(()) };
-    remove(&up)?;
+    match Site::of(directory, &up) {
+        Some(Site::Host) => remove(&up)?,
+        Some(held) => held.end(),
+        None => {}
+    }
     directory.clear_up();
     Ok(())
 }
@@ -286,19 +339,26 @@ fn remove(up: &Up) -> Result<()> {
 }
 
 /// Makes a network's bridge and rules, where they are not there; to be called with the lock held.
-pub(crate) fn bring_up(directory: &Directory) -> Result<Up> {
-    let links = Links::new().context("cannot set up links")?;
+pub(crate) fn bring_up(directory: &Directory) -> Result<(Up, Site)> {
     if let Some(up) = directory.up() {
-        if links.hardware_address(&up.bridge) == Some(up.mac) {
-            return Ok(up);
+        tidy(directory);
+        if let Some(site) = Site::of(directory, &up)
+            && let Ok(links) = site.links()
+            && links.hardware_address(&up.bridge) == Some(up.mac)
+        {
+            return Ok((up, site));
         }
         take_down(directory)?;
     }
+    let internal = is_internal(directory);
+    let site = Site::new(directory, internal)?;
+    let links = site.links().context("cannot set up links")?;
     let config = directory.config().unwrap_or_default();
-    let routes = known_routes();
-    let (random, mtu) = (random()?, links.mtu());
+    let routes = if site.is_held() { routes_of_others(directory) } else { known_routes() };
+    let (random, mtu) = (random()?, links.mtu(site.is_held()));
     for number in 0..=u8::MAX {
         let up = candidate(number, config.subnet, &random, mtu);
+        let up = Up { held: site.is_held(), ..up };
         if links.index(&up.bridge).is_ok() || overlaps(&up, &routes) {
             if config.subnet.is_some() && overlaps(&up, &routes) {
                 let (first, prefix) = up.subnet;
@@ -320,15 +380,25 @@ pub(crate) fn bring_up(directory: &Directory) -> Result<Up> {
                 return Err(error).context("cannot make a bridge");
             }
         }
-        let internal = is_internal(directory);
-        let made = route(internal).and_then(|()| write_rules(&up, internal));
+        // Who holds one routes nothing.
+        let made = match site {
+            Site::Host => route(internal).and_then(|()| write_rules(&up, internal)),
+            Site::Held(_) => Ok(()),
+        };
         if let Err(error) = made {
             let _ = take_down(directory);
             return Err(error);
         }
-        return Ok(up);
+        return Ok((up, site));
     }
     bail!("no name and address is left for a bridge: see `ip link` and `ip route`")
+}
+
+/// A machine may be on several networks of a user's.
+fn routes_of_others(directory: &Directory) -> Vec<(Ipv4Addr, Ipv4Addr)> {
+    let mask = |prefix: u8| Ipv4Addr::from(u32::MAX << (32 - prefix));
+    let subnets = directory.others().into_iter().filter_map(|other| Some(other.up()?.subnet));
+    subnets.map(|(first, prefix)| (first, mask(prefix))).collect()
 }
 
 /// What the nth bridge would be.
@@ -344,6 +414,7 @@ fn candidate(number: u8, subnet: Option<(Ipv4Addr, u8)>, random: &[u8; 11], mtu:
         subnet: subnet.unwrap_or((Ipv4Addr::new(10, 87, number, 0), 24)),
         prefix: has_ipv6().then_some(prefix),
         mtu,
+        held: false,
     }
 }
 
@@ -397,29 +468,6 @@ fn keep_advertised_routes() {
             let _ = std::fs::write(&path, "2");
         }
     }
-}
-
-/// Lets nothing pass between these machines, and all between others.
-pub(crate) fn cut(directory: &Directory, cuts: &[(String, String)]) -> Result<()> {
-    let up = directory.up().context("the network has no machines")?;
-    directory.set_cuts(cuts)?;
-    let what = "cannot write the network's rules";
-    let rules = Rules::new().context(what)?;
-    rules.remove_of_bridge(&up.table()).context(what)?;
-    let members = directory.members();
-    let device = |name: &str| members.iter().find(|m| m.machine == name).map(|m| m.device.as_str());
-    let pairs: Vec<(&str, &str)> =
-        cuts.iter().filter_map(|(a, b)| Some((device(a)?, device(b)?))).collect();
-    if pairs.is_empty() {
-        return Ok(());
-    }
-    let mut table = Table::of_bridge(&up.table());
-    table.chain(Hook::Forward);
-    for (a, b) in pairs {
-        table.rule(Hook::Forward, &[Part::From(a), Part::To(b), Part::Drop]);
-        table.rule(Hook::Forward, &[Part::From(b), Part::To(a), Part::Drop]);
-    }
-    table.send(&rules).context(what)
 }
 
 /// The rules that all machines of a network share.

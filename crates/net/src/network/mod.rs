@@ -94,7 +94,9 @@ pub fn prepare(attachment: &Attachment, plan: &mut Plan, run: &Path) -> Result<B
     if let spec::plan::Network::Attached(attachment) = &mut plan.network {
         attachment.ports.clone_from(&prepared.known().ports);
     }
-    if let Some(bypass) = &mut plan.bypass {
+    // On a bridge a server must be there for its peers.
+    if let Some(bypass) = plan.bypass.as_mut().filter(|_| matches!(attachment.link, Link::User(_)))
+    {
         bypass.ports.clone_from(&prepared.known().ports);
     }
     Ok(prepared)

@@ -1,9 +1,13 @@
 //! Mode `user`: processes of the user carry the machine's traffic, and nothing is set up on the host.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use anyhow::{Result, bail};
-use spec::network::{Attachment, Link, Tap};
+use spec::network::{Attachment, Link, Port, Tap};
 
 use super::{Attached, Known, Network, Place, Prepared, Target};
+use crate::forward::{self, Forwarder, From};
+use crate::ports::{self, Held};
 
 mod carrier;
 mod pasta;
@@ -29,8 +33,7 @@ impl Network for User {
         }
         let Some(tap) = user.tap else {
             // The machine's own servers will listen there: nothing is to be carried.
-            let ports = crate::ports::free(&attachment.ports)?;
-            return Ok(Box::new(Alone(Known { ports, ..Known::default() })));
+            return Ok(Box::new(Alone::new(ports::hold(&attachment.ports)?, place)));
         };
         let (carrier, known): (Box<dyn carrier::Program>, Known) = match tap {
             Tap::Pasta => {
@@ -49,23 +52,51 @@ impl Network for User {
 }
 
 /// Sockets of the host's are all there is: whoever gives them (the engine) needs nothing made.
-struct Alone(Known);
+struct Alone {
+    known: Known,
+    /// A server has one socket: other ports that lead to it are passed on to that one's.
+    further: Vec<(Held, IpAddr)>,
+    machine: String,
+}
 
-impl Prepared for Alone {
-    fn known(&self) -> &Known {
-        &self.0
-    }
-
-    fn attach(self: Box<Self>, _: &Target<'_>) -> Result<Box<dyn Attached>> {
-        Ok(Box::new(Nothing))
+impl Alone {
+    fn new(held: Vec<Held>, place: &Place<'_>) -> Self {
+        let ports: Vec<Port> = held.iter().map(|held| held.port).collect();
+        let further = held.into_iter().enumerate().filter_map(|(nth, mut held)| {
+            let first = ports[..nth].iter().find(|first| same_server(first, &held.port))?;
+            held.port.inside = first.host;
+            let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+            Some((held, first.address.filter(|a| !a.is_unspecified()).unwrap_or(loopback)))
+        });
+        let further = further.collect();
+        let known = Known { ports, ..Known::default() };
+        Self { known, further, machine: place.machine.to_owned() }
     }
 }
 
-struct Nothing;
+/// Whether what is published is one socket of the machine's.
+fn same_server(a: &Port, b: &Port) -> bool {
+    let versions = a.address.zip(b.address).map(|(a, b)| a.is_ipv4() == b.is_ipv4());
+    a.protocol == b.protocol && a.inside == b.inside && versions != Some(false)
+}
 
-impl Attached for Nothing {
+impl Prepared for Alone {
+    fn known(&self) -> &Known {
+        &self.known
+    }
+
+    fn attach(self: Box<Self>, target: &Target<'_>) -> Result<Box<dyn Attached>> {
+        let start = |(held, to)| forward::start(vec![held], target, to, From::Host, &self.machine);
+        let forwarders = self.further.into_iter().map(start).collect::<Result<_>>()?;
+        Ok(Box::new(Further(forwarders)))
+    }
+}
+
+struct Further(Vec<Forwarder>);
+
+impl Attached for Further {
     fn processes(&self) -> Vec<i32> {
-        Vec::new()
+        self.0.iter().map(Forwarder::process_id).collect()
     }
 }
 

@@ -10,6 +10,7 @@ mod bwrap;
 mod catatonit;
 mod dumb_init;
 mod getopt;
+mod oci;
 mod postroj;
 mod tini;
 
@@ -36,6 +37,7 @@ const FACES: &[&dyn Face] = &[
     &dumb_init::DumbInit,
     &become_root::BecomeRoot,
     &bwrap::Bwrap,
+    &oci::Oci,
     &autopkgtest_virt::AutopkgtestVirt,
 ];
 
@@ -83,6 +85,15 @@ fn by_itself(program: &OsStr) -> Option<&'static dyn Face> {
 fn by_verb(argument: &OsStr) -> Option<&'static dyn Face> {
     let verb = argument.to_str()?;
     FACES.iter().copied().find(|face| face.verbs().contains(&verb))
+}
+
+/// A text without Rust's "(os error 2)", with the reason in small letters.
+fn reason_of(text: &str) -> String {
+    let Some((before, after)) = text.split_once(" (os error ") else { return text.to_owned() };
+    let rest = after.trim_start_matches(|c: char| c.is_ascii_digit());
+    let start = before.rfind(": ").map_or(0, |colon| colon + 2);
+    let reason = before[start..].to_lowercase();
+    format!("{}{reason}{}", &before[..start], rest.strip_prefix(')').unwrap_or(rest))
 }
 
 /// An error's reason as the C library says it.

@@ -12,12 +12,14 @@ pub(crate) const HOST: [&str; 2] = ["198.51.100.1", "fd51::1"];
 pub(crate) const OUTSIDE: [&str; 2] = ["198.51.100.2", "fd51::2"];
 /// Of the server outside.
 pub(crate) const PORT: &str = "7000";
+/// What the resolver outside knows.
+pub(crate) const KNOWN: [&str; 2] = ["known.example", "203.0.113.77"];
 pub(crate) const PEER: &str = include_str!("peer.pl");
 
 /// This thread's commands run on that host from here on.
 pub(crate) struct Place {
     holder: Child,
-    server: Child,
+    servers: [Child; 2],
 }
 
 fn sh(script: &str) {
@@ -41,17 +43,21 @@ impl Place {
         let [own, own6] = HOST;
         let [theirs, theirs6] = OUTSIDE;
         sh(&format!(
-            "ip link set lo up; ip link add up0 type veth peer name out0 netns {pid}; \
+            "ip link set lo up; echo 0 2147483647 >/proc/sys/net/ipv4/ping_group_range; \
+             ip link add up0 type veth peer name out0 netns {pid}; \
              ip addr add {own}/24 dev up0; ip addr add {own6}/64 dev up0 nodad; \
              ip link set up0 mtu 1400 up; ip route add default via {theirs}; \
              nsenter -t {pid} -n sh -ec 'ip link set lo up; ip addr add {theirs}/24 dev out0; \
              ip addr add {theirs6}/64 dev out0 nodad; ip link set out0 mtu 1400 up'; \
              ip -6 route add default via {theirs6}"
         ));
-        let server = outside(pid, &["serve", PORT]).stdout(Stdio::piped()).spawn();
-        let mut server = server.unwrap();
-        std::io::Read::read_exact(server.stdout.as_mut().unwrap(), &mut byte).unwrap();
-        Self { holder, server }
+        let servers = [&["serve", PORT][..], &["names", KNOWN[0], KNOWN[1]]].map(|words| {
+            let server = outside(pid, words).stdout(Stdio::piped()).spawn();
+            let mut server = server.unwrap();
+            std::io::Read::read_exact(server.stdout.as_mut().unwrap(), &mut byte).unwrap();
+            server
+        });
+        Self { holder, servers }
     }
 
     /// A command of [`PEER`] on the machine outside.
@@ -61,8 +67,8 @@ impl Place {
 
     /// The same on the host itself.
     pub(crate) fn host(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("perl");
-        command.args(["-e", PEER]).args(args);
+        let mut command = Command::new("prlimit");
+        command.args(["--nofile=4096", "perl", "-e", PEER]).args(args);
         command
     }
 
@@ -80,13 +86,15 @@ impl Place {
 
 fn outside(pid: u32, args: &[&str]) -> Command {
     let mut command = Command::new("nsenter");
-    command.args(["-t", &pid.to_string(), "-n", "perl", "-e", PEER]).args(args);
+    // A thousand connections at a time are served.
+    command.args(["-t", &pid.to_string(), "-n", "prlimit", "--nofile=4096", "perl", "-e", PEER]);
+    command.args(args);
     command
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        for child in [&mut self.server, &mut self.holder] {
+        for child in self.servers.iter_mut().chain([&mut self.holder]) {
             let _ = child.kill();
             let _ = child.wait();
         }

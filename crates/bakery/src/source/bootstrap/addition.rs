@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use distro::catalog::Catalog;
 use sha2::{Digest as _, Sha256};
 use spec::event::{Event, Tell};
@@ -47,17 +47,21 @@ pub enum Asked {
 }
 
 impl Asked {
-    /// Reads what a user wrote: a URL, a path (with a slash, or a name that ends in `.deb`), a name.
+    /// Reads what a user wrote: a URL, a path (with a slash, or a name that ends as packages do), a name.
     pub fn parse(text: &str) -> Self {
         if text.contains("://") {
             Self::Url(text.to_owned())
-        } else if text.contains('/') || text.ends_with(".deb") {
+        } else if text.contains('/') || ENDINGS.iter().any(|ending| text.ends_with(ending)) {
             Self::File(text.into())
         } else {
             Self::Name(text.to_owned())
         }
     }
 }
+
+/// Of packages' files, whatever manager they are for.
+const ENDINGS: [&str; 8] =
+    [".deb", ".rpm", ".apk", ".xbps", ".pkg.tar.zst", ".pkg.tar.xz", ".txz", ".tgz"];
 
 /// A package in the store's cache, to be installed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,6 +129,26 @@ pub fn add(
     addition.with_archive(&fetcher, options, tell)
 }
 
+/// Brings a file that was asked for into the cache: gives its name and its SHA-256; `None` for
+/// what is no file.
+///
+/// # Errors
+/// What cannot be read or fetched.
+pub fn file(store: &Store, tell: &dyn Tell, asked: &Asked) -> Result<Option<(String, String)>> {
+    let (bytes, place) = match asked {
+        Asked::Name(_) => return Ok(None),
+        Asked::File(path) => (read(path)?, path.to_string_lossy().into_owned()),
+        Asked::Url(url) => {
+            let bytes = Fetcher::new(store, tell).read(url, MAX_PACKAGE)?;
+            (bytes.with_context(|| format!("there is no {}", public(url)))?, public(url))
+        }
+    };
+    let place = place.split(['?', '#']).next().unwrap_or_default();
+    let name = place.rsplit('/').next().unwrap_or_default();
+    ensure!(!name.is_empty(), "{place} has no file's name");
+    Ok(Some((name.to_owned(), keep(store, &bytes)?)))
+}
+
 /// A package that was given, not found.
 struct Given {
     control: String,
@@ -143,6 +167,18 @@ fn given(store: &Store, bytes: &[u8], shown: &str) -> Result<Given> {
     let control = Deb::open(bytes)
         .with_context(|| format!("{shown} is no package that can be read"))?
         .control;
+    let sha256 = keep(store, bytes)?;
+    let added = Added {
+        name: control.name.clone(),
+        version: control.version.clone(),
+        architecture: control.architecture.clone(),
+        sha256,
+        asked: true,
+    };
+    Ok(Given { control: control.text, added })
+}
+
+fn keep(store: &Store, bytes: &[u8]) -> Result<String> {
     let sha256 = hex(&Sha256::digest(bytes));
     let cache = store.cache();
     if cache.get(&sha256)?.is_none() {
@@ -155,14 +191,7 @@ fn given(store: &Store, bytes: &[u8], shown: &str) -> Result<Given> {
             partial.finish()?;
         }
     }
-    let added = Added {
-        name: control.name.clone(),
-        version: control.version.clone(),
-        architecture: control.architecture.clone(),
-        sha256,
-        asked: true,
-    };
-    Ok(Given { control: control.text, added })
+    Ok(sha256)
 }
 
 /// The stanzas of dpkg's status (dpkg(1), "Package states") that are of installed packages.

@@ -42,12 +42,17 @@ pub(super) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> 
 }
 
 /// execvpe(3), but for its shell: what has no format is not executed.
-pub(super) fn execute(args: &Strings, env: &Strings, path: &[CString]) -> io::Error {
+pub(super) fn execute(
+    args: &Strings,
+    env: &Strings,
+    path: &[CString],
+    umask: Option<Mode>,
+) -> io::Error {
     if let Some(signal) = sys::signals::pending_end() {
         process::exit_now(128 + signal as u8);
     }
     sys::signals::reset();
-    rustix::process::umask(Mode::from_raw_mode(0o022));
+    rustix::process::umask(umask.unwrap_or(Mode::from_raw_mode(0o022)));
     let mut denied = None;
     for candidate in path {
         let error = process::execve(candidate, args, env);

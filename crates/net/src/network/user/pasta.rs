@@ -36,6 +36,10 @@ impl Program for Pasta {
         let mut command = Command::new("pasta");
         command.args(["--foreground", "--quiet", "--config-net", "--no-map-gw"]);
         command.args(["--ns-ifname", "eth0", "-T", "none", "-U", "none"]);
+        if rustix::process::geteuid().is_root() {
+            // As nobody, which it would become, it may not enter the machine's namespaces.
+            command.args(["--runas", "0"]);
+        }
         for (option, protocol) in [("-t", Protocol::Tcp), ("-u", Protocol::Udp)] {
             let of_it: Vec<&Port> = self.ports.iter().filter(|p| p.protocol == protocol).collect();
             if of_it.is_empty() {

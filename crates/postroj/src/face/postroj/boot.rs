@@ -127,7 +127,7 @@ pub(super) fn boot(
         credentials: system.credential.clone(),
     };
     let interactive = !options.detach && sys::pty::is_terminal(rustix::stdio::stdin());
-    start::start(here, options, name, |image, run| {
+    start::start(here, options, name, system.init == "auto", |image, run| {
         let network = options.network.request(Default::System, run)?;
         let startup = harness::startup(&image.facts, &system.init, &wish)
             .with_context(|| format!("cannot boot {name}"))?;

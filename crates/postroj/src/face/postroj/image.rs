@@ -1,10 +1,11 @@
 //! The image of a machine: found in the store, or pulled, or a directory as it is.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use harness::Provision;
 use plan::RootSource;
-use spec::image::{Config, Facts};
+use spec::image::{Config, Facts, Image};
 use spec::platform::Platform;
 use spec::reference::Reference;
 use store::{Lease, Store};
@@ -18,6 +19,8 @@ pub(super) struct Ready {
     pub(super) root: RootSource,
     pub(super) config: Config,
     pub(super) facts: Facts,
+    /// What the store knows of it; `None` for what is no image of the store.
+    image: Option<Image>,
     _lease: Option<Lease>,
 }
 
@@ -98,8 +101,9 @@ fn from_store(store: &Store, name: &str) -> Result<Option<Ready>> {
     let layers = image.layers.iter().map(|id| path_text(&store.layer_path(id)));
     Ok(Some(Ready {
         root: RootSource::Layers(layers.collect::<Result<_>>()?),
-        config: image.config,
-        facts: image.facts,
+        config: image.config.clone(),
+        facts: image.facts.clone(),
+        image: Some(image),
         _lease: Some(lease),
     }))
 }
@@ -109,7 +113,8 @@ fn directory(path: &std::path::Path) -> Result<Ready> {
     let facts = distro::facts::read(&root)
         .with_context(|| format!("cannot read the facts of {}", path.display()))?;
     let config = Config { cmd: vec![distro::facts::shell(&root).to_owned()], ..Config::default() };
-    Ok(Ready { root: RootSource::Layers(vec![path_text(path)?]), config, facts, _lease: None })
+    let root = RootSource::Layers(vec![path_text(path)?]);
+    Ok(Ready { root, config, facts, image: None, _lease: None })
 }
 
 fn host() -> Result<Ready> {
@@ -122,6 +127,47 @@ fn path_text(path: &std::path::Path) -> Result<String> {
     path.to_str().map(str::to_owned).with_context(|| format!("{} is not UTF-8", path.display()))
 }
 
+/// What an image must have besides what it has.
+pub(super) struct Wants<'a> {
+    /// Packages.
+    pub(super) install: &'a [String],
+    /// An init, where there is none.
+    pub(super) init: bool,
+}
+
+/// The image of that name with what it must have: from the store where that was asked for before, else made.
+pub(super) fn provisioned(
+    ready: Ready,
+    name: &str,
+    wants: &Wants<'_>,
+    here: &Here,
+) -> Result<Ready> {
+    let mut packages = wants.install.to_vec();
+    if wants.init {
+        packages.extend(harness::bootable(&ready.facts)?.unwrap_or_default());
+    }
+    if packages.is_empty() {
+        return Ok(ready);
+    }
+    let Some(base) = &ready.image else {
+        if wants.install.is_empty() {
+            return Ok(ready);
+        }
+        bail!("packages are added to images of the store only: pull {name} first")
+    };
+    let provision = Provision::new(base.clone(), &packages)
+        .with_context(|| format!("cannot add anything to {name}"))?;
+    let (store, id) = (here.store()?, provision.id()?);
+    if let Some(made) = from_store(&store, &id)? {
+        return Ok(made);
+    }
+    let mut command = here.again();
+    command.args(["provision", "--install", &packages.join(","), "--", &base.id, name]);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    succeeds(&mut command, "the installation of packages")?;
+    from_store(&store, &id)?.with_context(|| format!("{name} was removed right after it was made"))
+}
+
 /// In a process of its own: it needs another user namespace than the machine will.
 fn pull(name: &str, policy: PullPolicy, platform: Option<&Platform>, here: &Here) -> Result<()> {
     let mut command = here.again();
@@ -132,11 +178,16 @@ fn pull(name: &str, policy: PullPolicy, platform: Option<&Platform>, here: &Here
     }
     // Standard output is the payload's: the puller's status goes where the progress goes.
     command.args(["--", name]).stdin(Stdio::null()).stdout(Stdio::null());
-    let status = command.status().context("cannot start the pull")?;
+    succeeds(&mut command, "the pull")
+}
+
+/// Waits for this program's other process, and ends as that does where it fails.
+pub(super) fn succeeds(command: &mut Command, what: &str) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot start {what}"))?;
     match status.code() {
         Some(0) => Ok(()),
         // It has said why.
         Some(code) => std::process::exit(code),
-        None => bail!("the pull was ended by a signal"),
+        None => bail!("{what} was ended by a signal"),
     }
 }

@@ -146,7 +146,7 @@ fn host(text: &str) -> Result<(String, HostAddress), String> {
     Ok((name.to_owned(), address))
 }
 
-fn alias(text: &str) -> Result<String, String> {
+pub(super) fn alias(text: &str) -> Result<String, String> {
     checked_name(text).map(str::to_owned).map_err(|_| format!("{text:?} is no host name"))
 }
 

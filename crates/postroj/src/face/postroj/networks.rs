@@ -1,10 +1,11 @@
 //! `network` and `port`: networks that machines share, and ports that lead into machines.
 
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use engine::state;
+use engine::state::{self, RunDirectory};
 use net::lease::Config;
 use net::networks::{self, Shown};
 use serde_json::json;
@@ -13,7 +14,7 @@ use spec::plan::Network;
 
 use super::{Here, quantity, table};
 
-/// Networks that machines share (root)
+/// Networks that machines share
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Make a network, on which machines know each other by name
@@ -50,6 +51,15 @@ pub(super) enum Verb {
         #[arg(required = true)]
         names: Vec<String>,
     },
+    /// Give a running machine a device on a further network, until it ends or restarts
+    Connect(Connected),
+    /// Take a machine's device on a network away
+    Disconnect {
+        /// Network
+        network: String,
+        /// Machine's name or id
+        machine: String,
+    },
     /// Let nothing pass between two machines of a network
     Cut {
         /// A machine's name
@@ -66,6 +76,44 @@ pub(super) enum Verb {
     },
     /// Remove all that somebody made and no machine uses
     Prune,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Connected {
+    /// Address
+    #[arg(long, value_name = "IP")]
+    ip: Option<Ipv4Addr>,
+    /// A further name that peers know the machine by
+    #[arg(long, value_name = "NAME", value_parser = super::network::alias)]
+    alias: Vec<String>,
+    /// Network
+    network: String,
+    /// Machine's name or id
+    machine: String,
+}
+
+fn connect(asked: &Connected, run: &RunDirectory) -> Result<()> {
+    let record = run.find(&asked.machine)?;
+    let process = record.pid.filter(|_| record.monitored);
+    let (first, _) =
+        process.with_context(|| format!("the machine {} does not run", record.name))?;
+    let plan = record.plan.as_ref();
+    if !plan.is_some_and(|plan| plan.network.is_own()) {
+        bail!("the machine {} has no network of its own to add to", record.name);
+    }
+    let first = rustix::process::Pid::from_raw(first).context("its process is gone")?;
+    let first = rustix::process::pidfd_open(first, rustix::process::PidfdFlags::empty())
+        .with_context(|| format!("the machine {} has ended", record.name))?;
+    let (pid, pidfd) = engine::ENGINES[0].process(&record)?;
+    let place = net::Place {
+        run: run.path(),
+        machine: &record.name,
+        id: record.id(),
+        hostname: plan.map_or("", |plan| plan.hostname.as_str()),
+    };
+    let wishes = net::connect::Wishes { ip: asked.ip, aliases: asked.alias.clone() };
+    let target = net::Target { pid, pidfd: pidfd.as_fd() };
+    net::connect::connect(&place, &asked.network, &target, first.as_fd(), &wishes)
 }
 
 pub(super) fn run(verb: &Verb, here: &Here) -> Result<u8> {
@@ -89,6 +137,11 @@ pub(super) fn run(verb: &Verb, here: &Here) -> Result<u8> {
                 networks::remove(run.path(), name)?;
                 println!("{name}");
             }
+        }
+        Verb::Connect(asked) => connect(asked, &run)?,
+        Verb::Disconnect { network, machine } => {
+            let name = run.find(machine)?.name;
+            net::connect::disconnect(run.path(), network, &name)?;
         }
         Verb::Cut { a, b } => networks::cut(run.path(), a, b, false)?,
         Verb::Heal { a, b } => networks::cut(run.path(), a, b, true)?,

@@ -55,6 +55,9 @@ pub(super) struct Options {
     /// Every right that you have yourself; as root without a user namespace
     #[arg(long)]
     privileged: bool,
+    /// Prepare what podman, dockerd or postroj need inside to make containers of their own
+    #[arg(long)]
+    nested: bool,
     /// Memory limit, such as 512m
     #[arg(short, long, value_name = "BYTES", value_parser = quantity::memory)]
     memory: Option<u64>,
@@ -79,6 +82,9 @@ pub(super) struct Options {
     /// Processor that the image is for, such as linux/arm64: another than the host's is emulated
     #[arg(long, value_name = "OS/ARCH", value_parser = Platform::parse)]
     pub(super) platform: Option<Platform>,
+    /// Packages that the image's own package manager adds; made once for each image, and kept
+    #[arg(long, value_name = "PACKAGE", value_delimiter = ',')]
+    pub(super) install: Vec<String>,
     /// When to pull the image
     #[arg(long, value_enum, default_value = "missing")]
     pub(super) pull: PullPolicy,
@@ -129,6 +135,7 @@ impl Options {
             cap_add: self.cap_add.clone(),
             cap_drop: self.cap_drop.clone(),
             privileged: self.privileged,
+            nested: self.nested.then(harness::nested),
             no_new_privileges: security(SecurityOption::NoNewPrivileges),
             seccomp: if security(SecurityOption::SeccompUnconfined) {
                 SeccompRequest::Unconfined

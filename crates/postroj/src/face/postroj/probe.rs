@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use bakery::source::bootstrap::addition::Asked;
 use harness::host::Host;
 use harness::matrix::{self, Happening, Journal, Settings};
 use harness::probe::cell::{Place, Program};
@@ -253,13 +254,7 @@ fn through(
 }
 
 fn program(here: &Here) -> Program {
-    let mut options = Vec::new();
-    for (option, value) in [("--store", &here.store), ("--runroot", &here.runroot)] {
-        if let Some(value) = value {
-            options.extend([option.into(), value.clone().into_os_string()]);
-        }
-    }
-    Program { options }
+    Program { options: here.options() }
 }
 
 /// A shell where one is wanted, and what it was opened in goes after it.
@@ -400,8 +395,7 @@ fn boot(what: &What) -> Vec<String> {
 
 /// A file's path as it is wherever this program is started from.
 fn absolute(package: &str) -> Result<String> {
-    let is_file = !package.contains("://") && (package.contains('/') || package.ends_with(".deb"));
-    if !is_file {
+    if !matches!(Asked::parse(package), Asked::File(_)) {
         return Ok(package.to_owned());
     }
     let path = std::fs::canonicalize(package)

@@ -12,7 +12,7 @@ use spec::platform::Platform;
 use spec::reference::Reference;
 
 use super::progress::Progress;
-use super::{Here, reference};
+use super::{Here, image, reference};
 
 /// Bring an image into the store, or bring it up to date
 #[derive(Debug, clap::Args)]
@@ -34,6 +34,12 @@ pub(super) struct Args {
     /// Leave the plain name as it is
     #[arg(long, hide = true, requires = "platform")]
     beside: bool,
+    /// Packages that the image's own package manager adds, beside the image as it is
+    #[arg(long, value_name = "PACKAGE", value_delimiter = ',')]
+    install: Vec<String>,
+    /// Add an init, where the image has none
+    #[arg(long)]
+    bootable: bool,
     /// Make it anew even if nothing changed
     #[arg(long)]
     force: bool,
@@ -59,6 +65,9 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
         Some(platform) => harness::name_for(&reference.to_string(), platform),
         None => reference.to_string(),
     };
+    if args.bootable || !args.install.is_empty() {
+        return with_packages(args, here, &name);
+    }
     let (store, run) = here.store_for_change()?;
     let options = Options {
         mirror: args.mirror.clone(),
@@ -100,6 +109,40 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
         };
         println!("Digest: {}", digest(&image));
         println!("Status: {what} for {reference}");
+    }
+    Ok(0)
+}
+
+/// The pull in a process of its own: what adds the packages must not be in its user namespace.
+fn with_packages(args: &Args, here: &Here, name: &str) -> Result<u8> {
+    let mut command = here.again();
+    command.args(["pull", "--policy", args.policy.word()]);
+    for (option, value) in [("--mirror", &args.mirror), ("--platform", &args.platform)] {
+        if let Some(value) = value {
+            command.args([option, value]);
+        }
+    }
+    if let Some(keyring) = &args.keyring {
+        command.arg("--keyring").arg(keyring);
+    }
+    for (option, given) in
+        [("--beside", args.beside), ("--force", args.force), ("--quiet", args.quiet)]
+    {
+        if given {
+            command.arg(option);
+        }
+    }
+    for package in &args.include {
+        command.args(["--include", package]);
+    }
+    image::succeeds(command.args(["--", &args.image]), "the pull")?;
+    let ready = image::open(name, PullPolicy::Never, None, here)?;
+    let wants = image::Wants { install: &args.install, init: args.bootable };
+    let made = image::provisioned(ready, name, &wants, here)?;
+    if args.bootable && made.facts.init.is_none() {
+        bail!(
+            "{name} has no init, and it is not known by which packages it would get one: name them by --install"
+        );
     }
     Ok(0)
 }

@@ -68,7 +68,7 @@ impl Rest {
 pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
     let (name, command) = args.rest.split().context("no image is given")?;
     check_terminal(args)?;
-    start::start(here, &args.options, name, |_, run| {
+    start::start(here, &args.options, name, false, |_, run| {
         let network = args.options.network.request(Default::Command, run)?;
         let request = Request {
             command: command.to_vec(),

@@ -40,11 +40,13 @@ pub(super) const MONITOR: &str = "POSTROJ_MONITOR";
 /// Tells a monitor that its machine is to end with whoever started it: one of a probe's.
 const TETHER: &str = "POSTROJ_TETHER";
 
-/// Starts a machine of the image that is called `name`; `decide` says which, once that is there.
+/// Starts a machine of the image that is called `name`, which gets an init where it `boots` and has none;
+/// `decide` says which, once the image is there.
 pub(super) fn start(
     here: &Here,
     options: &Options,
     name: &str,
+    boots: bool,
     decide: impl FnOnce(&image::Ready, &RunDirectory) -> Result<Start>,
 ) -> Result<u8> {
     let membership = pool::membership()?;
@@ -63,6 +65,8 @@ pub(super) fn start(
     sys::exe::protect(|owner| harness::host::within_reach(&ids, owner))
         .context("cannot keep postroj's own file out of the machine's reach")?;
     let ready = image::open(name, options.pull, options.platform.as_ref(), here)?;
+    let wants = image::Wants { install: &options.install, init: boots };
+    let ready = image::provisioned(ready, name, &wants, here)?;
     let Start { mut request, interactive, waits } = decide(&ready, &run)?;
     if let Some(membership) = &membership {
         request = Request { name: Some(membership.name.clone()), keep: false, ..request };

@@ -1,0 +1,518 @@
+//! The pieces of an OCI container, done by the same child as the steps of every machine.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::thread::UnshareFlags;
+use sys::mount::{self, Attributes, flag};
+use sys::process;
+
+use super::super::bundle::piece::{Device, Hierarchy, Kind, Mount, Piece};
+use super::super::step::Tree;
+use super::{Child, GO, cstring};
+
+/// First byte of the message that all is ready for the launcher's part.
+pub(crate) const SYNC: u8 = b'Y';
+/// First byte of the message that the container waits to be started.
+pub(crate) const READY: u8 = b'R';
+/// First byte of a message about a failure in words.
+pub(crate) const WORDS: u8 = b'W';
+/// First byte of the message with the number of the filter's listener.
+pub(crate) const LISTENS: u8 = b'L';
+
+/// Bytes of the longest message.
+pub(crate) const LONGEST: usize = 1 << 16;
+
+/// What a container has that no other machine has.
+#[derive(Debug, Default)]
+pub(crate) struct Own {
+    /// Where it hears of its start.
+    pub(crate) start: Option<OwnedFd>,
+    /// Failures are told in words: who hears of them need not know the steps.
+    pub(crate) worded: bool,
+    /// The state that hooks read.
+    state: Vec<u8>,
+    pub(super) umask: Option<Mode>,
+}
+
+impl Child<'_> {
+    pub(super) fn piece(&mut self, piece: &Piece) -> io::Result<()> {
+        match piece {
+            Piece::BecomeRoot => match sys::userns::become_root() {
+                // Its root may have no id.
+                Err(error) if is(&error, Errno::INVAL) => Ok(()),
+                other => other,
+            },
+            Piece::TimeNamespace(offsets) => time_namespace(offsets),
+            Piece::Domainname(name) => Ok(rustix::system::setdomainname(name.as_bytes())?),
+            Piece::Keyring(name) => match sys::process::join_session_keyring(name) {
+                // A kernel without keyrings, and a filter that forbids them: there is nothing to share.
+                Err(error) if is(&error, Errno::NOSYS) || is(&error, Errno::PERM) => Ok(()),
+                other => other,
+            },
+            Piece::Propagation(flags) | Piece::RootPropagation(flags) => {
+                mount::plain(c"", c"/", c"", *flags, c"")
+            }
+            Piece::PrivateParent(path) => private_parent(path),
+            Piece::Root { tree, path } => {
+                let tree = self.tree(tree, true)?;
+                mount::attach_at(tree.as_fd(), path)?;
+                rustix::process::umask(Mode::empty());
+                rustix::process::fchdir(&tree)?;
+                self.root = Some(sys::rooted::Root::from_fd(tree));
+                Ok(())
+            }
+            Piece::PlainRoot(path) => {
+                let root = super::open_directory(path)?;
+                self.root = Some(sys::rooted::Root::from_fd(root));
+                Ok(())
+            }
+            Piece::Mount(mount) => self.mount(mount),
+            Piece::Device(device) => self.device(device),
+            Piece::DeviceLinks => self.at("/dev", links),
+            Piece::ReadonlyLater(target, change) => {
+                mount::change(self.target_directory(target)?.as_fd(), *change, false)
+            }
+            Piece::Sysctl { path, value } => write(&format!("/proc/sys/{path}"), value),
+            Piece::Readonly(paths) => self.read_only(paths),
+            Piece::Masked(paths) => self.mask(paths),
+            Piece::Sync => self.sync(),
+            Piece::Hooks(hooks) => crate::oci::hooks::run(hooks, &self.own.state),
+            Piece::MoveRoot => self.move_root(),
+            Piece::Chroot => {
+                rustix::process::fchdir(self.root()?.as_fd())?;
+                self.root = None;
+                rustix::process::chroot(c".")?;
+                Ok(rustix::process::chdir(c"/")?)
+            }
+            Piece::CloseDescriptors(preserved) => self.close_all(*preserved),
+            Piece::Attribute { file, value } => write(&format!("/proc/self/{file}"), value),
+            Piece::Scheduler(scheduler) => sys::sched::set(*scheduler),
+            Piece::IoPriority(priority) => sys::sched::set_io_priority(*priority),
+            Piece::Personality(persona) => sys::sched::set_personality(*persona),
+            Piece::Bound(set) => match sys::caps::bound(*set) {
+                // Without the right to, it has none that it could drop, and can gain none.
+                Err(error) if is(&error, Errno::PERM) => Ok(()),
+                other => other,
+            },
+            Piece::User { uid, gid, groups } => {
+                own_streams(*uid);
+                // Else the rights would be lost with the ids; execve(2) clears it.
+                rustix::thread::set_keep_capabilities(true)?;
+                super::become_user(*uid, *gid, groups)
+            }
+            Piece::Capabilities(sets) => sys::caps::set_all(*sets),
+            Piece::Umask(mask) => {
+                self.own.umask = Some(*mask);
+                rustix::process::umask(*mask);
+                Ok(())
+            }
+            Piece::Find(path) => find(path),
+            Piece::AwaitStart => self.await_start(),
+            Piece::Seccomp { filter, flags } => match filter.install_with(*flags)? {
+                Some(listener) => self.hand_listener(&listener),
+                None => Ok(()),
+            },
+        }
+    }
+
+    fn mount(&mut self, what: &Mount) -> io::Result<()> {
+        let target = what.target.as_str();
+        let mounted = match &what.kind {
+            Kind::Bind { tree, recursive } => Some(self.bind_tree(what, tree, *recursive)?),
+            Kind::Filesystem { .. } => {
+                self.new_filesystem(what)?;
+                None
+            }
+            Kind::Remount { flags, data } => {
+                let flags = flags | flag::REMOUNT;
+                self.at(target, || mount::plain(c"", c".", c"", flags, data))?;
+                None
+            }
+            Kind::Cgroups { hierarchies, namespace, read_only } => {
+                return self.cgroup_mounts(target, hierarchies, *namespace, *read_only);
+            }
+        };
+        let recursive = what.changes[1];
+        if what.propagation.is_empty() && (mounted.is_some() || recursive.is_none()) {
+            return Ok(());
+        }
+        let mounted = match mounted {
+            Some(tree) => tree,
+            None => self.root()?.open_in(target, OFlags::PATH, Mode::empty())?,
+        };
+        if !recursive.is_none() {
+            mount::change(mounted.as_fd(), recursive, true)?;
+        }
+        for (flag, recursive) in &what.propagation {
+            mount::propagate(mounted.as_fd(), *flag, *recursive)?;
+        }
+        Ok(())
+    }
+
+    fn bind_tree(&mut self, what: &Mount, tree: &Tree, recursive: bool) -> io::Result<OwnedFd> {
+        let tree = self.tree(tree, recursive)?;
+        for (change, recursive) in what.changes.into_iter().zip([false, true]) {
+            if change.is_none() {
+                continue;
+            }
+            match mount::change(tree.as_fd(), change, recursive) {
+                // What another user namespace has set cannot be cleared (mount_namespaces(7)).
+                Err(error) if is(&error, Errno::PERM) && change.clear != 0 => {
+                    let change = mount::Change { clear: 0, ..change };
+                    mount::change(tree.as_fd(), change, recursive)?;
+                }
+                other => other?,
+            }
+        }
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&tree)?.st_mode);
+        let target = match kind {
+            FileType::Directory => self.target_directory(&what.target)?,
+            _ => self.target_file(&what.target)?,
+        };
+        mount::attach(tree.as_fd(), target.as_fd())?;
+        Ok(tree)
+    }
+
+    fn new_filesystem(&self, what: &Mount) -> io::Result<()> {
+        let Kind::Filesystem { fstype, source, flags, data, fallback, copy_up } = &what.kind else {
+            return Ok(());
+        };
+        let below = self.target_directory(&what.target)?;
+        let data = with_mode(fstype, data, &below)?;
+        // What is copied must be written before nothing can be any more.
+        let first = if *copy_up { flags & !flag::RDONLY } else { *flags };
+        match self.at(&what.target, || mount::plain(source, c".", fstype, first, &data)) {
+            Err(error) if is(&error, Errno::PERM) && fallback.is_some() => {
+                let Some(path) = fallback else { return Err(error) };
+                let tree = mount::copy_tree(rustix::fs::CWD, path, true)?;
+                return mount::attach(tree.as_fd(), below.as_fd());
+            }
+            other => other?,
+        }
+        if *copy_up {
+            let open = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let above = self.root()?.open_in(&what.target, open, Mode::empty())?;
+            let below = rustix::fs::openat(&below, c".", open, Mode::empty())?;
+            super::copy_up::copy(below.as_fd(), above.as_fd())?;
+            if flags & flag::RDONLY != 0 {
+                let read_only = Attributes { read_only: true, ..Attributes::default() };
+                mount::set_attributes(above.as_fd(), read_only, false)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn cgroup_mounts(
+        &self,
+        target: &str,
+        hierarchies: &[Hierarchy],
+        namespace: bool,
+        read_only: bool,
+    ) -> io::Result<()> {
+        let inert = flag::NOSUID | flag::NODEV | flag::NOEXEC;
+        let flags = inert | if read_only { flag::RDONLY } else { 0 };
+        let attributes = Attributes { read_only, nosuid: true, nodev: true, noexec: true };
+        let one = |target: &str, hierarchy: &Hierarchy| {
+            let (fstype, data) = match &hierarchy.controllers {
+                Some(controllers) => (c"cgroup", controllers.as_c_str()),
+                None => (c"cgroup2", c""),
+            };
+            if namespace
+                && self.at(target, || mount::plain(fstype, c".", fstype, flags, data)).is_ok()
+            {
+                return Ok(());
+            }
+            let tree = mount::copy_tree(rustix::fs::CWD, &hierarchy.group, true)?;
+            mount::set_attributes(tree.as_fd(), attributes, false)?;
+            mount::attach(tree.as_fd(), self.target_directory(target)?.as_fd())
+        };
+        if let [only] = hierarchies
+            && only.name.is_empty()
+        {
+            return one(target, only);
+        }
+        self.at(target, || mount::plain(c"tmpfs", c".", c"tmpfs", inert, c"mode=0755"))?;
+        for hierarchy in hierarchies {
+            one(&format!("{target}/{}", hierarchy.name), hierarchy)?;
+            for link in &hierarchy.links {
+                let at = self.target_directory(target)?;
+                rustix::fs::symlinkat(&hierarchy.name, at, link)?;
+            }
+        }
+        if read_only {
+            let read_only = Attributes { read_only, ..Attributes::default() };
+            mount::set_attributes(self.target_directory(target)?.as_fd(), read_only, false)?;
+        }
+        Ok(())
+    }
+
+    fn device(&self, device: &Device) -> io::Result<()> {
+        let root = self.root()?;
+        let (parent, name) = match root.parent_of(&device.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if let Some((parent, _)) = device.path.rsplit_once('/') {
+                    root.create_dir_all(parent, super::DIRECTORY_MODE)?;
+                }
+                root.parent_of(&device.path)?
+            }
+            other => other?,
+        };
+        let mode = Mode::from_raw_mode(device.mode);
+        match rustix::fs::mknodat(&parent, &name, device.kind, mode, device.number) {
+            Ok(()) => {}
+            Err(Errno::PERM) if device.kind != FileType::Fifo => {
+                // In a user namespace: the launcher's own node.
+                let tree =
+                    mount::copy_tree(rustix::fs::CWD, &cstring(device.path.clone())?, false)?;
+                let target = self.target_file(&device.path)?;
+                return mount::attach(tree.as_fd(), target.as_fd());
+            }
+            Err(Errno::EXIST) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        if device.owner != (0, 0) {
+            let uid = rustix::fs::Uid::from_raw(device.owner.0);
+            let gid = rustix::fs::Gid::from_raw(device.owner.1);
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            rustix::fs::chownat(&parent, &name, Some(uid), Some(gid), flags)?;
+        }
+        Ok(())
+    }
+
+    fn read_only(&self, paths: &[String]) -> io::Result<()> {
+        for path in paths {
+            let Some(found) = self.existing(path)? else { continue };
+            let tree = mount::copy_tree(found.as_fd(), c"", true)?;
+            let read_only = Attributes { read_only: true, ..Attributes::default() };
+            mount::set_attributes(tree.as_fd(), read_only, false)?;
+            mount::attach(tree.as_fd(), found.as_fd())?;
+        }
+        Ok(())
+    }
+
+    fn mask(&self, paths: &[String]) -> io::Result<()> {
+        let mut empty: Option<OwnedFd> = None;
+        for path in paths {
+            let Some(found) = self.existing(path)? else { continue };
+            let kind = FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode);
+            if kind != FileType::Directory {
+                // The launcher's: nobody can have put something else there.
+                let null = mount::copy_tree(rustix::fs::CWD, c"/dev/null", false)?;
+                mount::attach(null.as_fd(), found.as_fd())?;
+                continue;
+            }
+            match &empty {
+                Some(empty) => {
+                    let copy = mount::copy_tree(empty.as_fd(), c"", false)?;
+                    mount::attach(copy.as_fd(), found.as_fd())?;
+                }
+                None => {
+                    rustix::process::fchdir(&found)?;
+                    mount::plain(c"tmpfs", c".", c"tmpfs", flag::RDONLY, c"size=0k")?;
+                    rustix::process::fchdir(self.root()?.as_fd())?;
+                    empty = self.existing(path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn existing(&self, path: &str) -> io::Result<Option<OwnedFd>> {
+        match self.root()?.open_in(path, OFlags::PATH, Mode::empty()) {
+            Ok(found) => Ok(Some(found)),
+            Err(error) => match Errno::from_io_error(&error) {
+                Some(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => Ok(None),
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let launcher = self.launcher.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        launcher.send(&[SYNC], &[])?;
+        let mut message = vec![0; LONGEST];
+        let (length, _) = launcher.receive(&mut message)?;
+        if length == 0 || message[0] != GO {
+            process::exit_now(super::REPORTED);
+        }
+        self.own.state = message[1..length].to_vec();
+        Ok(())
+    }
+
+    /// For a root that cannot be pivoted to, such as one in an initramfs: what is mounted
+    /// elsewhere stays, out of reach (runc, `--no-pivot`).
+    fn move_root(&mut self) -> io::Result<()> {
+        rustix::process::fchdir(self.root()?.as_fd())?;
+        self.root = None;
+        mount::plain(c".", c"/", c"", flag::MOVE, c"")?;
+        rustix::process::chroot(c".")?;
+        Ok(rustix::process::chdir(c"/")?)
+    }
+
+    fn close_all(&mut self, preserved: u32) -> io::Result<()> {
+        self.trees.clear();
+        let own = [
+            self.launcher.as_ref().map(AsFd::as_fd),
+            self.own.start.as_ref().map(AsFd::as_fd),
+            self.terminal.as_ref().map(AsFd::as_fd),
+        ];
+        let own = own.into_iter().flatten().map(|fd| fd.as_raw_fd());
+        let preserved = (3..3 + preserved as i32).collect::<Vec<_>>();
+        for fd in &preserved {
+            sys::process::inherit(*fd)?;
+        }
+        process::close_others(&own.chain(preserved).collect::<Vec<_>>())
+    }
+
+    /// From here on there is no launcher, but one who starts.
+    fn await_start(&mut self) -> io::Result<()> {
+        let listener = self.own.start.take().ok_or(io::ErrorKind::NotConnected)?;
+        let launcher = self.launcher.take().ok_or(io::ErrorKind::NotConnected)?;
+        launcher.send(&[READY], &[])?;
+        drop(launcher);
+        loop {
+            let flags = rustix::net::SocketFlags::CLOEXEC;
+            let starter = match rustix::net::accept_with(&listener, flags) {
+                Err(Errno::INTR | Errno::CONNABORTED) => continue,
+                other => sys::socket::Channel::from(other?),
+            };
+            let mut message = [0];
+            if matches!(starter.receive(&mut message), Ok((1, _))) && message == [GO] {
+                self.launcher = Some(starter);
+                let created = (&b"\"status\":\"creating\""[..], &b"\"status\":\"created\""[..]);
+                replace(&mut self.own.state, created.0, created.1);
+                return Ok(());
+            }
+        }
+    }
+
+    /// With write(2) and read(2) only: other calls may wait for the listener already.
+    fn hand_listener(&self, listener: &OwnedFd) -> io::Result<()> {
+        let launcher = self.launcher.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let mut message = [LISTENS; 5];
+        message[1..].copy_from_slice(&listener.as_raw_fd().to_le_bytes());
+        rustix::io::write(launcher, &message)?;
+        let mut answer = [0];
+        match rustix::io::read(launcher, &mut answer)? {
+            1 if answer == [GO] => Ok(()),
+            _ => process::exit_now(super::REPORTED),
+        }
+    }
+}
+
+/// A file system in memory gets the permissions of what it covers, unless it is told others.
+fn with_mode(fstype: &CStr, data: &CStr, below: &OwnedFd) -> io::Result<std::ffi::CString> {
+    let text = data.to_string_lossy();
+    if fstype != c"tmpfs" || text.split(',').any(|option| option.starts_with("mode=")) {
+        return Ok(data.to_owned());
+    }
+    let mode = rustix::fs::fstat(below)?.st_mode & 0o7777;
+    let comma = if text.is_empty() { "" } else { "," };
+    cstring(format!("{text}{comma}mode={mode:o}"))
+}
+
+/// Clocks are those of the children only, but for who enters the namespace (time_namespaces(7)).
+fn time_namespace(offsets: &str) -> io::Result<()> {
+    process::unshare(UnshareFlags::NEWTIME)?;
+    if !offsets.is_empty() {
+        write("/proc/self/timens_offsets", offsets)?;
+    }
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let made = rustix::fs::open(c"/proc/self/ns/time_for_children", flags, Mode::empty())?;
+    process::enter(made.as_fd(), process::Namespaces::TIME)
+}
+
+fn private_parent(path: &CStr) -> io::Result<()> {
+    let mut path = std::path::Path::new(std::ffi::OsStr::from_bytes(path.to_bytes())).to_owned();
+    loop {
+        let text = cstring(path.to_string_lossy().into_owned())?;
+        match mount::plain(c"", &text, c"", flag::PRIVATE, c"") {
+            // It is no mount point.
+            Err(error) if is(&error, Errno::INVAL) => {}
+            other => return other,
+        }
+        if !path.pop() {
+            return Ok(());
+        }
+    }
+}
+
+/// Programs that have other ids may open them anew (`/proc/self/fd/1`).
+fn own_streams(uid: u32) {
+    let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+    let null = rustix::fs::stat(c"/dev/null").map(|stat| stat.st_rdev);
+    for stream in streams {
+        let Ok(stat) = rustix::fs::fstat(stream) else { continue };
+        let is_null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+            && null.is_ok_and(|null| null == stat.st_rdev);
+        if stat.st_uid != uid && !is_null {
+            // One of a file system without that id, or of somebody else, stays his.
+            let _ = rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(uid)), None);
+        }
+    }
+}
+
+fn find(path: &[std::ffi::CString]) -> io::Result<()> {
+    let mut denied = None;
+    for candidate in path {
+        let flags = AtFlags::EACCESS;
+        let found =
+            rustix::fs::accessat(rustix::fs::CWD, candidate, rustix::fs::Access::EXEC_OK, flags);
+        match found {
+            Ok(()) => match rustix::fs::stat(candidate) {
+                Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                    denied = Some(Errno::ACCESS);
+                }
+                _ => return Ok(()),
+            },
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(error) => denied = Some(error),
+        }
+    }
+    Err(denied.unwrap_or(Errno::NOENT).into())
+}
+
+/// Links that every program may expect (runtime-spec 1.2, `runtime-linux.md`).
+fn links() -> io::Result<()> {
+    let mut all = vec![
+        (c"/proc/self/fd", c"fd"),
+        (c"/proc/self/fd/0", c"stdin"),
+        (c"/proc/self/fd/1", c"stdout"),
+        (c"/proc/self/fd/2", c"stderr"),
+    ];
+    if rustix::fs::stat(c"pts/ptmx").is_ok() {
+        // What an image has there, or a node, would be of another instance.
+        let _ = rustix::fs::unlink(c"ptmx");
+        all.push((c"pts/ptmx", c"ptmx"));
+    }
+    if rustix::fs::stat(c"/proc/kcore").is_ok() {
+        all.push((c"/proc/kcore", c"core"));
+    }
+    for (target, name) in all {
+        match rustix::fs::symlink(target, name) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn replace(text: &mut Vec<u8>, from: &[u8], to: &[u8]) {
+    if let Some(at) = text.windows(from.len()).position(|window| window == from) {
+        text.splice(at..at + from.len(), to.iter().copied());
+    }
+}
+
+fn write(path: &str, value: &str) -> io::Result<()> {
+    let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(rustix::io::write(&file, value.as_bytes()).map(drop)?)
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    Errno::from_io_error(error) == Some(errno)
+}

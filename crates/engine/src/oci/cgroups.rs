@@ -1,0 +1,303 @@
+//! The control groups of a container, made without a manager ("cgroupfs"): one in each hierarchy of
+//! the first version, and one in the second's, whichever of them this host has.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::{Deserialize, Serialize};
+use spec::runtime::Resources;
+use sys::cgroups::{Hierarchy, Layout};
+
+use super::limits;
+use crate::container::bundle::{self, piece};
+
+/// A container's groups.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Groups(pub(super) Vec<Group>);
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Group {
+    /// Where the hierarchy is mounted.
+    mount: PathBuf,
+    /// Of the first version; empty for the second.
+    pub(super) controllers: Vec<String>,
+    /// Where the group is.
+    pub(super) path: PathBuf,
+    /// How many directories were made for it, and are to be removed.
+    made: usize,
+}
+
+impl Group {
+    pub(super) fn is_unified(&self) -> bool {
+        self.controllers.is_empty()
+    }
+}
+
+impl Groups {
+    /// Makes them. Who is not root does without those that it may not make; its limits are missed
+    /// later.
+    pub(super) fn make(path: Option<&str>, id: &str, rootless: bool) -> Result<Self> {
+        let layout = Layout::read().context("cannot read this process's control groups")?;
+        let path = path.filter(|path| !path.is_empty());
+        let mut groups = Self::default();
+        for hierarchy in layout.legacy.iter().chain(&layout.unified) {
+            let group = match place(hierarchy, path, id) {
+                Ok(group) => group,
+                Err(error) => {
+                    groups.remove();
+                    return Err(error);
+                }
+            };
+            match group.make() {
+                Ok(group) => groups.0.push(group),
+                Err((_, error)) if rootless && is_denied(&error) => {}
+                Err((directory, error)) => {
+                    groups.remove();
+                    let what = format!("cannot make the control group {}", directory.display());
+                    return Err(anyhow!(error).context(what));
+                }
+            }
+        }
+        Ok(groups)
+    }
+
+    /// Moves a process into all of them.
+    pub(super) fn adopt(&self, pid: i32) -> Result<()> {
+        for group in &self.0 {
+            let file = group.path.join("cgroup.procs");
+            fs::write(&file, pid.to_string())
+                .with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        Ok(())
+    }
+
+    /// The same for a process of a container that runs already: a group that is gone is passed over.
+    pub(super) fn adopt_another(&self, pid: i32, below: Option<&str>) -> Result<()> {
+        for group in self.0.iter().filter(|group| group.path.exists()) {
+            let path = match below {
+                Some(below) => group.path.join(below.trim_start_matches('/')),
+                None => group.path.clone(),
+            };
+            let file = path.join("cgroup.procs");
+            fs::write(&file, pid.to_string())
+                .with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Sets limits.
+    pub(super) fn limit(
+        &self,
+        resources: &Resources,
+        rootless: bool,
+        warn: &mut dyn FnMut(String),
+    ) -> Result<()> {
+        limits::set(self, resources, rootless, warn)
+    }
+
+    pub(super) fn with(&self, controller: &str) -> Option<&Group> {
+        let legacy = self.0.iter().find(|g| g.controllers.iter().any(|c| c == controller));
+        legacy.or_else(|| {
+            self.0.iter().find(|group| {
+                group.is_unified()
+                    && fs::read_to_string(group.path.join("cgroup.controllers"))
+                        .is_ok_and(|all| all.split_ascii_whitespace().any(|c| c == controller))
+            })
+        })
+    }
+
+    /// The group that can be frozen.
+    fn freezer(&self) -> Option<&Group> {
+        self.with("freezer").or_else(|| self.0.iter().find(|group| group.is_unified()))
+    }
+
+    pub(super) fn is_frozen(&self) -> bool {
+        let Some(group) = self.freezer() else { return false };
+        match group.is_unified() {
+            true => fs::read_to_string(group.path.join("cgroup.freeze"))
+                .is_ok_and(|text| text.trim() == "1"),
+            false => fs::read_to_string(group.path.join("freezer.state"))
+                .is_ok_and(|text| matches!(text.trim(), "FROZEN" | "FREEZING")),
+        }
+    }
+
+    /// Freezes all its processes, or lets them go on, and waits until that is so.
+    pub(super) fn freeze(&self, freeze: bool) -> Result<()> {
+        let group = self.freezer().context("this host has no control group to freeze it in")?;
+        let (file, text) = match (group.is_unified(), freeze) {
+            (true, true) => ("cgroup.freeze", "1"),
+            (true, false) => ("cgroup.freeze", "0"),
+            (false, true) => ("freezer.state", "FROZEN"),
+            (false, false) => ("freezer.state", "THAWED"),
+        };
+        let path = group.path.join(file);
+        let what = || format!("cannot write {}", path.display());
+        fs::write(&path, text).with_context(what)?;
+        if group.is_unified() || !freeze {
+            return Ok(());
+        }
+        // What forks meanwhile is seen at the next writing only (freezer-subsystem.rst, "FREEZING").
+        for _ in 0..1000 {
+            if fs::read_to_string(&path).with_context(what)?.trim() == "FROZEN" {
+                return Ok(());
+            }
+            fs::write(&path, text).with_context(what)?;
+            std::thread::yield_now();
+        }
+        let _ = fs::write(&path, "THAWED");
+        bail!("the container's processes cannot be frozen now")
+    }
+
+    /// All processes in them, those of groups below too.
+    pub(super) fn processes(&self) -> Vec<i32> {
+        // Any of them has all; a host may have no other but that of one controller.
+        let group = self.with("pids").or_else(|| self.0.first());
+        let mut found = Vec::new();
+        if let Some(group) = group {
+            collect(&group.path, &mut found);
+        }
+        found.sort_unstable();
+        found
+    }
+
+    /// Removes what was made.
+    pub(super) fn remove(&self) {
+        for group in &self.0 {
+            sys::cgroups::remove(&group.path);
+            let mut path = group.path.clone();
+            for _ in 1..group.made {
+                // Fails while somebody else uses it, as it should.
+                if !path.pop() || fs::remove_dir(&path).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// As a mount of type `cgroup` shows them: all hierarchies, or the only one.
+    pub(super) fn shown(&self) -> Result<Vec<piece::Hierarchy>> {
+        if let [only] = self.0.as_slice()
+            && only.is_unified()
+        {
+            return Ok(vec![bundle::hierarchy("", Vec::new(), None, &only.path)?]);
+        }
+        let layout = Layout::read()?;
+        let mut shown = Vec::new();
+        for hierarchy in layout.legacy.iter().chain(&layout.unified) {
+            // The group that it is in, or this process's where it has none.
+            let own = || hierarchy.mount.join(hierarchy.own.trim_start_matches('/'));
+            let group = self.0.iter().find(|group| group.mount == hierarchy.mount);
+            let path = group.map_or_else(own, |group| group.path.clone());
+            let name = hierarchy.mount.file_name().unwrap_or_default().to_string_lossy();
+            let controllers = &hierarchy.controllers;
+            if controllers.is_empty() && layout.legacy.is_empty() {
+                return Ok(vec![bundle::hierarchy("", Vec::new(), None, &path)?]);
+            }
+            let links = match controllers.len() {
+                0 | 1 => Vec::new(),
+                _ => controllers.iter().filter(|c| **c != *name).cloned().collect(),
+            };
+            let text = (!controllers.is_empty()).then(|| controllers.join(","));
+            // A hierarchy without a controller has a name only (cgroups(7), "Named").
+            let text = text.map(|t| if t.starts_with("name=") { format!("none,{t}") } else { t });
+            shown.push(bundle::hierarchy(&name, links, text.as_deref(), &path)?);
+        }
+        Ok(shown)
+    }
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::NotFound
+    )
+}
+
+/// An absolute path is below the top; any other, and none, below this process's own group.
+fn place(hierarchy: &Hierarchy, path: Option<&str>, id: &str) -> Result<Group> {
+    let relative = path.unwrap_or(id);
+    if Path::new(relative).components().any(|c| c == std::path::Component::ParentDir) {
+        bail!("linux.cgroupsPath {relative:?} leads upwards");
+    }
+    let base = match relative.starts_with('/') {
+        true => hierarchy.mount.clone(),
+        false => hierarchy.mount.join(hierarchy.own.trim_start_matches('/')),
+    };
+    Ok(Group {
+        mount: hierarchy.mount.clone(),
+        controllers: hierarchy.controllers.clone(),
+        path: base.join(relative.trim_start_matches('/')),
+        made: 0,
+    })
+}
+
+impl Group {
+    fn make(mut self) -> Result<Self, (PathBuf, io::Error)> {
+        let relative = self.path.strip_prefix(&self.mount).unwrap_or(&self.path).to_owned();
+        let mut directory = self.mount.clone();
+        for name in &relative {
+            if self.is_unified() {
+                pass_down(&directory);
+            }
+            directory.push(name);
+            match fs::create_dir(&directory) {
+                Ok(()) => self.made += 1,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err((directory, error)),
+            }
+            if self.controllers.iter().any(|c| c == "cpuset") {
+                inherit_cpuset(&directory).map_err(|error| (directory.clone(), error))?;
+            }
+        }
+        // One that is there already may be another's.
+        if self.made == 0 && !is_writable(&self.path) {
+            return Err((self.path, io::ErrorKind::PermissionDenied.into()));
+        }
+        Ok(self)
+    }
+}
+
+fn is_writable(path: &Path) -> bool {
+    let file = path.join("cgroup.procs");
+    rustix::fs::access(&file, rustix::fs::Access::WRITE_OK).is_ok()
+}
+
+/// Those controllers that the group has, for the groups below. Where it has processes of its own, it
+/// cannot; a limit that needs one misses it then.
+fn pass_down(directory: &Path) {
+    let read = |name| fs::read_to_string(directory.join(name)).unwrap_or_default();
+    let (all, passed) = (read("cgroup.controllers"), read("cgroup.subtree_control"));
+    for controller in all.split_ascii_whitespace() {
+        if !passed.split_ascii_whitespace().any(|c| c == controller) {
+            let _ = fs::write(directory.join("cgroup.subtree_control"), format!("+{controller}"));
+        }
+    }
+}
+
+/// No process can be in a group before these are set (cpusets.rst).
+fn inherit_cpuset(directory: &Path) -> io::Result<()> {
+    for name in ["cpuset.cpus", "cpuset.mems"] {
+        let path = directory.join(name);
+        if fs::read_to_string(&path)?.trim().is_empty()
+            && let Some(parent) = directory.parent()
+        {
+            fs::write(&path, fs::read_to_string(parent.join(name))?.trim())?;
+        }
+    }
+    Ok(())
+}
+
+fn collect(directory: &Path, found: &mut Vec<i32>) {
+    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect(&entry.path(), found);
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Packages of a cell: how they come into its machine, and go again. Whatever is done inside is done by the
+//! system's own package manager, of which [`distro::package`] says what it is told.
+
+mod archive;
+mod own;
+
+use anyhow::{Context, Error, Result};
+use distro::package::{self, Operation, PackageManager};
+use store::Store;
+
+use super::Wish;
+use super::machine::Machine;
+
+/// Where the store's downloads are inside, and where copies with names are: managers look through links, and
+/// people shall see in their messages what they are about.
+pub(super) const CACHE: &str = "/run/host/packages";
+const NAMED: &str = "/var/cache/postroj";
+
+/// A package that is to be installed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Package {
+    pub(super) name: String,
+    /// Empty where only the repository knows it.
+    pub(super) version: String,
+    /// Whether it was asked for; others are needed by one that was.
+    pub(super) asked: bool,
+    /// Its path inside; `None` for one of the system's own repositories.
+    path: Option<String>,
+}
+
+/// Command lines, to be run in this order until one fails.
+pub(super) type Commands = Vec<Vec<String>>;
+
+/// How packages come into a machine.
+pub(super) trait Supply {
+    /// Finds out what is to be installed, and brings it to where the machine has it.
+    ///
+    /// # Errors
+    /// [`bakery::source::bootstrap::addition::Unsatisfiable`]; else what could not be had.
+    fn fetch(&self, machine: &mut Machine, asked: &[String]) -> Result<Vec<Package>>;
+
+    /// Installs them; `upgrades` where an older version is there.
+    fn install(&self, packages: &[Package], upgrades: bool) -> Result<Commands>;
+
+    /// Which of these are still there in any way.
+    fn purgeable(
+        &self,
+        machine: &mut Machine,
+        asked: &[String],
+        all: &[Package],
+    ) -> Result<Vec<String>>;
+}
+
+/// The supply of a machine, with its package manager.
+pub(super) fn supply<'a>(
+    store: &'a Store,
+    wish: &Wish,
+    machine: &Machine,
+) -> Result<(&'static dyn PackageManager, Box<dyn Supply + 'a>)> {
+    let root = machine.root()?;
+    let manager = package::find(&root).context("the image has no package manager")?;
+    let supply: Box<dyn Supply + 'a> = match manager.name() {
+        "apt" => Box::new(archive::Archive::new(store, wish, &root, manager)?),
+        _ => Box::new(own::Own::new(store, manager, wish)),
+    };
+    Ok((manager, supply))
+}
+
+/// The command lines of an operation.
+pub(super) fn commands(
+    manager: &dyn PackageManager,
+    operation: &Operation<'_>,
+) -> Result<Commands> {
+    Ok(package::work(manager, operation).map_err(Error::msg)?.commands)
+}
+
+/// Names and versions of what is installed, a line each with a tab between.
+pub(super) fn list(machine: &mut Machine, manager: &dyn PackageManager) -> Result<String> {
+    let mut listed = String::new();
+    for command in commands(manager, &Operation::List)? {
+        listed = asked(machine, &command)?;
+    }
+    Ok(listed)
+}
+
+/// What a command that only tells something prints.
+fn asked(machine: &Machine, command: &[String]) -> Result<String> {
+    let words: Vec<&str> = command.iter().map(String::as_str).collect();
+    let ran = machine.run(&words, std::time::Duration::from_secs(60))?;
+    if ran.code != Some(0) {
+        let last = ran.output.lines().last().unwrap_or_default();
+        anyhow::bail!("{} failed: {last}", words.join(" "));
+    }
+    Ok(ran.output)
+}
+
+/// Installs again what is installed.
+pub(super) fn reinstall(manager: &dyn PackageManager, packages: &[Package]) -> Result<Commands> {
+    let names: Vec<String> =
+        packages.iter().filter(|p| p.path.is_none()).map(|p| p.name.clone()).collect();
+    let files: Vec<String> = packages.iter().filter_map(|p| p.path.clone()).collect();
+    let mut all = Vec::new();
+    if !names.is_empty() {
+        all.extend(commands(manager, &Operation::Reinstall(&words(&names)))?);
+    }
+    if !files.is_empty() {
+        all.extend(commands(manager, &Operation::ReinstallFiles(&words(&files)))?);
+    }
+    Ok(all)
+}
+
+/// For the words of an operation.
+pub(super) fn words(texts: &[String]) -> Vec<&str> {
+    texts.iter().map(String::as_str).collect()
+}
