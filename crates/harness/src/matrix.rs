@@ -294,6 +294,7 @@ mod tests {
             phase_timeout: 1,
             boot_timeout: 1,
             boot: Vec::new(),
+            pool: false,
             keep: false,
             evidence: "/nowhere".into(),
             always_evidence: false,

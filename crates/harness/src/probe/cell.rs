@@ -106,13 +106,26 @@ impl Probing<'_> {
         }
         let Place { program, run, .. } = self.place;
         let timeout = Duration::from_secs(wish.boot_timeout);
-        let machine =
-            Machine::boot(program, run, &wish.image, &options, timeout, wish.keep, &wish.evidence);
-        let machine = machine.with_context(|| format!("cannot boot {}", wish.image))?;
+        let what = || format!("cannot boot {}", wish.image);
+        let suits = |plan: &spec::plan::Plan| {
+            wish.packages.is_empty() || plan.mounts.iter().any(|mount| mount.target == CACHE)
+        };
+        let (image, evidence) = (&wish.image, &wish.evidence);
+        let pooled = match wish.pool {
+            true => Machine::from_pool(program, run, image, suits, wish.keep, evidence),
+            false => Ok(None),
+        };
+        let pooled = pooled.with_context(what)?;
+        let seen = if pooled.is_some() { "it came out of a pool" } else { "it is up" };
+        let machine = match pooled {
+            Some(machine) => machine,
+            None => Machine::boot(program, run, image, &options, timeout, wish.keep, evidence)
+                .with_context(what)?,
+        };
         let finding = Finding {
             verdict: Verdict::Pass,
             expected: String::new(),
-            seen: "it is up".into(),
+            seen: seen.into(),
             cause: None,
         };
         self.machine = Some(machine);

@@ -14,6 +14,8 @@ pub mod inside;
 mod machine;
 mod packages;
 
+pub use packages::CACHE;
+
 /// What to probe in one cell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wish {
@@ -39,6 +41,9 @@ pub struct Wish {
     pub boot_timeout: u64,
     /// More options for `boot`.
     pub boot: Vec<String>,
+    /// A machine comes out of a pool of the image, where there is one that suits.
+    #[serde(default)]
+    pub pool: bool,
     /// The machine remains when something fails.
     pub keep: bool,
     /// Where evidence goes.
@@ -78,6 +83,9 @@ impl Wish {
         }
         if self.boot.iter().any(|word| word == "--fast") {
             words.push("--fast".into());
+        }
+        if self.pool {
+            words.push("--pool".into());
         }
         if self.packages.len() > 1 {
             words.push("--together".into());
