@@ -1,5 +1,4 @@
-//! How long Debian 12 takes from the command to a healthy system, booted by postroj and by
-//! systemd-nspawn; how long a command in a running machine takes; and sixteen at once.
+//! How long Debian 12 takes from the command to a healthy system, booted by postroj, by systemd-nspawn and by podman.
 //!
 //!     cargo build --release && cargo run --release -p benches --bin boot -- [RUNS]
 //!
@@ -12,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use benches::{Candidate, alternate, installed, load, report, set_up};
+use benches::{Candidate, alternate, installed, report, set_up};
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -20,6 +19,7 @@ fn main() -> Result<()> {
     match words[..] {
         ["nspawn", root, work] => return nspawn(root, Path::new(work)),
         ["end-nspawn", work] => return end_nspawn(Path::new(work)),
+        ["podman", root] => return podman(root),
         _ => {}
     }
     let runs = words.first().map_or(Ok(20), |n| n.parse()).context("RUNS")?;
@@ -29,13 +29,7 @@ fn main() -> Result<()> {
     let measured = alternate(&bench.boots()?, runs);
     bench.clean();
     report(&title, &measured?);
-    let title = format!("a command in a running machine, as {who}");
-    let measured = bench.execs().and_then(|list| alternate(&list, runs * 5));
-    bench.clean();
-    report(&title, &measured?);
-    let many = bench.density();
-    bench.clean();
-    many
+    Ok(())
 }
 
 struct Bench {
@@ -46,9 +40,6 @@ struct Bench {
 }
 
 const IMAGE: &str = "debian-12";
-
-/// Machines of a run in which all are to be up at once.
-const MANY: usize = 16;
 
 impl Bench {
     fn prepare() -> Result<Self> {
@@ -83,6 +74,13 @@ impl Bench {
                     .before(&format!("{me} end-nspawn {work}")),
             );
         }
+        if self.is_root && installed("podman") && installed("runc") {
+            let line = format!("{} podman {}", self.me.display(), self.rootfs()?.display());
+            list.push(
+                Candidate::new("podman run --systemd=always", &line)
+                    .before("podman rm --force --ignore --time 0 postroj-bench"),
+            );
+        }
         list.extend([boot("plain", ""), boot("fast", "--fast")]);
         if self.is_root {
             list.push(boot("host-ids", "--userns=host"));
@@ -101,98 +99,9 @@ impl Bench {
         Ok(root)
     }
 
-    fn execs(&self) -> Result<Vec<Candidate>> {
-        self.postroj(&["boot", "-d", "--network=none", "--name", "bench-exec", IMAGE])?;
-        let machines: serde_json::Value = serde_json::from_str(&self.postroj(&["ps", "--json"])?)?;
-        let list = machines.as_array().context("`postroj ps` lists nothing")?;
-        let machine = list.iter().find(|m| m["Name"] == "bench-exec").context("it is not up")?;
-        let pid = machine["Pid"].as_u64().context("it has no process")?;
-        let postroj = self.postroj.display();
-        let mut list =
-            vec![Candidate::new("postroj exec true", &format!("{postroj} exec bench-exec true"))];
-        if installed("nsenter") {
-            let user =
-                if self.is_root { "-a" } else { "-U -m -p -u -i -n -C --preserve-credentials" };
-            list.push(Candidate::new("nsenter true", &format!("nsenter -t {pid} {user} true")));
-        }
-        if self.podman_runs() {
-            list.push(Candidate::new("podman exec true", "podman exec postroj-bench true"));
-        }
-        Ok(list)
-    }
-
-    /// From what `--bin launch` made.
-    fn podman_runs(&self) -> bool {
-        let args = "--runtime=runc --cgroup-manager=cgroupfs run -d --replace --name postroj-bench \
-                    --network=none --cgroups=disabled --ulimit=host localhost/postroj-bench sleep 600";
-        let args: Vec<&str> = args.split_ascii_whitespace().collect();
-        installed("podman") && set_up("podman", &args).is_ok()
-    }
-
-    fn density(&self) -> Result<()> {
-        let names: Vec<String> = (0..MANY).map(|n| format!("bench-many-{n}")).collect();
-        let start = Instant::now();
-        let children: Vec<_> = names
-            .iter()
-            .map(|name| {
-                let mut command = Command::new(&self.postroj);
-                command.args(["boot", "-d", "--network=none", "--name", name, IMAGE]);
-                command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()
-            })
-            .collect::<std::io::Result<_>>()?;
-        for mut child in children {
-            ensure!(child.wait()?.success(), "one of {MANY} machines did not boot");
-        }
-        let up = start.elapsed();
-        let memory = self.memory()?;
-        let start = Instant::now();
-        let stops: Vec<_> = names
-            .iter()
-            .map(|name| {
-                Command::new(&self.postroj).args(["stop", name]).stdout(Stdio::null()).spawn()
-            })
-            .collect::<std::io::Result<_>>()?;
-        for mut stop in stops {
-            ensure!(stop.wait()?.success(), "one of {MANY} machines did not stop");
-        }
-        println!(
-            "\n{MANY} machines at once (load {}): all up after {:.2} s, all stopped in {:.2} s; \
-             proportional memory of each: {:.1} MB, its monitor {:.1} MB of it",
-            load(),
-            up.as_secs_f64(),
-            start.elapsed().as_secs_f64(),
-            memory.0 as f64 / 1e3 / MANY as f64,
-            memory.1 as f64 / 1e3 / MANY as f64,
-        );
-        Ok(())
-    }
-
-    /// kB of all machines' processes with their monitors, and of the monitors alone.
-    fn memory(&self) -> Result<(u64, u64)> {
-        let machines: serde_json::Value = serde_json::from_str(&self.postroj(&["ps", "--json"])?)?;
-        let mut sum = (0, 0);
-        for machine in machines.as_array().into_iter().flatten() {
-            let Some(pid) = machine["Pid"].as_u64() else { continue };
-            let namespace = std::fs::read_link(format!("/proc/{pid}/ns/pid"))?;
-            for entry in std::fs::read_dir("/proc")?.flatten() {
-                let path = entry.path();
-                if std::fs::read_link(path.join("ns/pid")).is_ok_and(|ns| ns == namespace) {
-                    sum.0 += proportional(&path);
-                }
-            }
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-            let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
-            let monitor = proportional(&Path::new("/proc").join(parent.unwrap_or("0").trim()));
-            sum = (sum.0 + monitor, sum.1 + monitor);
-        }
-        Ok(sum)
-    }
-
     fn clean(&self) {
-        let many = (0..MANY).map(|n| format!("bench-many-{n}"));
-        let names = ["plain", "fast", "host-ids", "exec"].map(|n| format!("bench-{n}"));
-        for name in names.into_iter().chain(many) {
-            let _ = self.postroj(&["rm", "-f", &name]);
+        for name in ["plain", "fast", "host-ids"] {
+            let _ = self.postroj(&["rm", "-f", &format!("bench-{name}")]);
         }
         let _ = end_nspawn(&self.work);
         if installed("podman") {
@@ -201,11 +110,23 @@ impl Bench {
     }
 }
 
-/// kB (proc(5), `smaps_rollup`).
-fn proportional(process: &Path) -> u64 {
-    let rollup = std::fs::read_to_string(process.join("smaps_rollup")).unwrap_or_default();
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
-    line.and_then(|l| l.split_ascii_whitespace().next()?.parse().ok()).unwrap_or(0)
+/// Boots the same directory with podman under a throw-away layer, and returns when its systemd says that it is
+/// running: podman itself does not wait for that. The limits are there because podman would raise them,
+/// which needs a right (CAP_SYS_RESOURCE) that not every host's root has; crun refuses hybrid control groups.
+fn podman(root: &str) -> Result<()> {
+    let rootfs = format!("{root}:O");
+    let options = "--runtime=runc --cgroup-manager=cgroupfs run --detach --name postroj-bench \
+                   --network=none --ulimit nofile=1024:1024 --ulimit nproc=5000:5000 \
+                   --systemd=always --rootfs";
+    let options: Vec<&str> = options.split_ascii_whitespace().collect();
+    set_up("podman", &[&options, &[&*rootfs, "/usr/lib/systemd/systemd"][..]].concat())?;
+    let ask = ["exec", "postroj-bench", "systemctl", "is-system-running", "--wait"];
+    let until = Instant::now() + Duration::from_secs(60);
+    // Until its bus is there it cannot be asked.
+    while !set_up("podman", &ask).is_ok_and(|said| said.trim() == "running") {
+        ensure!(Instant::now() < until, "podman's system is not running");
+    }
+    Ok(())
 }
 
 /// Boots with nspawn and returns when it says that the system is up, as `machinectl start`

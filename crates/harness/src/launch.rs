@@ -99,7 +99,9 @@ fn once(
         Some(own) => own,
         None => own.insert(run.own(&plan.name)?),
     };
-    own.note(&Note::About(about))?;
+    if is_first {
+        own.note(&Note::About(about))?;
+    }
     let target = net::Target { pid: waiting.process_id(), pidfd: waiting.process() };
     let attached = prepared.map(|prepared| prepared.attach(&target)).transpose()?;
     for pid in attached.iter().flat_map(|attached| attached.processes()) {

@@ -295,6 +295,7 @@ mod tests {
             boot_timeout: 1,
             boot: Vec::new(),
             test: None,
+            pool: false,
             keep: false,
             evidence: "/nowhere".into(),
             always_evidence: false,

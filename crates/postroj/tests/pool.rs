@@ -103,6 +103,7 @@ fn machines_of_a_pool_are_whole_and_distinct() {
     out(&mut pool.postroj(&["pool", "rm", "pool-whole"]));
     assert_eq!(out(&mut pool.postroj(&["ps", "--quiet"])).lines().count(), 2);
     out(&mut pool.postroj(&["restart", "mine"]));
+    assert_eq!(out(&mut pool.postroj(&["ps", "--quiet"])).lines().count(), 2);
     assert_eq!(pool.exec("mine", &["sh", "-c", identity]), ids[1]);
     out(&mut pool.postroj(&["stop", "mine", &plain[..12]]));
     assert_eq!(pool.machines(), [&plain[..12]], "one with --rm is forgotten");

@@ -95,13 +95,25 @@ impl Probing<'_> {
             options.extend(["--volume".into(), format!("{cache}:{CACHE}:ro")]);
         }
         let Place { program, run, .. } = self.place;
+        let what = || format!("cannot boot {}", wish.image);
         let name = format!("probe-{}", std::process::id());
-        let machine = Machine::boot(program, run, &name, &wish.image, &options, wish);
-        let machine = machine.with_context(|| format!("cannot boot {}", wish.image))?;
+        let suits = |plan: &spec::plan::Plan| {
+            wish.packages.is_empty() || plan.mounts.iter().any(|mount| mount.target == CACHE)
+        };
+        let pooled = match wish.pool {
+            true => Machine::from_pool(program, run, &name, suits, wish).with_context(what)?,
+            false => None,
+        };
+        let seen = if pooled.is_some() { "it came out of a pool" } else { "it is up" };
+        let machine = match pooled {
+            Some(machine) => machine,
+            None => Machine::boot(program, run, &name, &wish.image, &options, wish)
+                .with_context(what)?,
+        };
         let finding = Finding {
             verdict: Verdict::Pass,
             expected: String::new(),
-            seen: "it is up".into(),
+            seen: seen.into(),
             cause: None,
         };
         self.machine = Some(machine);

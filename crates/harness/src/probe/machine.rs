@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use distro::package::PackageManager;
+use engine::pool::{self, Wanted};
 use engine::record::Record;
 use engine::state::RunDirectory;
 use engine::{ENGINES, Waited};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use spec::boot::Condition;
+use spec::plan::Plan;
 use sys::rooted::Root;
 
 use super::Wish;
@@ -45,7 +47,8 @@ pub(crate) struct Machine {
     program: Program,
     run: RunDirectory,
     record: Record,
-    monitor: Child,
+    /// Of a machine that was booted for this.
+    monitor: Option<Child>,
     eyes: Option<Eyes>,
     /// Output of commands goes there while they run.
     scratch: PathBuf,
@@ -120,17 +123,10 @@ impl Machine {
         };
         let program = program.clone();
         let scratch = evidence.join("output.txt");
-        let mut machine = Self {
-            name,
-            program,
-            run: run.clone(),
-            record,
-            monitor,
-            eyes: None,
-            scratch,
-            kept,
-            manager: None,
-        };
+        let monitor = Some(monitor);
+        let (run, eyes) = (run.clone(), None);
+        let mut machine =
+            Self { name, program, run, record, monitor, eyes, scratch, kept, manager: None };
         if !is_up {
             let busy = machine.busy();
             machine.evidence(evidence);
@@ -138,6 +134,37 @@ impl Machine {
             bail!("it was not up after {} s{busy}", timeout.as_secs());
         }
         Ok(machine)
+    }
+
+    /// Takes one out of a pool of the image, where there is one whose machines suit. It ends with this
+    /// process too, with the next command at the latest.
+    pub(super) fn from_pool(
+        program: &Program,
+        run: &RunDirectory,
+        name: &str,
+        suits: impl Fn(&Plan) -> bool,
+        wish: &Wish,
+    ) -> Result<Option<Self>> {
+        let (kept, name) = (wish.keep, name.to_owned());
+        run.reap();
+        let Ok(found) = pool::find(run, &wish.image) else { return Ok(None) };
+        let members = pool::members(run, &found);
+        if !members.iter().filter_map(|member| member.plan.as_ref()).any(suits) {
+            return Ok(None);
+        }
+        let own = rustix::process::getpid();
+        let start = sys::process::start_time(own).context("cannot read one's own start time")?;
+        let wanted = Wanted {
+            name: Some(name.clone()),
+            keep: kept,
+            tether: (!kept).then_some((own.as_raw_nonzero().get(), start)),
+            ..Wanted::default()
+        };
+        let record = pool::take(run, &found, &wanted, || {})?;
+        let (program, run, scratch) =
+            (program.clone(), run.clone(), wish.evidence.join("output.txt"));
+        let (monitor, eyes, manager) = (None, None, None);
+        Ok(Some(Self { name, program, run, record, monitor, eyes, scratch, kept, manager }))
     }
 
     /// What a system waits for that does not get up.
@@ -321,9 +348,12 @@ impl Drop for Machine {
         if let Ok(Waited::Late) =
             self.run.wait(&self.name, Some(CLEANUP), |record| record.exited.is_some())
         {
-            let _ = self.monitor.kill();
+            let _ = self.monitor.as_mut().map(Child::kill);
         }
-        let _ = self.monitor.wait();
+        match &mut self.monitor {
+            Some(monitor) => drop(monitor.wait()),
+            None => self.run.wait_for_monitor(&self.record, CLEANUP),
+        }
         self.run.reap();
         if let Ok(record) = self.run.find(&self.name) {
             let _ = self.run.remove(&record);

@@ -19,6 +19,8 @@ pub(crate) mod recorder;
 
 pub use recorder::result;
 
+pub use packages::CACHE;
+
 /// What to probe in one cell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wish {
@@ -46,6 +48,9 @@ pub struct Wish {
     pub boot: Vec<String>,
     /// What is done on the machine instead of installing and checking.
     pub test: Option<Test>,
+    /// A machine comes out of a pool of the image, where there is one that suits.
+    #[serde(default)]
+    pub pool: bool,
     /// The machine remains when something fails.
     pub keep: bool,
     /// Where evidence goes.
@@ -99,6 +104,9 @@ impl Wish {
         }
         if self.boot.iter().any(|word| word == "--fast") {
             words.push("--fast".into());
+        }
+        if self.pool {
+            words.push("--pool".into());
         }
         words
     }

@@ -13,7 +13,7 @@ use super::machine::Machine;
 
 /// Where the store's downloads are inside, and where copies with names are: managers look through links, and
 /// people shall see in their messages what they are about.
-pub(crate) const CACHE: &str = "/run/host/packages";
+pub const CACHE: &str = "/run/host/packages";
 const NAMED: &str = "/var/cache/postroj";
 
 /// A package that is to be installed.

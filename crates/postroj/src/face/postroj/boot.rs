@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use distro::init::Wish;
 use harness::network::Default;
-use spec::request::Request;
+use spec::request::{MountRequest, Request};
 
 use super::options::Options;
 use super::run::Rest;
@@ -99,7 +99,7 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
     let (name, init_args) = args.rest.split().context("no image is given")?;
     if let Some(size) = args.pool {
         return pool::create(here, size, name, &args.options, || {
-            boot(here, &args.system, &args.options, (name, init_args), true)
+            boot(here, &args.system, &args.options, (name, init_args), &[], true)
         });
     }
     if args.from_pool {
@@ -110,15 +110,17 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
         );
         return pool::boot(here, name, &args.options);
     }
-    boot(here, &args.system, &args.options, (name, init_args), !args.no_wait)
+    boot(here, &args.system, &args.options, (name, init_args), &[], !args.no_wait)
 }
 
-/// Boots an image, of which its name and the init's arguments are given.
+/// Boots an image, of which its name and the init's arguments are given; `more` is mounted besides what
+/// the options say.
 pub(super) fn boot(
     here: &Here,
     system: &System,
     options: &Options,
     (name, init_args): (&str, &[String]),
+    more: &[MountRequest],
     waits: bool,
 ) -> Result<u8> {
     let wish = Wish {
@@ -131,12 +133,13 @@ pub(super) fn boot(
         let network = options.network.request(Default::System, run)?;
         let startup = harness::startup(&image.facts, &system.init, &wish)
             .with_context(|| format!("cannot boot {name}"))?;
-        let request = Request {
+        let mut request = Request {
             command: init_args.to_vec(),
             boot: Some(startup),
             network,
             ..options.request()?
         };
+        request.mounts.extend_from_slice(more);
         Ok(Start { request, interactive, waits })
     })
 }

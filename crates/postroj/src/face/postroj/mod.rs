@@ -202,8 +202,11 @@ fn command() -> clap::Command {
     Cli::command()
 }
 
+/// Adds the definition of a verb's arguments.
+type Augment = fn(clap::Command) -> clap::Command;
+
 /// Verbs that are waited for, and what defines each.
-const QUICK: [(&str, fn(clap::Command) -> clap::Command); 10] = [
+const QUICK: [(&str, Augment); 10] = [
     ("run", run::Args::augment_args),
     ("boot", boot::Args::augment_args),
     ("exec", exec::Args::augment_args),

@@ -12,6 +12,7 @@ use engine::pool::{self, Wanted};
 use engine::record::Record;
 use engine::state::{self, RunDirectory};
 use harness::pool::{Hold, Membership};
+use spec::request::MountRequest;
 
 use super::boot::System;
 use super::options::Options;
@@ -62,6 +63,9 @@ pub(super) struct Create {
     /// How many machines are kept ready
     #[arg(long, value_name = "NUMBER", value_parser = size, default_value = "1")]
     size: usize,
+    /// With the store's downloads, so that `probe --pool` can install packages
+    #[arg(long)]
+    packages: bool,
     #[command(flatten)]
     system: System,
     #[command(flatten)]
@@ -78,13 +82,34 @@ pub(super) fn run(verb: &Verb, here: &Here) -> Result<u8> {
     match verb {
         Verb::Create(args) => {
             let (name, words) = args.rest.split().context("no image is given")?;
+            let downloads = args.packages.then(|| downloads(here)).transpose()?;
             create(here, args.size, name, &args.options, || {
-                super::boot::boot(here, &args.system, &args.options, (name, words), true)
+                super::boot::boot(
+                    here,
+                    &args.system,
+                    &args.options,
+                    (name, words),
+                    downloads.as_slice(),
+                    true,
+                )
             })
         }
         Verb::Ls { quiet, json } => list(here, *quiet, *json),
         Verb::Rm { names } => super::stop::each(names, |name| remove(here, name)),
     }
+}
+
+/// Where a probe looks for packages.
+fn downloads(here: &Here) -> Result<MountRequest> {
+    let cache = here.store()?.cache().path().to_owned();
+    std::fs::create_dir_all(&cache).context("cannot make the store's cache")?;
+    Ok(MountRequest::Bind {
+        source: cache.to_str().context("the store's path is not UTF-8")?.to_owned(),
+        target: harness::probe::CACHE.to_owned(),
+        read_only: true,
+        recursive: false,
+        create_source: false,
+    })
 }
 
 /// Tells the program that it holds a pool, and by whom it was started.

@@ -96,6 +96,11 @@ struct What {
     /// Boot without what only people at a console and long-lived machines need
     #[arg(long)]
     fast: bool,
+    /// Take machines out of pools of the images, as these made them, where there are any
+    ///
+    /// For packages a pool must have been made with --packages.
+    #[arg(long, conflicts_with_all = ["fast", "network"])]
+    pool: bool,
     /// The machines' network, as `boot` takes it; packages need none [default: none]
     #[arg(long, value_name = "MODE")]
     network: Option<String>,
@@ -427,6 +432,7 @@ fn wish(
         boot_timeout: what.boot_timeout.unwrap_or(600),
         boot: boot(what),
         test: None,
+        pool: what.pool,
         keep: how.keep_on_failure || how.shell_on_failure,
         evidence: PathBuf::new(),
         always_evidence: how.evidence.is_some(),

@@ -162,6 +162,7 @@ fn wish(what: &What, how: &How, image: &str, packages: &[String], test: &Test) -
         boot_timeout: what.boot_timeout.unwrap_or(600),
         boot: network.into_iter().chain(fast).collect(),
         test: Some(test.clone()),
+        pool: false,
         keep: how.keep_on_failure || how.shell_on_failure,
         evidence: PathBuf::new(),
         always_evidence: how.evidence.is_some(),
