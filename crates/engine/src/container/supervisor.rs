@@ -90,6 +90,8 @@ impl Supervisor {
                 Err(Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             }
+            // Whoever was answered waits for this processor: what is more is seen by the next look.
+            let all = events.len() < AT_ONCE;
             for epoll::Event { flags, data } in events {
                 match data.u64() {
                     LISTENER if flags.contains(EventFlags::IN) => self.receive()?,
@@ -101,6 +103,9 @@ impl Supervisor {
                     TIMER => self.expire()?,
                     nth => self.go_on(nth, false)?,
                 }
+            }
+            if all {
+                break;
             }
         }
         Ok(())
