@@ -1,10 +1,11 @@
 //! `cargo run --release -p benches --bin network [ROUNDS]`: throughput and connections of machines to
-//! this host, side by side with the host's own loopback device and a bridge made by hand, and what
-//! a network adds to `run`. As root; needs iperf3 and iproute2.
+//! this host, side by side with the host's own loopback device and a bridge made by hand (which masquerades, as one has
+//! to that leads out: that every packet is known by its connection is what it costs), and what a network adds to `run`. As
+//! root, who also runs it as nobody; needs iperf3, iproute2, nftables, passt and slirp4netns.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -63,21 +64,29 @@ enum Way {
     ByHand,
     Ours,
     Accelerated,
+    OfUser,
     Carried,
+    Slirp,
 }
 
 /// Names in the tables.
-const WAYS: [(&str, Way); 5] = [
+const WAYS: [(&str, Way); 7] = [
     ("loopback", Way::Loopback),
     ("veth + bridge by hand", Way::ByHand),
     ("postroj, bridge", Way::Ours),
     ("postroj, user,accel=on", Way::Accelerated),
-    ("postroj, user,accel=off", Way::Carried),
+    ("the same, as a user", Way::OfUser),
+    ("postroj, pasta", Way::Carried),
+    ("postroj, slirp4netns", Way::Slirp),
 ];
 
 struct Bench {
     postroj: String,
     own: PathBuf,
+    /// A directory of nobody's, with copies of both, and slirp4netns alone.
+    place: PathBuf,
+    of_user: String,
+    of_user_own: String,
     /// An address of this host's that machines reach.
     address: String,
     servers: Vec<Child>,
@@ -97,14 +106,26 @@ impl Bench {
         let mut iperf = Command::new("iperf3");
         iperf.args(["-s", "-p", THROUGHPUT]).stdout(Stdio::null());
         let servers = vec![iperf.spawn().context("cannot start iperf3: apt install iperf3")?];
+        let place = std::env::temp_dir().join(format!("{BY_HAND}-{}", std::process::id()));
+        std::fs::create_dir(&place)?;
+        let copy = |from: &Path, name: &str| -> Result<String> {
+            std::fs::copy(from, place.join(name))?;
+            Ok(place.join(name).to_string_lossy().into_owned())
+        };
+        let (of_user, of_user_own) = (copy(&postroj, "postroj")?, copy(&own, "probe")?);
+        std::os::unix::fs::symlink("/usr/bin/slirp4netns", place.join("slirp4netns"))?;
+        set_up("chown", &["-R", "nobody:", &place.to_string_lossy()])?;
         let postroj = postroj.to_string_lossy().into_owned();
-        let bench = Self { postroj, own, address: format!("{HAND}.1"), servers };
+        let address = format!("{HAND}.1");
+        let bench = Self { postroj, own, place, of_user, of_user_own, address, servers };
         let script = format!(
             "ip link add {BY_HAND} type bridge && ip addr add {HAND}.1/24 dev {BY_HAND} && \
              ip link set {BY_HAND} up && ip netns add {BY_HAND} && \
              ip link add {BY_HAND}0 master {BY_HAND} type veth peer name eth0 netns {BY_HAND} && \
              ip link set {BY_HAND}0 up && ip -n {BY_HAND} addr add {HAND}.2/24 dev eth0 && \
-             ip -n {BY_HAND} link set eth0 up"
+             ip -n {BY_HAND} link set eth0 up && nft add table inet {BY_HAND} && \
+             nft 'add chain inet {BY_HAND} source {{ type nat hook postrouting priority srcnat; }}' && \
+             nft add rule inet {BY_HAND} source ip saddr {HAND}.0/24 oifname != {BY_HAND} masquerade"
         );
         set_up("sh", &["-c", &script])?;
         Ok(bench)
@@ -118,12 +139,37 @@ impl Bench {
             Way::Accelerated => {
                 vec![&self.postroj, "run", "--network=user,accel=on,allow=10.213.0.0/24", "host"]
             }
-            Way::Carried => vec![&self.postroj, "run", "--network=user,accel=off", "host"],
+            Way::OfUser => vec![
+                "setpriv",
+                "--reuid=nobody",
+                "--regid=nogroup",
+                "--clear-groups",
+                &self.of_user,
+                "run",
+                "--userns=single",
+                "--network=user,accel=on,allow=10.213.0.0/24",
+                "host",
+            ],
+            Way::Carried | Way::Slirp => {
+                vec![&self.postroj, "run", "--network=user,accel=off", "host"]
+            }
+        };
+        let program = match way {
+            // What the user may not reach is copied as well.
+            Way::OfUser if program == self.own.to_string_lossy() => &self.of_user_own,
+            _ => program,
         };
         words.push(program);
         words.extend(args);
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).stdin(Stdio::null());
+        match way {
+            Way::Slirp => drop(command.env("PATH", &self.place)),
+            Way::OfUser => {
+                command.env("HOME", &self.place).env("XDG_RUNTIME_DIR", &self.place);
+            }
+            _ => {}
+        }
         command
     }
 
@@ -187,7 +233,10 @@ impl Drop for Bench {
             let _ = server.kill();
             let _ = server.wait();
         }
-        let script = format!("ip netns del {BY_HAND}; ip link del {BY_HAND}");
+        let script = format!(
+            "ip netns del {BY_HAND}; ip link del {BY_HAND}; nft delete table inet {BY_HAND}"
+        );
         let _ = set_up("sh", &["-c", &script]);
+        let _ = std::fs::remove_dir_all(&self.place);
     }
 }

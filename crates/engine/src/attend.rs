@@ -82,7 +82,7 @@ pub fn attend(machine: Box<dyn Machine>, attendance: Attendance<'_>) -> Result<O
         watch: boot.map(|boot| Watch::new(&boot.ready)),
         deadline: attendance.timeout.and_then(|t| Instant::now().checked_add(t)),
         stopping: None,
-        unasked: false,
+        uncalled: false,
         attendance,
     };
     while !attendant.turn()? {}
@@ -119,8 +119,8 @@ struct Attendant<'m, 'a> {
     watch: Option<Watch>,
     deadline: Option<Instant>,
     stopping: Option<Stopping>,
-    /// Nobody is left who could ask for anything.
-    unasked: bool,
+    /// Nobody is left who could call for anything.
+    uncalled: bool,
     attendance: Attendance<'a>,
 }
 
@@ -152,10 +152,13 @@ impl Attendant<'_, '_> {
     fn turn(&mut self) -> Result<bool> {
         let wants = self.session.as_ref().map(Session::wants);
         let found = self.poll(wants)?;
-        if found.asked.contains(PollFlags::IN) {
+        if found.called.contains(PollFlags::IN) {
+            self.machine.answer()?;
+        }
+        self.uncalled |= found.called.intersects(PollFlags::HUP | PollFlags::ERR);
+        if found.asked {
             self.machine.serve()?;
         }
-        self.unasked |= found.asked.intersects(PollFlags::HUP | PollFlags::ERR);
         if let (Some(session), Some(wants)) = (&mut self.session, wants) {
             session.turn(wants, &found.session);
             if session.escaped() && self.attendance.boot.is_some() {
@@ -175,13 +178,14 @@ impl Attendant<'_, '_> {
         let ended = self.machine.ended();
         let notifications = self.machine.notifications();
         let question = self.watch.as_ref().and_then(Watch::descriptor);
-        let requests = self.machine.requests().filter(|_| !self.unasked);
+        let requests = self.machine.requests();
+        let calls = self.machine.calls().filter(|_| !self.uncalled);
         let mut polled = vec![
             PollFd::new(&ended, PollFlags::IN),
             PollFd::new(self.attendance.signals, PollFlags::IN),
         ];
         // Each is there or not, so they are looked at below from the last one on.
-        for fd in [&notifications, &question, &requests].into_iter().flatten() {
+        for fd in [&notifications, &question, &requests, &calls].into_iter().flatten() {
             polled.push(PollFd::new(fd, PollFlags::IN));
         }
         let mut at = polled.len();
@@ -195,9 +199,10 @@ impl Attendant<'_, '_> {
             at -= usize::from(is_there);
             if is_there { events[at] } else { PollFlags::empty() }
         };
-        let asked = before(requests.is_some());
+        let called = before(calls.is_some());
+        let asked = !before(requests.is_some()).is_empty();
         let answered = !before(question.is_some()).is_empty();
-        Ok(Found { ended: !events[0].is_empty(), asked, answered, session })
+        Ok(Found { ended: !events[0].is_empty(), called, asked, answered, session })
     }
 
     /// The next moment at which something is due by itself.
@@ -301,7 +306,9 @@ impl Attendant<'_, '_> {
 struct Found {
     ended: bool,
     /// The machine asks its monitor for something.
-    asked: PollFlags,
+    called: PollFlags,
+    /// Something it asked for can be gone on with.
+    asked: bool,
     /// A question's answer can be read.
     answered: bool,
     /// Of what the session wanted.

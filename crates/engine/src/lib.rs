@@ -167,13 +167,24 @@ pub trait Machine {
     /// Readable when a booted system tells something of itself (sd_notify(3)).
     fn notifications(&self) -> Option<BorrowedFd<'_>>;
 
-    /// Readable when the machine waits for [`Machine::serve`].
-    fn requests(&self) -> Option<BorrowedFd<'_>>;
+    /// Readable when system calls of the machine wait for [`Machine::answer`]; hung up when nobody is
+    /// left who could make one. To be polled itself: who waits for it by epoll(7) is woken on another
+    /// processor than the caller's, which costs several times the call.
+    fn calls(&self) -> Option<BorrowedFd<'_>>;
 
-    /// Answers one of the machine's requests.
+    /// Answers what waits, or begins to.
     ///
     /// # Errors
     /// Where none can be answered any more.
+    fn answer(&self) -> Result<()>;
+
+    /// Readable when something is to be done for calls that are not answered yet.
+    fn requests(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// As [`Machine::answer`].
     fn serve(&self) -> Result<()>;
 
     /// Asks a booted system how it is, at this socket inside.

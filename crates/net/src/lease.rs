@@ -133,6 +133,11 @@ impl Directory {
         Self { path: run.join("networks").join(name), name: name.to_owned() }
     }
 
+    /// The run directory that it is in.
+    pub(crate) fn run(&self) -> &Path {
+        self.path.parent().and_then(Path::parent).unwrap_or(&self.path)
+    }
+
     /// The network's name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -214,8 +219,7 @@ impl Directory {
 
     /// The other networks of this run directory.
     pub(crate) fn others(&self) -> Vec<Self> {
-        let run = self.path.parent().and_then(Path::parent);
-        let all = run.map(directories).unwrap_or_default().into_iter();
+        let all = directories(self.run()).into_iter();
         all.filter(|other| other.name != self.name).collect()
     }
 
@@ -435,70 +439,4 @@ impl Directory {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn up() -> Up {
-        Up {
-            bridge: "pj0".into(),
-            mac: Mac([2, 0, 0, 0, 0, 1]),
-            subnet: (Ipv4Addr::new(10, 87, 0, 0), 29),
-            prefix: None,
-            mtu: 1500,
-            held: false,
-        }
-    }
-
-    fn member(ip: Ipv4Addr) -> Member {
-        let [a, b, c, d] = ip.octets();
-        Member {
-            machine: format!("m{d}"),
-            id: "0".into(),
-            ip,
-            ip6: None,
-            mac: Mac([2, 112, a, b, c, d]),
-            device: format!("v{d}"),
-            names: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn addresses_are_given_once_and_come_back() {
-        let run = tempfile::tempdir().unwrap();
-        let directory = Directory::new(run.path(), "x");
-        let _lock = directory.lock().unwrap();
-        let up = up();
-        let mut leases: Vec<(Lease, Member)> =
-            (0..5).map(|_| directory.lease(&up, None, 3, member).unwrap()).collect();
-        let mut given: Vec<u8> = leases.iter().map(|(_, m)| m.ip.octets()[3]).collect();
-        assert_eq!(given[0], 5);
-        given.sort_unstable();
-        assert_eq!(given, [2, 3, 4, 5, 6]);
-        let full = directory.lease(&up, None, 0, member).unwrap_err().to_string();
-        assert!(full.contains("all 5 addresses"), "{full}");
-        let taken = directory.lease(&up, Some(Ipv4Addr::new(10, 87, 0, 5)), 0, member);
-        assert!(taken.unwrap_err().to_string().contains("in use by m5"));
-        for bad in [0, 1, 7, 8] {
-            assert!(directory.lease(&up, Some(Ipv4Addr::new(10, 87, 0, bad)), 0, member).is_err());
-        }
-        drop(leases.remove(0));
-        assert_eq!(directory.members().len(), 4);
-        let again = directory.lease(&up, Some(Ipv4Addr::new(10, 87, 0, 5)), 0, member);
-        assert_eq!(again.unwrap().1.machine, "m5");
-    }
-
-    #[test]
-    fn leases_of_killed_monitors_are_free() {
-        let run = tempfile::tempdir().unwrap();
-        let directory = Directory::new(run.path(), "x");
-        let _lock = directory.lock().unwrap();
-        let (lease, _) = directory.lease(&up(), None, 0, member).unwrap();
-        let path = lease.path.clone();
-        // What a kill leaves: the file without its lock.
-        let copy = std::fs::read(&path).unwrap();
-        drop(lease);
-        std::fs::write(&path, copy).unwrap();
-        assert_eq!(directory.members(), []);
-        assert!(!path.exists());
-    }
-}
+mod tests;

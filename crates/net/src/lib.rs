@@ -34,4 +34,7 @@ pub fn reap(run: &Path) {
         // What cannot be removed now is looked at by the next command.
         let _ = network::bridge::leave(&directory);
     }
+    if rustix::process::geteuid().is_root() {
+        let _ = network::bridge::take_lost(run);
+    }
 }

@@ -1,12 +1,13 @@
 //! Devices, addresses and routes (rtnetlink(7)).
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rustix::net::netdevice;
 use spec::network::Mac;
 
-use crate::netlink::{ACK, Batch, CREATE, EXCL, Socket, attributes};
+use crate::netlink::{ACK, Batch, CREATE, DUMP, EXCL, Socket, attributes};
 
 /// linux/rtnetlink.h and linux/if_link.h.
 const NEWLINK: u16 = 16;
@@ -18,6 +19,7 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
+const IFLA_IFALIAS: u16 = 20;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_PID: u16 = 19;
 const INFO_KIND: u16 = 1;
@@ -100,7 +102,32 @@ impl Links {
         mtus.min().unwrap_or(ETHERNET)
     }
 
-    /// Makes a bridge with addresses, and brings it up.
+    /// Names of devices that have nothing attached, each with what says whose it is.
+    pub(crate) fn unused(&self) -> io::Result<Vec<(String, String)>> {
+        let mut batch = Batch::default();
+        batch.message(GETLINK, DUMP, &interface(0, 0));
+        let text = |value: &[u8]| String::from_utf8_lossy(value).trim_end_matches('\0').to_owned();
+        let (mut all, mut masters) = (Vec::new(), BTreeSet::new());
+        for message in self.0.ask(&batch)? {
+            let (Some(index), Some(rest)) = (message.get(4..8), message.get(16..)) else {
+                continue;
+            };
+            let (mut name, mut whose) = (String::new(), None);
+            for (kind, value) in attributes(rest) {
+                match kind {
+                    IFLA_IFNAME => name = text(value),
+                    IFLA_IFALIAS => whose = Some(text(value)),
+                    IFLA_MASTER => drop(masters.insert(value.to_vec())),
+                    _ => {}
+                }
+            }
+            all.extend(whose.map(|whose| (index.to_vec(), name, whose)));
+        }
+        all.retain(|(index, ..)| !masters.contains(index));
+        Ok(all.into_iter().map(|(_, name, whose)| (name, whose)).collect())
+    }
+
+    /// Makes a bridge with addresses, and brings it up. `whose` is kept with it (256 bytes at most).
     ///
     /// # Errors
     /// `EEXIST` where the name is taken; rtnetlink(7)'s.
@@ -110,6 +137,7 @@ impl Links {
         mac: Mac,
         mtu: u32,
         addresses: &[(IpAddr, u8)],
+        whose: &str,
     ) -> io::Result<u32> {
         let mut batch = Batch::default();
         batch.message(NEWLINK, ACK | CREATE | EXCL, &interface(0, UP));
@@ -120,6 +148,9 @@ impl Links {
         self.0.carry_out(&batch)?;
         let index = self.index(name)?;
         let mut batch = Batch::default();
+        // Not taken with the first message (net/core/rtnetlink.c, `rtnl_create_link`).
+        batch.message(NEWLINK, ACK, &interface(index, UP));
+        batch.attribute(IFLA_IFALIAS, whose.as_bytes());
         addresses.iter().for_each(|(address, prefix)| add(&mut batch, index, *address, *prefix));
         self.0.carry_out(&batch)?;
         Ok(index)

@@ -3,90 +3,14 @@
 mod fixture;
 #[path = "network/place.rs"]
 mod place;
+#[path = "network/users.rs"]
+mod users;
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use fixture::{Own, Said, debian, fails, is_root, out, said, wait_until};
 use place::{HOST, KNOWN, OUTSIDE, PEER, PORT, Place};
-
-/// Why an ordinary user's run of a test does nothing.
-const OF_ROOT: &str = "bridges are root's, and what a user has is tested by root's run as one";
-
-/// Runs the program as whoever a battery is about.
-trait User {
-    fn postroj(&self, args: &[&str]) -> Command;
-
-    /// `run` of something of [`PEER`] in the host's own tree.
-    fn peer(&self, options: &[&str], args: &[&str]) -> Command {
-        let words = [&["run"], options, &["host", "perl", "-e", PEER], args].concat();
-        self.postroj(&words)
-    }
-}
-
-struct Root(Own);
-
-impl User for Root {
-    fn postroj(&self, args: &[&str]) -> Command {
-        self.0.postroj(args)
-    }
-}
-
-/// An ordinary user who may open /dev/net/tun, as distributions allow it: in a mount namespace of
-/// its own, since the host may not.
-struct Ordinary {
-    home: PathBuf,
-    ids: (u32, u32),
-    /// Where programs are looked for.
-    path: String,
-}
-
-impl Ordinary {
-    fn new(name: &str, programs: Option<&[&str]>) -> Self {
-        let ids =
-            fixture::another_user().expect("a user with subordinate ids (`cargo xtask setup`)");
-        let home = std::env::temp_dir().join(format!("pj-net-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(home.join("bin")).unwrap();
-        std::os::unix::fs::chown(&home, Some(ids.0), Some(ids.1)).unwrap();
-        std::fs::set_permissions(&home, std::fs::Permissions::from_mode(0o700)).unwrap();
-        std::fs::copy(fixture::program(), home.join("program")).unwrap();
-        let path = match programs {
-            None => "/usr/bin:/bin".to_owned(),
-            Some(programs) => {
-                for program in programs {
-                    let link = home.join("bin").join(program);
-                    std::os::unix::fs::symlink(Path::new("/usr/bin").join(program), link).unwrap();
-                }
-                home.join("bin").display().to_string()
-            }
-        };
-        Self { home, ids, path }
-    }
-}
-
-const OPEN_TUN: &str = "mount -t tmpfs none /mnt && mknod /mnt/tun c 10 200 && chmod 0666 /mnt/tun && \
-     mount --bind /mnt/tun /dev/net/tun && umount /mnt && exec \"$@\"";
-
-impl User for Ordinary {
-    fn postroj(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("/usr/bin/unshare");
-        command.args(["--mount", "/bin/sh", "-ec", OPEN_TUN, "sh", "/usr/bin/setpriv"]);
-        command.args([&format!("--reuid={}", self.ids.0), &format!("--regid={}", self.ids.1)]);
-        command.args(["--clear-groups", "/usr/bin/env"]);
-        command.arg(format!("PATH={}", self.path)).arg(self.home.join("program")).args(args);
-        command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin");
-        command.env("HOME", &self.home).env("XDG_RUNTIME_DIR", &self.home);
-        command.stdin(Stdio::null());
-        command
-    }
-}
-
-impl Drop for Ordinary {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.home);
-    }
-}
+use users::{OF_ROOT, Ordinary, Root, User};
 
 /// What may differ between modes.
 struct Expected {
@@ -431,39 +355,4 @@ fn apt_reaches_its_archive() {
     std::fs::create_dir(&bin).unwrap();
     std::os::unix::fs::symlink("/usr/bin/slirp4netns", bin.join("slirp4netns")).unwrap();
     update("user,accel=off", bin.to_str().unwrap());
-}
-
-#[test]
-fn nothing_is_left_after_kills() {
-    if !is_root() {
-        return println!("skipped: {OF_ROOT}");
-    }
-    let place = Place::new();
-    let own = Own::new("net-kills");
-    let marker = format!("31337.{}", std::process::id());
-    for round in 0..100_u64 {
-        let run = [
-            "run",
-            "-p",
-            "8080:80",
-            "-p",
-            "8080:80/udp",
-            "--network",
-            "bridge",
-            "host",
-            "sleep",
-            &marker,
-        ];
-        let mut child = own.postroj(&run).stderr(Stdio::null()).spawn().unwrap();
-        // At any moment of its life, from the first steps to well after its start.
-        std::thread::sleep(std::time::Duration::from_micros(round * 997 % 60_000));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        if round % 10 == 9 {
-            place.is_clean(|| own.postroj(&["ps"]));
-            assert_eq!(fixture::processes_with(&marker), [] as [i32; 0]);
-        }
-    }
-    let refused = said(&mut place.host(&["tcp", "127.0.0.1", "8080", "1"]));
-    assert_ne!(refused.code, 0, "{refused:?}");
 }

@@ -265,6 +265,11 @@ impl Bypass {
         match begun {
             Ok(()) => Ok(Outcome::Answered(Verdict::Done(0))),
             Err(error) if !socket.waits()? => Err(error),
+            // Who is near has answered meanwhile: nobody need be waited for, and the second call
+            // says so to the socket.
+            Err(_) if inet::tcp_state(made.as_fd())? == ESTABLISHED => {
+                Ok(Outcome::Answered(done(inet::connect(made.as_fd(), bytes))))
+            }
             Err(_) => {
                 let before = (socket.place == Place::Machine).then(|| socket.fd.try_clone());
                 Ok(waits_for_connection(call, socket.number, bytes, made, before.transpose()?))
@@ -336,6 +341,7 @@ impl Bypass {
 }
 
 // net/tcp_states.h.
+const ESTABLISHED: u8 = 1;
 const SYN_SENT: u8 = 2;
 const CLOSE: u8 = 7;
 

@@ -165,15 +165,25 @@ fn answer(channel: &Channel, answers: &Answers<'_>) -> Result<()> {
     let emulation = emulation.map(|(root, owner)| Emulation::further(root, owner));
     let mut supervisor = Supervisor::new(listener, emulation, bypass)?;
     channel.send(b"L", &[])?;
-    while !supervisor.is_over() {
-        let mut polled = [PollFd::from_borrowed_fd(supervisor.as_fd(), PollFlags::IN)];
+    loop {
+        let both = [supervisor.calls(), supervisor.as_fd()];
+        let mut polled = both.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         match rustix::event::poll(&mut polled, None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
             Err(error) => return Err(error.into()),
         }
-        supervisor.serve()?;
+        let [called, asked] = polled.map(|polled| polled.revents());
+        if called.contains(PollFlags::IN) {
+            supervisor.answer()?;
+        } else if !called.is_empty() {
+            // Nobody is left who could call.
+            return Ok(());
+        }
+        if !asked.is_empty() {
+            supervisor.serve()?;
+        }
     }
-    Ok(())
 }
 
 /// The root directory as the machine's own processes see it.

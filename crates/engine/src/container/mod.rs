@@ -377,7 +377,7 @@ struct ContainerMachine {
     /// Some of its system calls wait for this process.
     hands_over: bool,
     /// What becomes readable, and who answers then.
-    supervisor: Option<(OwnedFd, RefCell<Supervisor>)>,
+    supervisor: Option<([OwnedFd; 2], RefCell<Supervisor>)>,
     groups: Groups,
     /// What the machine writes is in there.
     scratch: Option<OwnedFd>,
@@ -443,8 +443,9 @@ impl ContainerMachine {
         let bypass = bypass.context("cannot tell networks apart (it takes Linux 5.14 or newer)")?;
         let supervisor = Supervisor::new(listener, emulation, bypass);
         let supervisor = supervisor.context("cannot answer the machine's system calls")?;
-        let ready = supervisor.as_fd().try_clone_to_owned()?;
-        self.supervisor = Some((ready, RefCell::new(supervisor)));
+        let own = [supervisor.calls(), supervisor.as_fd()];
+        let [calls, ready] = own.map(|fd| fd.try_clone_to_owned());
+        self.supervisor = Some(([calls?, ready?], RefCell::new(supervisor)));
         Ok(())
     }
 
@@ -504,8 +505,17 @@ impl Machine for ContainerMachine {
         self.notify.as_ref().map(AsFd::as_fd)
     }
 
+    fn calls(&self) -> Option<BorrowedFd<'_>> {
+        self.supervisor.as_ref().map(|([calls, _], _)| calls.as_fd())
+    }
+
+    fn answer(&self) -> Result<()> {
+        let answered = self.supervisor.as_ref().map_or(Ok(()), |(_, s)| s.borrow_mut().answer());
+        answered.context("cannot answer the machine's system calls")
+    }
+
     fn requests(&self) -> Option<BorrowedFd<'_>> {
-        self.supervisor.as_ref().map(|(ready, _)| ready.as_fd())
+        self.supervisor.as_ref().map(|([_, ready], _)| ready.as_fd())
     }
 
     fn serve(&self) -> Result<()> {

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use sys::notify::{Call, Listener, Verdict};
@@ -34,17 +35,15 @@ pub(super) struct Supervisor {
     listener: Listener,
     emulation: Option<Emulation>,
     bypass: Option<Bypass>,
-    /// The listener, the timer, and the sockets of calls that are not answered yet.
+    /// The timer, and the sockets of calls that are not answered yet.
     ready: OwnedFd,
     timer: OwnedFd,
     waiting: HashMap<u64, (Waiting, Option<Instant>)>,
     next: u64,
-    over: bool,
 }
 
-const LISTENER: u64 = 0;
-const TIMER: u64 = 1;
-const FIRST: u64 = 2;
+const TIMER: u64 = 0;
+const FIRST: u64 = 1;
 
 /// How much is answered at a time: others wait for the monitor as well.
 const AT_ONCE: usize = 64;
@@ -62,20 +61,32 @@ impl Supervisor {
         let ready = epoll::create(CreateFlags::CLOEXEC)?;
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        epoll::add(&ready, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
         epoll::add(&ready, &timer, EventData::new_u64(TIMER), EventFlags::IN)?;
         let waiting = HashMap::new();
-        Ok(Self { listener, emulation, bypass, ready, timer, waiting, next: FIRST, over: false })
+        Ok(Self { listener, emulation, bypass, ready, timer, waiting, next: FIRST })
     }
 
-    /// Readable when something is to be done.
+    /// Readable when something is to be done for calls that are not answered yet.
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
         self.ready.as_fd()
     }
 
-    /// Whether nobody is left who could call.
-    pub(super) fn is_over(&self) -> bool {
-        self.over
+    /// Readable when there are new ones; hung up when nobody is left who could make one.
+    pub(super) fn calls(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// Answers those, or begins to. To be called where there is one: else it waits.
+    pub(super) fn answer(&mut self) -> io::Result<()> {
+        for _ in 0..AT_ONCE {
+            self.receive()?;
+            let mut polled = [PollFd::new(&self.listener, PollFlags::IN)];
+            match rustix::event::poll(&mut polled, Some(&Timespec::default())) {
+                Ok(1) if polled[0].revents().contains(PollFlags::IN) => {}
+                _ => break,
+            }
+        }
+        Ok(())
     }
 
     /// Does what is to be done now.
@@ -90,14 +101,8 @@ impl Supervisor {
                 Err(Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             }
-            for epoll::Event { flags, data } in events {
+            for epoll::Event { data, .. } in events {
                 match data.u64() {
-                    LISTENER if flags.contains(EventFlags::IN) => self.receive()?,
-                    // Nobody is left who could call.
-                    LISTENER => {
-                        epoll::delete(&self.ready, &self.listener)?;
-                        self.over = true;
-                    }
                     TIMER => self.expire()?,
                     nth => self.go_on(nth, false)?,
                 }

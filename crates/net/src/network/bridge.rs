@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use spec::network::{Attachment, DEFAULT, INTERNAL, Link, Mac};
@@ -9,7 +10,7 @@ use sys::netns::Visit;
 
 use super::{Attached, Known, Network, Place, Prepared, Target};
 use crate::forward::{self, Forwarder, From};
-use crate::lease::{Directory, Lease, Member, Up};
+use crate::lease::{Directory, Lease, Member, Up, directories};
 use crate::link::{DEVICE, Inside, Links, has_ipv6, known_routes, nth};
 use crate::names;
 use crate::ports::{self, Held};
@@ -325,12 +326,42 @@ pub(crate) fn take_down(directory: &Directory) -> Result<()> {
     Ok(())
 }
 
-fn remove(up: &Up) -> Result<()> {
-    if let Ok(rules) = Rules::new() {
-        let what = "cannot remove the network's rules";
-        rules.remove(&up.table()).context(what)?;
-        rules.remove_of_bridge(&up.table()).context(what)?;
+/// Kept with a bridge, so that one is known whose record vanished.
+fn whose(run: &Path) -> String {
+    let run = run.to_string_lossy();
+    // As much as the kernel takes (IFALIASZ).
+    format!("{WHOSE}{}", run.get(..run.len().min(255 - WHOSE.len())).unwrap_or_default())
+}
+
+const WHOSE: &str = "postroj: ";
+
+/// Takes down bridges of a run directory that no record there tells of, and that nothing is on.
+pub(crate) fn take_lost(run: &Path) -> Result<()> {
+    let (links, own) = (Links::new()?, whose(run));
+    let mut lost = links.unused()?;
+    lost.retain(|(_, whose)| *whose == own);
+    if !lost.is_empty() {
+        let known: Vec<Up> = directories(run).iter().filter_map(Directory::up).collect();
+        lost.retain(|(name, _)| known.iter().all(|up| up.held || up.bridge != *name));
     }
+    for (name, _) in lost {
+        remove_rules(&format!("postroj-{name}"))?;
+        links.remove(&name)?;
+    }
+    Ok(())
+}
+
+fn remove_rules(table: &str) -> Result<()> {
+    let what = "cannot remove the network's rules";
+    if let Ok(rules) = Rules::new() {
+        rules.remove(table).context(what)?;
+        rules.remove_of_bridge(table).context(what)?;
+    }
+    Ok(())
+}
+
+fn remove(up: &Up) -> Result<()> {
+    remove_rules(&up.table())?;
     // Another's may have its name, where ours was never made.
     let links = Links::new()?;
     if links.hardware_address(&up.bridge) == Some(up.mac) {
@@ -372,7 +403,7 @@ pub(crate) fn bring_up(directory: &Directory) -> Result<(Up, Site)> {
         directory.set_up(&up)?;
         let mut addresses = vec![(IpAddr::V4(up.gateway()), up.subnet.1)];
         addresses.extend(up.gateway6().map(|gateway| (IpAddr::V6(gateway), 64)));
-        match links.make_bridge(&up.bridge, up.mac, up.mtu, &addresses) {
+        match links.make_bridge(&up.bridge, up.mac, up.mtu, &addresses, &whose(directory.run())) {
             Ok(_) => {}
             // Somebody with another run directory was quicker.
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,

@@ -116,7 +116,13 @@ const EBADF: i32 = 9;
 
 /// Whether the caller's descriptor is closed when it executes another program (proc(5), `fdinfo`).
 pub(super) fn closes_on_exec(call: &Call, number: RawFd) -> io::Result<bool> {
-    let info = std::fs::read_to_string(format!("/proc/{}/fdinfo/{number}", call.pid))?;
+    let mut buffer = [0; 256];
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let path = format!("/proc/{}/fdinfo/{number}", call.pid);
+    let file = rustix::fs::open(path, flags, rustix::fs::Mode::empty())?;
+    // The flags are in the second line: one call reads as much as there is room for.
+    let length = rustix::io::read(&file, &mut buffer)?;
+    let info = std::str::from_utf8(&buffer[..length]).unwrap_or_default();
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
     let flags = flags.and_then(|text| u32::from_str_radix(text.trim(), 8).ok());
     Ok(flags.is_some_and(|flags| flags & OFlags::CLOEXEC.bits() != 0))

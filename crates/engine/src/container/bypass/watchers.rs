@@ -3,14 +3,14 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use sys::notify::Call;
 
 /// The epolls of each thread's process, as far as they were looked for.
 pub(super) struct Watchers {
-    /// To know others by.
-    epoll: OwnedFd,
+    /// What every epoll has in common: the file system that they are of.
+    like: String,
     /// By thread: when they were looked for, and their descriptors.
     known: HashMap<u32, (u64, Vec<RawFd>)>,
     /// Counts the epolls that were made in the machine.
@@ -24,7 +24,8 @@ impl Watchers {
     pub(super) fn new() -> io::Result<Self> {
         let flags = rustix::event::epoll::CreateFlags::CLOEXEC;
         let epoll = rustix::event::epoll::create(flags)?;
-        Ok(Self { epoll, known: HashMap::new(), made: 0 })
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", epoll.as_raw_fd()))?;
+        Ok(Self { like: info, known: HashMap::new(), made: 0 })
     }
 
     /// Someone makes an epoll.
@@ -59,9 +60,7 @@ impl Watchers {
         let made = self.made;
         // Of the same file system as every epoll, as is little else: their descriptors cannot be
         // looked at but by their own user, this can be by whoever may trace them (proc(5)).
-        let own = format!("/proc/self/fdinfo/{}", self.epoll.as_raw_fd());
-        let own = std::fs::read_to_string(own)?;
-        let own = anonymous(&own);
+        let own = anonymous(&self.like);
         let is_epoll = |fd: RawFd| {
             let info = std::fs::read_to_string(format!("/proc/{}/fdinfo/{fd}", call.pid));
             info.is_ok_and(|info| anonymous(&info) == own)
