@@ -23,6 +23,7 @@ fn main() -> std::io::Result<()> {
         ("tar", tars()?),
         ("deb", debs()?),
         ("bus", buses()),
+        ("runtime_config", runtime_configs()),
     ] {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
         fs::create_dir_all(&dir)?;
@@ -37,6 +38,13 @@ type Seeds = Vec<(String, Vec<u8>)>;
 
 fn texts(texts: &[&str]) -> Seeds {
     texts.iter().enumerate().map(|(n, text)| (format!("{n:02}"), text.as_bytes().into())).collect()
+}
+
+/// Nearly every property of a container's configuration.
+fn runtime_configs() -> Seeds {
+    texts(&[
+        r#"{"ociVersion":"1.0.2","process":{"user":{"uid":1,"gid":2,"umask":18,"additionalGids":[3]},"args":["a"],"cwd":"/","rlimits":[{"type":"RLIMIT_CORE","soft":18446744073709551615,"hard":1}],"scheduler":{"policy":"SCHED_FIFO","priority":3},"ioPriority":{"class":"IOPRIO_CLASS_BE","priority":4}},"root":{"path":"r"},"hooks":{"prestart":[{"path":"/h","timeout":3}],"poststop":null},"linux":{"uidMappings":[{"containerID":0,"hostID":1,"size":2}],"timeOffsets":{"boottime":{"secs":-1,"nanosecs":5}},"devices":[{"path":"/dev/x","type":"c","major":1,"minor":2,"fileMode":438}],"resources":{"memory":{"limit":-1,"disableOOMKiller":true},"cpu":{"shares":2},"blockIO":{"weight":10,"throttleReadIOPSDevice":[{"major":1,"minor":2,"rate":3}]},"hugepageLimits":[{"pageSize":"2MB","limit":1}],"network":{"classID":1},"rdma":{"m":{"hcaHandles":1}},"unified":{"pids.max":"3"}},"seccomp":{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":38,"syscalls":[{"names":["clone"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":2114060288,"valueTwo":0,"op":"SCMP_CMP_MASKED_EQ"}]}]},"personality":{"domain":"LINUX32"},"intelRdt":{"closID":"x"}}}"#,
+    ])
 }
 
 /// An answer with a state, a signal before it, and an empty list of units.

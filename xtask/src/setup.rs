@@ -37,6 +37,8 @@ const FOR_TESTS: &[Package] = &[
     package("podman", "podman", "trees to compare with, and images in its store"),
     package("buildah", "buildah", "images as others make them, and take them"),
     package("runc", "runc", "podman's runs of what we push"),
+    package("conmon", "conmon", "podman's containers on our runtime"),
+    package("containerd", "containerd", "the same of containerd's"),
     package("apache2-utils", "htpasswd", "a registry with passwords"),
     package("gpg", "gpg", "a signed list of digests"),
     package("gpg-agent", "gpg-agent", "the key that signs it"),

@@ -34,6 +34,8 @@ pub use state::Record;
 pub struct Containers<'a> {
     /// A directory with one for each.
     pub root: PathBuf,
+    /// New ones get control groups.
+    pub cgroups: bool,
     /// Is given warnings.
     pub warn: &'a dyn Fn(&str),
 }
@@ -413,7 +415,10 @@ impl Making<'_> {
         let rootless = is_rootless();
         let empty = Linux::default();
         let linux = self.config.linux.as_ref().unwrap_or(&empty);
-        let groups = Groups::make(linux.cgroups_path.as_deref(), &self.place.id(), rootless)?;
+        let groups = match self.containers.cgroups {
+            true => Groups::make(linux.cgroups_path.as_deref(), &self.place.id(), rootless)?,
+            false => Groups::default(),
+        };
         self.within(&groups, text, linux, rootless).inspect_err(|_| groups.remove())
     }
 
@@ -435,7 +440,7 @@ impl Making<'_> {
             warn: &mut warn,
         };
         let prepared = bundle::prepare(self.config, &mut means)?;
-        if let Some(resources) = &linux.resources {
+        if let Some(resources) = linux.resources.as_ref().filter(|_| self.containers.cgroups) {
             groups.limit(resources, rootless, &mut warn)?;
         }
         let process = self.config.process.as_ref().context("config.json has no process")?;

@@ -82,7 +82,7 @@ pub(super) fn process(process: &Process) -> Result<()> {
     Ok(())
 }
 
-fn has_selinux() -> bool {
+pub(super) fn has_selinux() -> bool {
     Path::new("/sys/fs/selinux/enforce").exists()
 }
 
@@ -187,9 +187,6 @@ fn this_linux(linux: &Linux) -> Result<()> {
     }
     if linux.intel_rdt.is_some() && !Path::new("/sys/fs/resctrl/schemata").exists() {
         bail!("linux.intelRdt is set, but this host has no resctrl file system");
-    }
-    if linux.mount_label.as_ref().is_some_and(|label| !label.is_empty()) && !has_selinux() {
-        bail!("linux.mountLabel is set, but this host has no SELinux");
     }
     Ok(())
 }

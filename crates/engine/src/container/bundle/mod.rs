@@ -204,12 +204,15 @@ impl Builder<'_, '_> {
             .with_context(|| format!("cannot find the root {}", path.display()))?;
         let path = cstring(&path.to_string_lossy(), "the root")?;
         if !self.has(NamespaceKind::Mount) {
+            // What would be mounted would be mounted on the host.
+            let readonly = self.config.root.as_ref().is_some_and(|root| root.readonly);
             let linux = self.linux;
-            let root = self.config.root.as_ref().is_some_and(|root| root.readonly);
-            let mounts = &self.config.mounts;
-            let paths = linux.masked_paths.iter().chain(&linux.readonly_paths);
-            if root || !mounts.is_empty() || paths.count() > 0 || self.process.terminal {
-                bail!("config.json has something to mount, but no mount namespace for it");
+            let paths = linux.masked_paths.iter().chain(&linux.readonly_paths).count();
+            if readonly || !self.config.mounts.is_empty() || paths > 0 {
+                (self.means.warn)(
+                    "nothing is mounted, masked or made read-only: there is no mount namespace"
+                        .into(),
+                );
             }
             self.piece(Piece::PlainRoot(path));
             return Ok(());
@@ -267,6 +270,7 @@ impl Builder<'_, '_> {
                     later = Some(sys::mount::Change { set, clear: 0 });
                 }
             }
+            self.label(&mut prepared)?;
             self.piece(Piece::Mount(Box::new(prepared)));
         }
         if dev != Some(true) {
@@ -281,6 +285,25 @@ impl Builder<'_, '_> {
         if let Some(change) = later {
             self.piece(Piece::ReadonlyLater("/dev".into(), change));
         }
+        Ok(())
+    }
+
+    /// SELinux's label, for file systems that hold none themselves (mount(8), `context`).
+    fn label(&mut self, mount: &mut Mount) -> Result<()> {
+        let label = self.linux.mount_label.as_deref().filter(|label| !label.is_empty());
+        let (Some(label), Kind::Filesystem { fstype, data, .. }) = (label, &mut mount.kind) else {
+            return Ok(());
+        };
+        if !matches!(fstype.to_bytes(), b"tmpfs" | b"mqueue" | b"devpts" | b"ramfs") {
+            return Ok(());
+        }
+        if !check::has_selinux() {
+            (self.means.warn)("linux.mountLabel has no effect: this host has no SELinux".into());
+            return Ok(());
+        }
+        let before = data.to_string_lossy().into_owned();
+        let comma = if before.is_empty() { "" } else { "," };
+        *data = cstring(&format!("{before}{comma}context=\"{label}\""), "mount options")?;
         Ok(())
     }
 

@@ -48,7 +48,7 @@ Global options:
                             $XDG_RUNTIME_DIR/postroj-oci]
   --log FILE                where errors and warnings are written, besides standard error
   --log-format text|json
-  --debug, --rootless auto|true|false, --cgroup-manager cgroupfs
+  --debug, --rootless auto|true|false, --cgroup-manager cgroupfs|disabled
   --version, --help
 ";
 
@@ -154,10 +154,9 @@ fn run(args: Vec<OsString>, log: &mut Log) -> Result<u8> {
         Some(root) => std::path::absolute(root)?,
         None => default_root()?,
     };
-    let containers = Containers { root, warn: &warn };
-    if matches!(verb.as_str(), "create" | "run" | "update") {
-        manager(&global)?;
-    }
+    let makes = matches!(verb.as_str(), "create" | "run" | "update");
+    let cgroups = if makes { manager(&global)? } else { true };
+    let containers = Containers { root, cgroups, warn: &warn };
     match verb.as_str() {
         "create" => create(&containers, &mut args),
         "run" => process::run(&containers, &mut args),
@@ -183,8 +182,8 @@ fn run(args: Vec<OsString>, log: &mut Log) -> Result<u8> {
     }
 }
 
-/// Control groups are made by ourselves.
-fn manager(global: &Words) -> Result<()> {
+/// Control groups are made by ourselves, or not at all.
+fn manager(global: &Words) -> Result<bool> {
     let manager = global.value("cgroup-manager");
     if global.is_set("systemd-cgroup") || manager == Some("systemd") {
         bail!(
@@ -193,8 +192,9 @@ fn manager(global: &Words) -> Result<()> {
         );
     }
     match manager {
-        None | Some("cgroupfs") => Ok(()),
-        Some(other) => bail!("unknown cgroup manager {other:?}: only cgroupfs is supported"),
+        None | Some("cgroupfs") => Ok(true),
+        Some("disabled") => Ok(false),
+        Some(other) => bail!("unknown cgroup manager {other:?}: cgroupfs and disabled are known"),
     }
 }
 
