@@ -44,7 +44,8 @@ pub(super) struct Supervisor {
 
 const LISTENER: u64 = 0;
 const TIMER: u64 = 1;
-const FIRST: u64 = 2;
+const EMULATION: u64 = 2;
+const FIRST: u64 = 3;
 
 /// How much is answered at a time: others wait for the monitor as well.
 const AT_ONCE: usize = 64;
@@ -55,7 +56,7 @@ impl Supervisor {
         emulation: Option<Emulation>,
         bypass: Option<Bypass>,
     ) -> io::Result<Self> {
-        if bypass.is_some() {
+        if bypass.is_some() || emulation.is_some() {
             allow_many_descriptors();
         }
         let listener = Listener::new(listener);
@@ -64,6 +65,9 @@ impl Supervisor {
         let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
         epoll::add(&ready, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
         epoll::add(&ready, &timer, EventData::new_u64(TIMER), EventFlags::IN)?;
+        if let Some(fd) = emulation.as_ref().and_then(Emulation::as_fd) {
+            epoll::add(&ready, fd, EventData::new_u64(EMULATION), EventFlags::IN)?;
+        }
         let waiting = HashMap::new();
         Ok(Self { listener, emulation, bypass, ready, timer, waiting, next: FIRST, over: false })
     }
@@ -99,6 +103,7 @@ impl Supervisor {
                         self.over = true;
                     }
                     TIMER => self.expire()?,
+                    EMULATION => self.emulation.as_mut().map_or(Ok(()), Emulation::turn)?,
                     nth => self.go_on(nth, false)?,
                 }
             }
@@ -108,7 +113,7 @@ impl Supervisor {
 
     fn receive(&mut self) -> io::Result<()> {
         let Some(call) = self.listener.receive()? else { return Ok(()) };
-        let emulated = self.emulation.as_ref().and_then(|e| e.serve(&self.listener, &call));
+        let emulated = self.emulation.as_mut().and_then(|e| e.serve(&self.listener, &call));
         if let Some(verdict) = emulated {
             return self.listener.answer(&call, verdict);
         }
@@ -173,7 +178,7 @@ impl Supervisor {
     }
 }
 
-/// Two for each connection that is waited for.
+/// Two for each connection that is waited for, and as many for each emulated group.
 fn allow_many_descriptors() {
     let resource = rustix::process::Resource::Nofile;
     let limit = rustix::process::getrlimit(resource);
