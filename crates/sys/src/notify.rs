@@ -102,6 +102,27 @@ impl Listener {
         ioctl(&self.0, ADD, (&raw mut request).cast())
     }
 
+    /// Gives the caller a copy of a descriptor, at a number of the kernel's choice: what its call shall
+    /// return. It still waits after that.
+    ///
+    /// # Errors
+    /// `ENOENT` where the caller waits no more.
+    pub fn give(&self, call: &Call, fd: BorrowedFd<'_>, close_on_exec: bool) -> io::Result<i64> {
+        let mut request = libc::seccomp_notif_addfd {
+            id: call.id,
+            flags: 0,
+            srcfd: fd.as_raw_fd() as u32,
+            newfd: 0,
+            newfd_flags: if close_on_exec { libc::O_CLOEXEC as u32 } else { 0 },
+        };
+        let request = (&raw mut request).cast::<libc::c_void>();
+        // SAFETY: ADD takes a pointer to this structure.
+        match unsafe { libc::ioctl(self.0.as_raw_fd(), ADD as libc::Ioctl, request) } {
+            -1 => Err(io::Error::last_os_error()),
+            number => Ok(number.into()),
+        }
+    }
+
     /// Whether the caller still waits: only then its id means that process.
     pub fn is_waiting(&self, call: &Call) -> bool {
         let mut id = call.id;

@@ -200,6 +200,50 @@ impl Child {
     }
 }
 
+/// What a process id of another namespace is called in this one (ioctl_pidns(2),
+/// `NS_GET_TGID_FROM_PIDNS`, Linux 6.11); before that, what `/proc` tells of all processes.
+///
+/// # Errors
+/// `ESRCH` where there is no such process.
+pub fn translate(namespace: BorrowedFd<'_>, pid: i32) -> io::Result<i32> {
+    // linux/nsfs.h: `_IOR(0xb7, 0x7, int)`. Its argument is the number itself.
+    const TGID_FROM_PIDNS: u64 = 0x8004_b707;
+    // SAFETY: the argument is a scalar.
+    let got = unsafe {
+        libc::ioctl(namespace.as_raw_fd(), TGID_FROM_PIDNS as libc::Ioctl, libc::c_long::from(pid))
+    };
+    match got {
+        -1 => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ENOTTY) => look_up(namespace, pid),
+            error => Err(error),
+        },
+        got => Ok(got),
+    }
+}
+
+/// By `NSpid` (proc_pid_status(5)): one number for each namespace, innermost last. Whose parents lie
+/// deeper in this one is passed over.
+fn look_up(namespace: BorrowedFd<'_>, pid: i32) -> io::Result<i32> {
+    let wanted = rustix::fs::fstat(namespace)?;
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let Ok(status) = std::fs::read_to_string(format!("/proc/{id}/status")) else { continue };
+        let Some(line) = status.lines().find_map(|line| line.strip_prefix("NSpid:")) else {
+            continue;
+        };
+        if line.split_ascii_whitespace().next_back() != Some(&pid.to_string()) {
+            continue;
+        }
+        let theirs = rustix::fs::stat(format!("/proc/{id}/ns/pid"));
+        if theirs.is_ok_and(|theirs| theirs.st_ino == wanted.st_ino) {
+            return Ok(id);
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::ESRCH))
+}
+
 /// A copy of a descriptor of the process that a pidfd refers to (pidfd_getfd(2), Linux 5.6).
 ///
 /// # Errors

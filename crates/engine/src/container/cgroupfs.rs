@@ -3,16 +3,17 @@
 //! An init that manages control groups makes directories below `/sys/fs/cgroup`, which the
 //! kernel fills with files, and looks at the type of the file system. Here a file system in
 //! memory is there instead, and the few system calls that tell the difference are answered by
-//! the machine's monitor: statfs(2) of it, and mkdir(2) and rmdir(2) in it.
+//! the machine's monitor: statfs(2) of it, mkdir(2) and rmdir(2) in it, and opening lists of
+//! processes to write to them.
 //!
-//! What it cannot do: limit and account anything, freeze, and tell which processes are in a
-//! group. Whoever makes such calls is the machine's own root, who may write there
+//! Which processes are in a group is told in [`members`]. What it cannot do: limit and account anything,
+//! and freeze. Whoever makes such calls is the machine's own root, who may write there
 //! anyway: a wrong answer could fool nobody but itself.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -22,16 +23,20 @@ use sys::seccomp::{Action, Condition, Relation};
 
 use super::supervisor::OwnRule;
 
+mod members;
+
+use members::{Members, PROCESSES};
+
 /// Where it is mounted inside.
 pub(super) const MOUNT: &str = "/sys/fs/cgroup";
 
 /// The files of a group, and what is in them; those without a content take everything that is
 /// written and give nothing back (cgroups(7), "Cgroups v2").
-const FILES: [(&str, Option<&str>); 8] = [
+const FILES: [(&str, Option<&str>); 7] = [
     ("cgroup.controllers", Some("")),
     ("cgroup.events", Some("populated 0\nfrozen 0\n")),
+    // crun asks it whether a container is paused; that cannot be.
     ("cgroup.freeze", Some("0\n")),
-    ("cgroup.kill", None),
     ("cgroup.procs", None),
     ("cgroup.subtree_control", None),
     ("cgroup.threads", None),
@@ -52,7 +57,25 @@ pub(super) fn rules() -> Vec<OwnRule> {
         (&["clone3"], enosys, vec![]),
         (&["statfs", "fstatfs", "mkdir", "mkdirat", "rmdir"], Action::Notify, vec![]),
         (&["unlinkat"], Action::Notify, vec![removes_directory]),
+        (&["open"], Action::Notify, vec![writes_only(1)]),
+        (&["openat"], Action::Notify, vec![writes_only(2)]),
+        (&["open"], Action::Notify, vec![reads(1)]),
+        (&["openat"], Action::Notify, vec![reads(2)]),
+        // Its flags are behind a pointer; callers fall back to openat(2) here too.
+        (&["openat2"], enosys, vec![]),
     ]
+}
+
+/// Opened for writing alone, as control groups' files are: the flags are this argument.
+fn writes_only(argument: u8) -> Condition {
+    let (mask, value) = (OFlags::ACCMODE.bits().into(), OFlags::WRONLY.bits().into());
+    Condition { argument, mask, value, not: false }
+}
+
+/// Opened as fopen(3) does with `re`, by which libraries and systemd read `/proc`.
+fn reads(argument: u8) -> Condition {
+    let value = (OFlags::RDONLY | OFlags::CLOEXEC).bits().into();
+    Condition { argument, mask: u64::from(u32::MAX), value, not: false }
 }
 
 /// The monitor's part.
@@ -60,23 +83,41 @@ pub(super) struct Emulation {
     root: Root,
     /// The machine's root, as the monitor sees it.
     owner: (u32, u32),
+    /// Who is in which group; none where that cannot be told.
+    members: Option<Members>,
 }
 
 impl Emulation {
-    /// Fills the mounted file system, whose root directory `root` is.
-    pub(super) fn new(root: OwnedFd, owner: (u32, u32)) -> io::Result<Self> {
-        let emulation = Self { root: Root::from_fd(root), owner };
-        emulation.fill(emulation.root.as_fd())?;
+    /// Fills the mounted file system, whose root directory `root` is, of the machine whose first
+    /// process has this id here.
+    pub(super) fn new(root: OwnedFd, owner: (u32, u32), pid: i32) -> io::Result<Self> {
+        // Fails where this user has used up its instances (inotify(7), `max_user_instances`).
+        let members = Members::new(pid).ok();
+        let mut emulation = Self { root: Root::from_fd(root), owner, members };
+        emulation.fill(OsStr::new(""), emulation.root.as_fd().try_clone_to_owned()?)?;
         Ok(emulation)
     }
 
     /// Answers for processes that have come in later, beside the one that filled it.
     pub(super) fn further(root: OwnedFd, owner: (u32, u32)) -> Self {
-        Self { root: Root::from_fd(root), owner }
+        Self { root: Root::from_fd(root), owner, members: None }
+    }
+
+    /// Readable when [`Emulation::turn`] has something to do.
+    pub(super) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.members.as_ref().map(Members::as_fd)
+    }
+
+    /// Does what is to be done beside calls.
+    pub(super) fn turn(&mut self) -> io::Result<()> {
+        self.members.as_mut().map_or(Ok(()), Members::turn)
     }
 
     /// Answers a call; `None` where it is none of ours.
-    pub(super) fn serve(&self, listener: &Listener, call: &Call) -> Option<Verdict> {
+    pub(super) fn serve(&mut self, listener: &Listener, call: &Call) -> Option<Verdict> {
+        if matches!(call.name(), "open" | "openat") {
+            return Some(self.open(listener, call));
+        }
         let ours = ["statfs", "fstatfs", "mkdir", "mkdirat", "rmdir", "unlinkat"];
         if !ours.contains(&call.name()) {
             return None;
@@ -89,7 +130,41 @@ impl Emulation {
         })
     }
 
-    fn decide(&self, call: &Call, path: &[u8]) -> Verdict {
+    /// Most calls are of other files, and a look at their names is enough.
+    fn open(&mut self, listener: &Listener, call: &Call) -> Verdict {
+        let Some(members) = self.members.as_mut().filter(|_| !call.foreign) else {
+            return Verdict::Continue;
+        };
+        let (address, flags) = match call.name() {
+            "open" => (call.args[0], call.args[1]),
+            _ => (call.args[1], call.args[2]),
+        };
+        let Ok(text) = call.text(address) else { return Verdict::Continue };
+        let writes = flags & u64::from(OFlags::ACCMODE.bits()) == u64::from(OFlags::WRONLY.bits());
+        let opened = match process_of(&text) {
+            Some(process) if !writes => Opened::Group(process),
+            None if writes && text.ends_with(PROCESSES.as_bytes()) => Opened::List,
+            _ => return Verdict::Continue,
+        };
+        // Others call processes by other numbers.
+        if !members.is_of_machine(call.pid) {
+            return Verdict::Continue;
+        }
+        let given = match opened {
+            Opened::Group(process) => told(members, call, process),
+            Opened::List => writer(members, call),
+        };
+        let close_on_exec = flags & u64::from(OFlags::CLOEXEC.bits()) != 0;
+        match given {
+            Ok(Some(fd)) if listener.is_waiting(call) => listener
+                .give(call, fd.as_fd(), close_on_exec)
+                .map_or(Verdict::Fail(Errno::IO), Verdict::Done),
+            Ok(_) => Verdict::Continue,
+            Err(error) => Verdict::Fail(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+        }
+    }
+
+    fn decide(&mut self, call: &Call, path: &[u8]) -> Verdict {
         let path = OsStr::from_bytes(path);
         let done = match call.name() {
             "statfs" | "fstatfs" => call.write(call.args[1], &sys::notify::statfs_of_cgroup2()),
@@ -102,7 +177,7 @@ impl Emulation {
         }
     }
 
-    fn make(&self, path: &OsStr) -> io::Result<()> {
+    fn make(&mut self, path: &OsStr) -> io::Result<()> {
         if path.is_empty() {
             return Err(Errno::EXIST.into());
         }
@@ -111,23 +186,26 @@ impl Emulation {
         self.own(parent.as_fd(), &name)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = rustix::fs::openat(&parent, &name, flags, Mode::empty())?;
-        self.fill(made.as_fd())
+        self.fill(&normal(path.as_bytes()), made)
     }
 
-    fn fill(&self, group: BorrowedFd<'_>) -> io::Result<()> {
-        for (name, content) in FILES {
+    fn fill(&mut self, path: &OsStr, group: OwnedFd) -> io::Result<()> {
+        let tells = self.members.is_some();
+        for (name, content) in FILES.into_iter().filter(|(name, _)| !tells || *name != PROCESSES) {
             match content {
-                None => rustix::fs::symlinkat(c"/dev/null", group, name)?,
+                None => rustix::fs::symlinkat(c"/dev/null", &group, name)?,
                 Some(content) => {
                     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
                     let mode = Mode::from_raw_mode(0o644);
-                    let file = rustix::fs::openat(group, name, flags, mode)?;
+                    let file = rustix::fs::openat(&group, name, flags, mode)?;
                     rustix::io::write(&file, content.as_bytes())?;
                 }
             }
-            self.own(group, OsStr::new(name))?;
+            self.own(group.as_fd(), OsStr::new(name))?;
         }
-        Ok(())
+        let Some(members) = &mut self.members else { return Ok(()) };
+        members.add(path, group.try_clone()?)?;
+        self.own(group.as_fd(), OsStr::new(PROCESSES))
     }
 
     fn own(&self, parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
@@ -140,8 +218,12 @@ impl Emulation {
     }
 
     /// As the kernel: only a group without groups in it goes, and its files with it.
-    fn remove(&self, path: &OsStr) -> io::Result<()> {
+    fn remove(&mut self, path: &OsStr) -> io::Result<()> {
         if path.is_empty() {
+            return Err(Errno::BUSY.into());
+        }
+        let known = normal(path.as_bytes());
+        if self.members.as_mut().is_some_and(|members| members.is_populated(&known)) {
             return Err(Errno::BUSY.into());
         }
         let (parent, name) = self.root.parent_of(path)?;
@@ -150,9 +232,9 @@ impl Emulation {
         let entries = rustix::fs::Dir::read_from(&group)?;
         for entry in entries {
             let entry = entry?;
-            let known =
+            let ours =
                 FILES.iter().any(|(name, _)| entry.file_name().to_bytes() == name.as_bytes());
-            if !known && !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            if !ours && !matches!(entry.file_name().to_bytes(), b"." | b"..") {
                 return Err(Errno::BUSY.into());
             }
         }
@@ -162,8 +244,63 @@ impl Emulation {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(rustix::fs::unlinkat(&parent, &name, AtFlags::REMOVEDIR)?)
+        rustix::fs::unlinkat(&parent, &name, AtFlags::REMOVEDIR)?;
+        if let Some(members) = &mut self.members {
+            members.forget(&known);
+        }
+        Ok(())
     }
+}
+
+/// What a process opens that is not as the kernel would have it.
+enum Opened<'a> {
+    /// The group of this process.
+    Group(&'a [u8]),
+    /// A list of processes, to write to it.
+    List,
+}
+
+/// A file that tells in which group a process is.
+fn told(members: &mut Members, call: &Call, process: &[u8]) -> io::Result<Option<OwnedFd>> {
+    let group = match process {
+        b"self" | b"thread-self" => members.group_outside(call.process()? as i32),
+        id => {
+            let id = std::str::from_utf8(id).ok().and_then(|id| id.parse().ok());
+            id.and_then(|id| members.group_of(id))
+        }
+    };
+    group.map(|group| tell(&group)).transpose()
+}
+
+/// A pipe for who would write to a list of processes.
+fn writer(members: &mut Members, call: &Call) -> io::Result<Option<OwnedFd>> {
+    let path = path_of(call);
+    let group = path.as_deref().and_then(below).and_then(|path| {
+        let group = path.strip_suffix(PROCESSES.as_bytes())?;
+        if group.is_empty() { Some(group) } else { group.strip_suffix(b"/") }
+    });
+    let Some(group) = group else { return Ok(None) };
+    members.writer(&normal(group), call.process()? as i32)
+}
+
+/// Of `/proc/PROCESS/cgroup`: what of the path is the process.
+fn process_of(path: &[u8]) -> Option<&[u8]> {
+    let process = path.strip_prefix(b"/proc/")?.strip_suffix(b"/cgroup")?;
+    (!process.contains(&b'/')).then_some(process)
+}
+
+/// A file as `/proc/PID/cgroup` is where only v2 is there (cgroups(7)).
+fn tell(group: &OsStr) -> io::Result<OwnedFd> {
+    let fd = rustix::fs::memfd_create(c"cgroup", rustix::fs::MemfdFlags::CLOEXEC)?;
+    rustix::io::pwrite(&fd, &[b"0::/", group.as_bytes(), b"\n"].concat(), 0)?;
+    Ok(fd)
+}
+
+/// Without repeated slashes and dots, so that each group has one name.
+fn normal(path: &[u8]) -> OsString {
+    let parts = path.split(|&byte| byte == b'/');
+    let parts: Vec<&[u8]> = parts.filter(|part| !part.is_empty() && *part != b".").collect();
+    OsString::from_vec(parts.join(&b'/'))
 }
 
 /// The caller's working directory, in the place of a descriptor (linux/fcntl.h).
@@ -174,7 +311,7 @@ fn path_of(call: &Call) -> Option<Vec<u8>> {
     let [first, second, ..] = call.args;
     let (directory, address) = match call.name() {
         "fstatfs" => return link(&format!("/proc/{}/fd/{}", call.pid, first as i32)),
-        "mkdirat" | "unlinkat" => (first as i32, second),
+        "mkdirat" | "unlinkat" | "openat" => (first as i32, second),
         _ => (AT_FDCWD, first),
     };
     let path = call.text(address).ok()?;
@@ -229,7 +366,8 @@ mod tests {
             rustix::fs::open(path, flags, Mode::empty()).unwrap()
         };
         let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let emulation = Emulation { root: Root::from_fd(open(temp.path())), owner };
+        let root = Root::from_fd(open(temp.path()));
+        let mut emulation = Emulation { root, owner, members: None };
         emulation.make(OsStr::new("a")).unwrap();
         emulation.make(OsStr::new("a/b")).unwrap();
         let events = std::fs::read_to_string(temp.path().join("a/b/cgroup.events")).unwrap();

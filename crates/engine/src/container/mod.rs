@@ -251,8 +251,8 @@ struct Waiting {
 }
 
 /// For a system that would manage control groups, where it has none.
-const EMULATED: &str = "no control group is delegated to you, so the system's own are emulated: no limits, no \
-     accounting, and a forking daemon's processes are not followed (`systemd-run --user --scope \
+const EMULATED: &str = "no control group is delegated to you, so the system's own are emulated: no limits and \
+     no accounting (`systemd-run --user --scope \
      -p Delegate=yes` gives you real ones)";
 
 impl Created for Waiting {
@@ -436,7 +436,8 @@ impl ContainerMachine {
     fn supervise(&mut self, handed: Handed) -> Result<()> {
         let Handed { listener, inside, root } = handed;
         let owner = self.plan.as_ref().and_then(|plan| outer_root(&plan.ids)).unwrap_or((0, 0));
-        let emulation = root.map(|root| Emulation::new(root, owner)).transpose();
+        let pid = self.child.child.pid().as_raw_nonzero().get();
+        let emulation = root.map(|root| Emulation::new(root, owner, pid)).transpose();
         let emulation = emulation.context("cannot emulate the control groups")?;
         let policy = self.plan.as_ref().and_then(|plan| plan.bypass.as_ref());
         let bypass = policy.map(|policy| Bypass::new(policy.clone(), inside.as_fd())).transpose();

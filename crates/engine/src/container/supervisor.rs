@@ -43,7 +43,8 @@ pub(super) struct Supervisor {
 }
 
 const TIMER: u64 = 0;
-const FIRST: u64 = 1;
+const EMULATION: u64 = 1;
+const FIRST: u64 = 2;
 
 /// How much is answered at a time: others wait for the monitor as well.
 const AT_ONCE: usize = 64;
@@ -54,7 +55,7 @@ impl Supervisor {
         emulation: Option<Emulation>,
         bypass: Option<Bypass>,
     ) -> io::Result<Self> {
-        if bypass.is_some() {
+        if bypass.is_some() || emulation.is_some() {
             allow_many_descriptors();
         }
         let listener = Listener::new(listener);
@@ -62,6 +63,9 @@ impl Supervisor {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
         epoll::add(&ready, &timer, EventData::new_u64(TIMER), EventFlags::IN)?;
+        if let Some(fd) = emulation.as_ref().and_then(Emulation::as_fd) {
+            epoll::add(&ready, fd, EventData::new_u64(EMULATION), EventFlags::IN)?;
+        }
         let waiting = HashMap::new();
         Ok(Self { listener, emulation, bypass, ready, timer, waiting, next: FIRST })
     }
@@ -104,6 +108,7 @@ impl Supervisor {
             for epoll::Event { data, .. } in events {
                 match data.u64() {
                     TIMER => self.expire()?,
+                    EMULATION => self.emulation.as_mut().map_or(Ok(()), Emulation::turn)?,
                     nth => self.go_on(nth, false)?,
                 }
             }
@@ -113,7 +118,7 @@ impl Supervisor {
 
     fn receive(&mut self) -> io::Result<()> {
         let Some(call) = self.listener.receive()? else { return Ok(()) };
-        let emulated = self.emulation.as_ref().and_then(|e| e.serve(&self.listener, &call));
+        let emulated = self.emulation.as_mut().and_then(|e| e.serve(&self.listener, &call));
         if let Some(verdict) = emulated {
             return self.listener.answer(&call, verdict);
         }
@@ -178,7 +183,7 @@ impl Supervisor {
     }
 }
 
-/// Two for each connection that is waited for.
+/// Two for each connection that is waited for, and as many for each emulated group.
 fn allow_many_descriptors() {
     let resource = rustix::process::Resource::Nofile;
     let limit = rustix::process::getrlimit(resource);
