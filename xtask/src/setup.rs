@@ -30,6 +30,7 @@ const FOR_TESTS: &[Package] = &[
     package("xz-utils", "xz", "archives as others pack them"),
     package("zstd", "zstd", "archives as others pack them"),
     package("e2fsprogs", "mkfs.ext4", "a store on a small disk that gets full"),
+    package("xfsprogs", "mkfs.xfs", "a store whose files can share blocks"),
     package("strace", "strace", "what a launch asks the kernel for"),
     package("docker-registry", "docker-registry", "a registry to pull from"),
     package("skopeo", "skopeo", "images in registries and archives as others write them"),

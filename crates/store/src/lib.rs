@@ -45,6 +45,7 @@ mod blobs;
 mod cache;
 mod changes;
 mod check;
+mod dedup;
 mod failure;
 mod header;
 mod layers;
@@ -72,6 +73,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, chmodat, mkdirat, openat};
 use rustix::io::Errno;
 
 pub use cache::{Cache, Partial};
+pub use dedup::Deduplicated;
 pub use layers::NewLayer;
 pub use locks::Lock;
 pub use records::{Lease, Named, Untagged};

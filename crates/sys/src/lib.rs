@@ -5,6 +5,7 @@ pub mod caps;
 pub mod cgroups;
 pub mod devices;
 pub mod exe;
+pub mod extents;
 pub mod inet;
 pub mod landlock;
 pub mod loopback;

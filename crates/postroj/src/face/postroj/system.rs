@@ -12,6 +12,8 @@ pub(super) enum Verb {
     Df(Json),
     /// Remove what nothing needs: remains of interrupted work, and the download cache
     Prune(Prune),
+    /// Let equal files of different layers share their blocks (btrfs, xfs)
+    Dedup(Json),
     /// Where things are, and what this host is
     Info(Json),
     /// Look for damage in the store
@@ -36,6 +38,7 @@ pub(super) fn run(verb: &Verb, here: &Here) -> Result<u8> {
     match verb {
         Verb::Df(args) => df(args, here),
         Verb::Prune(args) => prune(args, here),
+        Verb::Dedup(args) => dedup(args, here),
         Verb::Info(args) => info(args, here),
         Verb::Check(args) => check(args, here),
     }
@@ -82,6 +85,41 @@ fn prune(args: &Prune, here: &Here) -> Result<u8> {
         println!("Ended {machines} machines whose monitor was killed");
     }
     println!("Total reclaimed space: {}", quantity::show_bytes(swept.bytes));
+    Ok(0)
+}
+
+fn dedup(args: &Json, here: &Here) -> Result<u8> {
+    let (store, _) = here.store_for_change()?;
+    let done = store.deduplicate()?;
+    if args.json {
+        let json = json!({
+            "Files": done.files,
+            "EqualFiles": done.equal,
+            "EqualBytes": done.equal_bytes,
+            "SharedBefore": done.shared_before,
+            "FreedFiles": done.freed,
+            "FreedBytes": done.freed_bytes,
+            "PassedOver": done.passed_over,
+            "Supported": !done.cannot,
+        });
+        println!("{}", serde_json::to_string_pretty(&json)?);
+        return Ok(0);
+    }
+    let equal = quantity::show_bytes(done.equal_bytes);
+    if done.cannot {
+        println!(
+            "{equal} of equal files are there more than once, and this file system cannot have files share \
+             blocks: a store on btrfs or xfs could"
+        );
+        return Ok(0);
+    }
+    println!(
+        "Freed {} in {} files; {} shared their blocks before, {} were in use or could not be opened",
+        quantity::show_bytes(done.freed_bytes),
+        done.freed,
+        done.shared_before,
+        done.passed_over
+    );
     Ok(0)
 }
 
