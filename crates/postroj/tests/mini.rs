@@ -3,112 +3,12 @@
 //! is what `distro::package` says, and nothing else.
 
 mod fixture;
-
-use std::fs::File;
+#[path = "fixture/mini.rs"]
+mod mini;
 
 use distro::package::{self, Cause, Operation, PackageManager, Repository, Work};
-use fixture::{Machine, Said, home, out, postroj, said, wait_until};
-
-/// Debian with all of these package managers; a file of the catalog.
-const MINI: &str = "family = \"mini\"\npackage-manager = \"none\"\ninit = \"systemd\"\n\
-    archives = [\"debian\", \"debian-security\"]\nkeyrings = [\"debian-archive-keyring\"]\n\
-    signed-by = \"/usr/share/keyrings/debian-archive-keyring.gpg\"\n\
-    [bootable]\nsystemd = [\"systemd\", \"systemd-sysv\", \"dbus\", \"dnf\", \"rpm\", \"createrepo-c\", \"file\", \
-    \"gpg\", \"gpg-agent\", \"zypper\", \"pacman-package-manager\", \"makepkg\", \"libarchive-tools\", \"zstd\", \"fakeroot\"]\n\
-    [architectures]\namd64 = \"amd64\"\narm64 = \"arm64\"\n\
-    [[release]]\nlabel = \"mini-12\"\n[release.bootstrap]\nsuite = \"bookworm\"\n\
-    components = [\"main\"]\nextras = []\nusr = \"links-first\"\nsources = \"one-line\"\n";
-
-/// A distribution.
-struct Mini {
-    manager: &'static str,
-    /// What it says of itself.
-    os_release: &'static str,
-    /// Builds its packages; see each.
-    scripts: [&'static str; 2],
-    /// Programs of others, which it does not have.
-    without: &'static str,
-    /// A package's file, by its name and version.
-    file: fn(&str, &str) -> String,
-}
-
-const KEYS: &str = include_str!("mini/keys.sh");
-
-const DNF: Mini = Mini {
-    manager: "dnf",
-    os_release: "ID=fedora\nVERSION_ID=38\nPRETTY_NAME=\"Mini Fedora\"\n",
-    scripts: [KEYS, include_str!("mini/rpm.sh")],
-    without: "/usr/bin/zypper /usr/bin/pacman",
-    file: |name, version| format!("{name}-{version}-1.noarch.rpm"),
-};
-
-const ZYPPER: Mini = Mini {
-    manager: "zypper",
-    os_release: "ID=opensuse-leap\nVERSION_ID=15.6\nID_LIKE=\"suse opensuse\"\nPRETTY_NAME=\"Mini Leap\"\n",
-    without: "/usr/bin/dnf /usr/bin/dnf-3 /usr/bin/pacman",
-    ..DNF
-};
-
-const PACMAN: Mini = Mini {
-    manager: "pacman",
-    os_release: "ID=arch\nPRETTY_NAME=\"Mini Arch\"\n",
-    scripts: [KEYS, include_str!("mini/pacman.sh")],
-    without: "/usr/bin/dnf /usr/bin/dnf-3 /usr/bin/zypper /usr/bin/rpm",
-    file: |name, version| format!("{name}-{version}-1-any.pkg.tar.zst"),
-};
-
-impl Mini {
-    /// Its image; whichever test comes first makes it.
-    fn image(&self) -> String {
-        let base = base();
-        let name = format!("mini:{}", self.manager);
-        // Whoever changes a script gets another image.
-        let mut hasher = std::hash::DefaultHasher::new();
-        std::hash::Hash::hash(&(self.scripts, self.without, self.os_release), &mut hasher);
-        let done = format!("mini-{}-{:x}.done", self.manager, std::hash::Hasher::finish(&hasher));
-        let done = home().join(done);
-        let lock = File::create(home().join(format!("mini-{}.lock", self.manager))).unwrap();
-        lock.lock().unwrap();
-        if done.exists() {
-            return name;
-        }
-        let script = format!(
-            "set -e\n{}\n{}\nrm -rf {}\nprintf '%s' '{}' > /usr/lib/os-release\necho READY\nexec sleep 600",
-            self.scripts[0], self.scripts[1], self.without, self.os_release
-        );
-        let machine =
-            Machine::start(&["run", "-d", "--network", "none", &base, "sh", "-c", &script]);
-        wait_until("the packages are built", || {
-            let log = out(&mut postroj(&["logs", &machine.name]));
-            let state = said(&mut machine.exec(&[], &["true"]));
-            assert_eq!(state.code, 0, "the script failed: {log}");
-            log.ends_with("READY")
-        });
-        out(&mut postroj(&["commit", &machine.name, &name]));
-        File::create(done).unwrap();
-        name
-    }
-
-    fn manager(&self) -> &'static dyn PackageManager {
-        package::by_name(self.manager).unwrap()
-    }
-}
-
-/// Debian's part of all of them.
-fn base() -> String {
-    let lock = File::create(home().join("mini.lock")).unwrap();
-    lock.lock().unwrap();
-    let config = home().join("config-mini");
-    if !home().join("mini.done").exists() {
-        std::fs::create_dir_all(config.join("postroj/distro.d")).unwrap();
-        std::fs::write(config.join("postroj/distro.d/mini.toml"), MINI).unwrap();
-        let text = "[bootstrap.mini]\ncheck-valid-until = false\n";
-        std::fs::write(config.join("postroj/config.toml"), text).unwrap();
-        out(postroj(&["pull", "mini-12"]).env("XDG_CONFIG_HOME", &config));
-        File::create(home().join("mini.done")).unwrap();
-    }
-    "mini-12".into()
-}
+use fixture::{Machine, Said, out, said};
+use mini::{DNF, Mini, PACMAN, ZYPPER};
 
 /// A machine of one, and what its package manager does there.
 struct System {

@@ -64,6 +64,10 @@ impl PackageManager for Apk {
         }
     }
 
+    fn records(&self) -> &'static [&'static str] {
+        &["/lib/apk", "/usr/lib/apk", "/etc/apk/world", "/var/log/apk.log"]
+    }
+
     fn signs(&self) -> &'static [Sign] {
         &SIGNS
     }

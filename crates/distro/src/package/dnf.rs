@@ -22,6 +22,10 @@ impl PackageManager for Dnf {
         rpm::work("dnf", "upgrade", operation)
     }
 
+    fn records(&self) -> &'static [&'static str] {
+        &rpm::RECORDS
+    }
+
     fn signs(&self) -> &'static [Sign] {
         &rpm::SIGNS
     }

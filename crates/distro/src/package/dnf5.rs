@@ -22,6 +22,10 @@ impl PackageManager for Dnf5 {
         rpm::work("dnf5", "upgrade", operation)
     }
 
+    fn records(&self) -> &'static [&'static str] {
+        &rpm::RECORDS
+    }
+
     fn signs(&self) -> &'static [Sign] {
         &rpm::SIGNS
     }

@@ -52,6 +52,10 @@ impl PackageManager for Emerge {
         }
     }
 
+    fn records(&self) -> &'static [&'static str] {
+        &["/var/db/pkg", "/var/db/repos", "/var/lib/portage", "/var/log/emerge"]
+    }
+
     fn signs(&self) -> &'static [Sign] {
         &SIGNS
     }

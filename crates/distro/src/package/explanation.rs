@@ -79,8 +79,17 @@ pub(super) fn by_signs(signs: &[Sign], output: &str) -> Option<Explanation> {
         let cause = Cause::DiskFull;
         return Some(Explanation { text: cause.words().to_owned(), cause });
     }
+    first(signs.iter(), output)
+}
+
+/// The same of scripts only.
+pub(super) fn of_scripts(signs: &[Sign], output: &str) -> Option<Explanation> {
+    first(signs.iter().filter(|sign| sign.means == Cause::Script), output)
+}
+
+fn first<'a>(mut signs: impl Iterator<Item = &'a Sign>, output: &str) -> Option<Explanation> {
     let lines: Vec<&str> = output.lines().collect();
-    signs.iter().find_map(|sign| {
+    signs.find_map(|sign| {
         let at = lines.iter().position(|line| line.contains(sign.says))?;
         let mut explanation = Explanation::new(sign.means, lines[at]);
         if sign.means == Cause::Script {

@@ -58,6 +58,10 @@ impl PackageManager for Kiss {
         }
     }
 
+    fn records(&self) -> &'static [&'static str] {
+        &["/var/db/kiss"]
+    }
+
     fn signs(&self) -> &'static [Sign] {
         &SIGNS
     }

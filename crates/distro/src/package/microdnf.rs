@@ -22,6 +22,10 @@ impl PackageManager for Microdnf {
         rpm::work_by_name("microdnf", "upgrade", operation)
     }
 
+    fn records(&self) -> &'static [&'static str] {
+        &rpm::RECORDS
+    }
+
     fn signs(&self) -> &'static [Sign] {
         &rpm::SIGNS
     }

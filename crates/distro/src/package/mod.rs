@@ -51,6 +51,16 @@ pub trait PackageManager: Sync {
         &[]
     }
 
+    /// Paths, and beginnings of paths, of what it writes down itself: its records, caches and logs.
+    fn records(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// What went wrong although it ended well, from what it printed: some go on after a script that failed.
+    fn complaint(&self, output: &str) -> Option<Explanation> {
+        explanation::of_scripts(self.signs(), output)
+    }
+
     /// Why it failed, from what it printed.
     fn explain(&self, output: &str) -> Option<Explanation> {
         explanation::by_signs(self.signs(), output)

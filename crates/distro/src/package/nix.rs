@@ -59,6 +59,10 @@ impl PackageManager for Nix {
         }
     }
 
+    fn records(&self) -> &'static [&'static str] {
+        &["/nix/var", "/root/.nix-"]
+    }
+
     fn signs(&self) -> &'static [Sign] {
         &SIGNS
     }

@@ -56,6 +56,10 @@ impl PackageManager for Pacman {
         }
     }
 
+    fn records(&self) -> &'static [&'static str] {
+        &["/var/lib/pacman", "/var/log/pacman.log", "/etc/pacman.d/gnupg"]
+    }
+
     fn signs(&self) -> &'static [Sign] {
         &SIGNS
     }

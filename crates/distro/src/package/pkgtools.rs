@@ -61,6 +61,10 @@ impl PackageManager for Pkgtools {
         }
     }
 
+    fn records(&self) -> &'static [&'static str] {
+        &["/var/lib/pkgtools", "/var/lib/slackpkg", "/var/log/pkgtools", "/var/log/packages"]
+    }
+
     fn signs(&self) -> &'static [Sign] {
         &SIGNS
     }

@@ -60,6 +60,20 @@ pub(super) fn work_by_name(
 /// A package of a list, in rpm's words.
 const LISTED: &str = "%{NAME}\\t%{VERSION}-%{RELEASE}\\n";
 
+/// What rpm, dnf and those that share their libraries write down themselves.
+pub(super) const RECORDS: [&str; 10] = [
+    "/usr/lib/sysimage/dnf",
+    "/usr/lib/sysimage/libdnf5",
+    "/usr/lib/sysimage/rpm",
+    "/usr/share/rpm",
+    "/var/lib/dnf",
+    "/var/lib/rpm",
+    "/var/lib/yum",
+    "/var/log/dnf",
+    "/var/log/hawkey.log",
+    "/var/log/yum.log",
+];
+
 /// What rpm, dnf and those that speak like them print where they fail.
 pub(super) const SIGNS: [Sign; 23] = [
     Sign { says: "conflicts with file from package", means: Cause::Conflict },

@@ -43,6 +43,10 @@ impl PackageManager for RpmOstree {
         }
     }
 
+    fn records(&self) -> &'static [&'static str] {
+        &rpm::RECORDS
+    }
+
     fn signs(&self) -> &'static [Sign] {
         &rpm::SIGNS
     }

@@ -55,6 +55,10 @@ impl PackageManager for Xbps {
         }
     }
 
+    fn records(&self) -> &'static [&'static str] {
+        &["/var/db/xbps"]
+    }
+
     fn signs(&self) -> &'static [Sign] {
         &SIGNS
     }

@@ -28,6 +28,10 @@ impl PackageManager for Yum {
         rpm::work("yum", "update", operation)
     }
 
+    fn records(&self) -> &'static [&'static str] {
+        &rpm::RECORDS
+    }
+
     fn signs(&self) -> &'static [Sign] {
         &rpm::SIGNS
     }

@@ -27,12 +27,11 @@ impl PackageManager for Zypper {
             Operation::Install(packages) => {
                 zypper(&["install", "--auto-agree-with-licenses", "--no-recommends"], packages)
             }
-            Operation::InstallFiles(files) => zypper(
-                &[NO_REPOSITORIES[0], NO_REPOSITORIES[1], "install", "--no-recommends"],
-                files,
-            ),
+            Operation::InstallFiles(files) => {
+                zypper(&[&FILES_ONLY[..], &["--no-recommends"]].concat(), files)
+            }
             Operation::ReinstallFiles(files) => {
-                zypper(&[NO_REPOSITORIES[0], NO_REPOSITORIES[1], "install", "--force"], files)
+                zypper(&[&FILES_ONLY[..], &["--force"]].concat(), files)
             }
             Operation::Upgrade([]) => zypper(&[], &["update"]),
             Operation::Upgrade(packages) => zypper(&["update"], packages),
@@ -49,23 +48,27 @@ impl PackageManager for Zypper {
         }
     }
 
+    fn records(&self) -> &'static [&'static str] {
+        &["/etc/zypp", "/var/lib/zypp", "/var/log/zypp", "/var/lib/rpm", "/usr/lib/sysimage/rpm"]
+    }
+
     fn signs(&self) -> &'static [Sign] {
         &SIGNS
     }
 }
 
-/// `--disable-repositories` would leave files out as well: they are made a repository.
-const NO_REPOSITORIES: [&str; 2] = ["--reposd-dir", "/nonexistent"];
+/// `--disable-repositories` would leave files out as well: they are made a repository. Files that nobody
+/// signed are what their makers have; those that are signed must be by a key that is known.
+const FILES_ONLY: [&str; 4] = ["--reposd-dir", "/nonexistent", "install", "--allow-unsigned-rpm"];
 
-/// Its own; the rest is rpm's.
-const SIGNS: [Sign; 10] = [
+/// What only warns, as of an unsigned file, comes after what it fails of.
+const SIGNS: [Sign; 9] = [
+    Sign { says: "scriptlet failed", means: Cause::Script },
     Sign { says: "nothing provides ", means: Cause::Dependency },
-    Sign { says: " file conflict", means: Cause::Conflict },
+    Sign { says: "conflicts with file from", means: Cause::Conflict },
     Sign { says: "Signature verification failed", means: Cause::Signature },
-    Sign { says: "Package is not signed", means: Cause::Signature },
     Sign { says: "Digest verification failed", means: Cause::Signature },
     Sign { says: "NOKEY", means: Cause::Signature },
-    Sign { says: "scriptlet failed", means: Cause::Script },
     Sign { says: "No provider of ", means: Cause::NotFound },
     Sign { says: "not found", means: Cause::NotFound },
     Sign { says: "Valid metadata not found", means: Cause::Unreachable },

@@ -159,6 +159,18 @@ impl Probing<'_> {
             let timeout = Duration::from_secs(wish.phase_timeout);
             let ran = self.machine()?.run(&words, timeout)?;
             self.write(&format!("{}.txt", phase.word()), &ran.output);
+            if ran.code == Some(0)
+                && let Some(complaint) = packages.manager.complaint(&ran.output)
+            {
+                let finding = Finding {
+                    verdict: Verdict::Fail,
+                    expected: "nothing fails".into(),
+                    seen: "a script failed, and the package manager went on".into(),
+                    cause: Some(complaint.text),
+                };
+                self.end(began, finding);
+                return Ok(false);
+            }
             if ran.code != Some(0) {
                 let finding = self.failed(&ran, packages.manager)?;
                 let good = finding.verdict.is_good();

@@ -22,12 +22,14 @@ impl Probe for Files {
     }
 
     fn check(&self, scene: &mut Scene<'_>) -> Result<Finding> {
+        let records = scene.machine.manager.map_or(&[][..], |manager| manager.records());
+        let is_record = |path: &str| records.iter().any(|record| path.starts_with(record));
         let before: HashSet<&String> = scene.before.files.iter().collect();
         let left: Vec<&str> = scene
             .now
             .files
             .iter()
-            .filter(|path| !before.contains(path) && !is_of_logging(path))
+            .filter(|path| !before.contains(path) && !is_of_logging(path) && !is_record(path))
             .map(String::as_str)
             .collect();
         if left.is_empty() {
