@@ -113,7 +113,8 @@ impl Bench {
         let line = format!("{} matrix {}", self.postroj.display(), file.display());
         let mut list = vec![Candidate::new("postroj matrix", &line)];
         if installed("podman") && self.podman_image().is_ok() {
-            for runtime in ["runc", "crun"].into_iter().filter(|runtime| Self::podman_runs(runtime)) {
+            for runtime in ["runc", "crun"].into_iter().filter(|runtime| Self::podman_runs(runtime))
+            {
                 let script = self.work.join(format!("podman-{runtime}.sh"));
                 std::fs::write(&script, SCRIPT)?;
                 let line = format!("sh {} {runtime} {CELLS} {deb}", script.display());

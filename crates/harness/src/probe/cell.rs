@@ -116,7 +116,8 @@ impl Probing<'_> {
         let operations = packages.supply.operations();
         if matches!(phase, Phase::Install | Phase::Upgrade) {
             let began = self.begin(phase.word(), "fetch");
-            match packages.supply.fetch(self.machine()?, asked) {
+            let patience = Duration::from_secs(wish.phase_timeout);
+            match packages.supply.fetch(self.machine()?, asked, patience) {
                 Ok(added) => {
                     let seen = told(&added);
                     packages.added = added;

@@ -1,6 +1,8 @@
 //! Packages of a cell: found and fetched outside, installed inside by the system's own package
 //! manager, which sees nothing but files.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, bail};
 use bakery::source::Options;
 use bakery::source::bootstrap::addition::{self, Added, Asked, System};
@@ -53,13 +55,19 @@ impl<'a> Supply<'a> {
         machine.ask(&Ask::Read { path: "/var/lib/dpkg/status".into() })
     }
 
-    /// Brings packages into the cache, with what they need that the machine lacks.
-    pub(crate) fn fetch(&self, machine: &mut Machine, asked: &[String]) -> Result<Vec<Added>> {
+    /// Brings packages into the cache, with what they need that the machine lacks; gives up after `patience`.
+    pub(crate) fn fetch(
+        &self,
+        machine: &mut Machine,
+        asked: &[String],
+        patience: Duration,
+    ) -> Result<Vec<Added>> {
         let status = Self::status(machine)?;
         let asked: Vec<Asked> = asked.iter().map(|text| Asked::parse(text)).collect();
         let architecture = architecture(&status).context("dpkg's status names no architecture")?;
         let system = System { label: self.label.as_deref(), architecture, status: &status };
-        addition::add(self.store, &Options::default(), &Silent, &system, &asked)
+        let options = Options { deadline: Some(Instant::now() + patience), ..Options::default() };
+        addition::add(self.store, &options, &Silent, &system, &asked)
     }
 
     /// Copies packages to where they have names inside; gives their paths.

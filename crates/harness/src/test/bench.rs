@@ -135,7 +135,8 @@ impl<'a> Bench<'a, '_> {
         let began = self.begin("install", "fetch");
         let store = self.place.store;
         let supply = Supply::new(store, image, self.machine(name)?)?;
-        let added = match supply.fetch(self.machine(name)?, packages) {
+        let patience = Duration::from_secs(self.wish().phase_timeout);
+        let added = match supply.fetch(self.machine(name)?, packages, patience) {
             Ok(added) => added,
             Err(error) if error.is::<Unsatisfiable>() => {
                 let text = format!("{error:#}");
