@@ -113,7 +113,8 @@ impl Bench {
         let line = format!("{} matrix {}", self.postroj.display(), file.display());
         let mut list = vec![Candidate::new("postroj matrix", &line)];
         if installed("podman") && self.podman_image().is_ok() {
-            for runtime in ["runc", "crun"].into_iter().filter(|runtime| installed(runtime)) {
+            for runtime in ["runc", "crun"].into_iter().filter(|runtime| Self::podman_runs(runtime))
+            {
                 let script = self.work.join(format!("podman-{runtime}.sh"));
                 std::fs::write(&script, SCRIPT)?;
                 let line = format!("sh {} {runtime} {CELLS} {deb}", script.display());
@@ -134,6 +135,15 @@ impl Bench {
         Ok(())
     }
 
+    /// Not every runtime takes every host's control groups.
+    fn podman_runs(runtime: &str) -> bool {
+        let line = format!(
+            "p=\"podman --runtime={runtime} --cgroup-manager=cgroupfs\"; n=$(ulimit -Hn); \
+             $p run --rm --ulimit nofile=$n:$n --ulimit nproc=4096:4096 --network=none {PODMAN_IMAGE} true"
+        );
+        installed(runtime) && set_up("sh", &["-c", &line]).is_ok()
+    }
+
     fn clean(&self) {
         let _ = self.postroj(&["rm", "-f", "bench-apt"]);
     }
@@ -149,7 +159,9 @@ p="podman --runtime=$1 --cgroup-manager=cgroupfs"
 one() {
     n=postroj-bench-$2
     trap '$p rm -f -t 0 $n > /dev/null 2>&1' EXIT
-    $p run -d --systemd=always --network=none --name $n localhost/postroj-bench-system /sbin/init
+    # podman's own limits take a right that not everybody has.
+    l=$(ulimit -Hn)
+    $p run -d --ulimit nofile=$l:$l --ulimit nproc=4096:4096 --systemd=always --network=none --name $n localhost/postroj-bench-system /sbin/init
     for i in $(seq 200); do
         s=$($p exec $n systemctl is-system-running 2>&1 || true)
         case $s in running|degraded) break;; esac

@@ -383,3 +383,68 @@ fn what_may_fail_may_fail_and_the_rest_is_skipped_in_time() {
     assert!(retried.code == 3 && !retried.out.contains("debian-12"), "{retried:?}");
     place.nothing_is_left();
 }
+
+#[test]
+fn a_package_server_that_stalls_is_an_error() {
+    let place = Place::new("stalls");
+    let image = debian("debian-12");
+    // One that says nothing at all, and one that stops in the middle.
+    for begins in [&b""[..], b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nxxxx"] {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/x.deb", server.local_addr().unwrap());
+        // It ends with this process.
+        std::thread::spawn(move || {
+            let mut open = Vec::new();
+            for stream in server.incoming().flatten() {
+                let _ = std::io::Write::write_all(&mut &stream, begins);
+                open.push(stream);
+            }
+        });
+        let args =
+            ["probe", "--image", &image, "--fast", "--package", &url, "--phase-timeout", "2"];
+        let mut command = place.postroj(&args);
+        let told = said(
+            command.env_remove("http_proxy").env_remove("HTTP_PROXY").env("no_proxy", "127.0.0.1"),
+        );
+        assert_eq!(told.code, 3, "{told:?}");
+        assert!(
+            told.out.contains("cannot get the packages")
+                && told.out.contains("does not answer, or too slowly"),
+            "{told:?}"
+        );
+        place.nothing_is_left();
+    }
+}
+
+#[test]
+fn a_shell_is_opened_and_what_was_skipped_is_said() {
+    let place = Place::new("shell");
+    let image = debian("debian-12");
+    let args = ["probe", "--image", &image, "--fast", "--check-cmd", "echo x >/srv/x; false"];
+    let mut command = place.postroj(&[&args[..], &["--shell-on-failure"]].concat());
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, b"cat /srv/x; cat /proc/1/comm\n").unwrap();
+    drop(input);
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text.contains("x\nsystemd\n"), "the shell is in the machine: {output:?}");
+    place.nothing_is_left();
+    // All was skipped.
+    fs::write(place.path("skip.test.toml"), "[[step]]\nrun = \"exit 77\"\n").unwrap();
+    let told = said(&mut place.postroj(&[
+        "test",
+        "--image",
+        &image,
+        "--fast",
+        &place.path("skip.test.toml"),
+    ]));
+    assert_eq!(told.code, 77, "{told:?}");
+    place.nothing_is_left();
+}

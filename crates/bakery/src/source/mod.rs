@@ -44,6 +44,8 @@ pub struct Options {
     pub platform: Option<String>,
     /// Make anew even where nothing changed.
     pub force: bool,
+    /// When to give a download up, however far it is; else as long as something comes.
+    pub deadline: Option<std::time::Instant>,
 }
 
 /// What a pull found.

@@ -69,13 +69,13 @@ pub(super) fn rules() -> Vec<OwnRule> {
 /// Opened for writing alone, as control groups' files are: the flags are this argument.
 fn writes_only(argument: u8) -> Condition {
     let (mask, value) = (OFlags::ACCMODE.bits().into(), OFlags::WRONLY.bits().into());
-    Condition { argument, mask, value, not: false }
+    Condition { argument, mask, value, relation: Relation::Equal }
 }
 
 /// Opened as fopen(3) does with `re`, by which libraries and systemd read `/proc`.
 fn reads(argument: u8) -> Condition {
     let value = (OFlags::RDONLY | OFlags::CLOEXEC).bits().into();
-    Condition { argument, mask: u64::from(u32::MAX), value, not: false }
+    Condition { argument, mask: u64::from(u32::MAX), value, relation: Relation::Equal }
 }
 
 /// The monitor's part.

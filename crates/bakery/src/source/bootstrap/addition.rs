@@ -106,7 +106,7 @@ pub fn add(
     system: &System<'_>,
     asked: &[Asked],
 ) -> Result<Vec<Added>> {
-    let fetcher = Fetcher::new(store, tell);
+    let fetcher = Fetcher::new(store, tell).until(options.deadline);
     let (mut files, mut names) = (Vec::new(), Vec::new());
     for one in asked {
         match one {

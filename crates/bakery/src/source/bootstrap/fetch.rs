@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Error, Result, anyhow, bail};
 use spec::event::{Event, Tell};
@@ -32,7 +32,11 @@ pub(crate) struct Fetcher<'a> {
     agent: Agent,
     cache: Cache<'a>,
     tell: &'a dyn Tell,
+    deadline: Option<Instant>,
 }
+
+/// Said of what is given up at its deadline.
+const LATE: &str = "the server does not answer, or too slowly";
 
 /// Attempts in a row that bring not one byte, before it is given up.
 const ATTEMPTS: u32 = 5;
@@ -59,7 +63,12 @@ impl<'a> Fetcher<'a> {
             .accept_encoding("identity")
             .build();
         let agent = Agent::with_parts(config, DefaultConnector::new(), Names::default());
-        Self { agent, cache: store.cache(), tell }
+        Self { agent, cache: store.cache(), tell, deadline: None }
+    }
+
+    /// Gives everything up at that time.
+    pub(crate) fn until(self, deadline: Option<Instant>) -> Self {
+        Self { deadline, ..self }
     }
 
     /// Fetches a small file into memory; `None` where the archive does not have it.
@@ -212,7 +221,11 @@ impl<'a> Fetcher<'a> {
         if let Some(path) = url.strip_prefix("file:").or_else(|| url.strip_prefix("copy:")) {
             return open_path(url, path.trim_start_matches("//"), from);
         }
-        let mut request = self.agent.get(url);
+        let left = self.deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(Failure::Final(anyhow!("fetching {}: {LATE}", public(url))));
+        }
+        let mut request = self.agent.get(url).config().timeout_global(left).build();
         if from > 0 {
             request = request.header("Range", format!("bytes={from}-"));
         }
@@ -242,6 +255,9 @@ impl<'a> Fetcher<'a> {
     /// Waits before another attempt, or gives up.
     fn pause(&self, url: &str, attempt: &mut u32, error: Error) -> Result<()> {
         *attempt += 1;
+        if self.deadline.is_some_and(|at| at <= Instant::now()) {
+            return Err(anyhow!("fetching {}: {LATE}", public(url)));
+        }
         if *attempt == ATTEMPTS {
             return Err(error);
         }

@@ -1,6 +1,8 @@
 //! Packages of Debian and its kin: found and fetched outside, so that the machine needs no network, and
 //! installed inside by apt, which sees nothing but files.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result};
 use bakery::source::Options;
 use bakery::source::bootstrap::addition::{self, Added, Asked, System};
@@ -22,6 +24,8 @@ pub(super) struct Archive<'a> {
     label: Option<String>,
     /// Something is removed later, and what it needed with it.
     removes: bool,
+    /// How long a download may take.
+    patience: Duration,
 }
 
 impl<'a> Archive<'a> {
@@ -42,7 +46,8 @@ impl<'a> Archive<'a> {
             distro::catalog::is_label(&label).then_some(label)
         });
         let removes = wish.phases.iter().any(|phase| !phase.installs());
-        Ok(Self { store, manager, label, removes })
+        let patience = Duration::from_secs(wish.phase_timeout);
+        Ok(Self { store, manager, label, removes, patience })
     }
 }
 
@@ -57,7 +62,9 @@ impl Supply for Archive<'_> {
         let asked: Vec<Asked> = asked.iter().map(|text| Asked::parse(text)).collect();
         let architecture = architecture(&status).context("dpkg's status names no architecture")?;
         let system = System { label: self.label.as_deref(), architecture, status: &status };
-        let added = addition::add(self.store, &Options::default(), &Silent, &system, &asked)?;
+        let options =
+            Options { deadline: Some(Instant::now() + self.patience), ..Options::default() };
+        let added = addition::add(self.store, &options, &Silent, &system, &asked)?;
         let file = |added: &Added| {
             // An epoch's colon would be a directory's name to some, and a URL's scheme to others.
             let version = added.version.replace(':', "%3a");

@@ -75,6 +75,7 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
         include: args.include.clone(),
         platform: platform.as_ref().map(Platform::to_string),
         force: args.force,
+        deadline: None,
     };
     let there = store.find(&name)?;
     let (image, status) = match (args.policy, there) {
