@@ -89,3 +89,20 @@ fn podman_in_a_machine() {
     }
     assert_eq!(state.out.trim(), "running");
 }
+
+const DOCKER: &str = "dockerd --bridge=none --iptables=false >/tmp/log 2>&1 & \
+    until docker version >/dev/null 2>&1; do kill -0 $! || { cat /tmp/log >&2; exit 9; }; sleep 0.1; done; \
+    docker import - small:1 </srv/small.tar >/dev/null && \
+    docker run --rm --network=none small:1 sh -c 'echo in a container of $(cat /proc/1/comm)' && \
+    docker run -d --name held --network=none small:1 sleep 1000 >/dev/null && \
+    docker exec held echo entered && docker rm -f held >/dev/null";
+
+#[test]
+fn dockerd_in_a_machine() {
+    let own = Own::new("dockerd");
+    debian_with(&own, "docker.io,iptables");
+    let tar = small(&own);
+    let options =
+        ["run", "--nested", "--network=none", "-v", &tar, "debian-12", "sh", "-c", DOCKER];
+    assert_eq!(out(&mut own.postroj(&options)), SAID);
+}

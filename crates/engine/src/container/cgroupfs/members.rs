@@ -124,6 +124,19 @@ impl Members {
         Ok(Some(theirs))
     }
 
+    /// Whether this is what `/proc/PID/fd` calls a pipe for process ids.
+    pub(super) fn is_writer(&self, link: &[u8]) -> bool {
+        let Some(inode) = link.strip_prefix(b"pipe:[").and_then(|rest| rest.strip_suffix(b"]"))
+        else {
+            return false;
+        };
+        self.events.values().any(|event| match event {
+            Event::Written { pipe, .. } => rustix::fs::fstat(pipe)
+                .is_ok_and(|stat| stat.st_ino.to_string().as_bytes() == inode),
+            Event::Ends { .. } => false,
+        })
+    }
+
     /// A new list in the place of the last one.
     fn fifo(&self, directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<(OwnedFd, i32)> {
         let fifo = rustix::fs::FileType::Fifo;
