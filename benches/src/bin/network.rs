@@ -112,7 +112,7 @@ impl Bench {
             std::fs::copy(from, place.join(name))?;
             Ok(place.join(name).to_string_lossy().into_owned())
         };
-        let (of_user, of_user_own) = (copy(&postroj, "postroj")?, copy(&own, "probe")?);
+        let (of_user, of_user_own) = (copy(&postroj, "program")?, copy(&own, "probe")?);
         std::os::unix::fs::symlink("/usr/bin/slirp4netns", place.join("slirp4netns"))?;
         set_up("chown", &["-R", "nobody:", &place.to_string_lossy()])?;
         let postroj = postroj.to_string_lossy().into_owned();

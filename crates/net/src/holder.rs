@@ -105,7 +105,7 @@ fn begin(directory: &Directory) -> Result<(UdpSocket, TcpListener, OwnedFd)> {
         bail!("{}", String::from_utf8_lossy(&told[..length]))
     };
     let holder = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
-    directory.set_holder(pid.as_raw_nonzero().get())?;
+    directory.set_holder((pid.as_raw_nonzero().get(), sys::process::start_time(pid)?))?;
     Ok((udp.into(), tcp.into(), holder))
 }
 

@@ -204,8 +204,8 @@ impl Directory {
         self.exists() && self.speaker().is_none()
     }
 
-    /// The process that holds its namespace, where it has one.
-    pub(crate) fn holder(&self) -> Option<i32> {
+    /// The process that holds its namespace, where it has one: its id and start time.
+    pub(crate) fn holder(&self) -> Option<(i32, u64)> {
         self.read("holder")
     }
 
@@ -213,8 +213,8 @@ impl Directory {
     ///
     /// # Errors
     /// Where it cannot be written.
-    pub(crate) fn set_holder(&self, pid: i32) -> Result<()> {
-        self.write("holder", &pid)
+    pub(crate) fn set_holder(&self, holder: (i32, u64)) -> Result<()> {
+        self.write("holder", &holder)
     }
 
     /// The other networks of this run directory.

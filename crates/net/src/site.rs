@@ -48,10 +48,12 @@ impl Site {
         if !up.held {
             return Some(Self::Host);
         }
-        let holder = Pid::from_raw(directory.holder()?)?;
-        let pidfd = rustix::process::pidfd_open(holder, PidfdFlags::empty()).ok()?;
-        // It is that process's id only as long as whoever started it lives.
-        directory.is_spoken_for().then_some(Self::Held(pidfd))
+        let (pid, start) = directory.holder()?;
+        let pid = Pid::from_raw(pid)?;
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        // Looked at after that was opened, so that both mean the same process.
+        let is_it = sys::process::start_time(pid).is_ok_and(|now| now == start);
+        (is_it && directory.is_spoken_for()).then_some(Self::Held(pidfd))
     }
 
     /// Its links.

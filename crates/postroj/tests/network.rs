@@ -305,10 +305,8 @@ fn addresses_can_be_chosen_and_namespaces_shared() {
 
 #[test]
 fn internal_reaches_its_peers_only() {
-    if !is_root() {
-        return println!("skipped: {OF_ROOT}");
-    }
-    let place = Place::new();
+    // A user's is in a namespace of its own already.
+    let place = is_root().then(Place::new);
     let root = Root(Own::new("net-internal"));
     let name = format!("peer-{}", std::process::id());
     let script = ["host", "perl", "-e", PEER, "serve", "80"];
@@ -330,7 +328,9 @@ fn internal_reaches_its_peers_only() {
         assert_ne!(refused.code, 0, "{refused:?}");
     }
     out(&mut root.postroj(&["rm", "-f", &name]));
-    place.is_clean(|| root.postroj(&["ps"]));
+    if let Some(place) = place {
+        place.is_clean(|| root.postroj(&["ps"]));
+    }
 }
 
 #[test]
