@@ -224,6 +224,19 @@ impl Catalog {
         words.find_map(|word| self.families.iter().find(|family| family.name == word))
     }
 
+    /// The release that a system is, by what it says of itself (os-release(5)): its own family's whose name ends
+    /// in its `VERSION_ID`, or in the first part of that.
+    pub fn release_of(&self, os_release: &BTreeMap<String, String>) -> Option<&Release> {
+        let (id, version) = (os_release.get("ID")?, os_release.get("VERSION_ID")?);
+        let major = version.split('.').next().unwrap_or(version);
+        let family = self.families.iter().find(|family| &family.name == id)?;
+        let ends_in = |release: &&Release, version: &str| {
+            release.names().any(|name| name.strip_suffix(version).is_some_and(|n| n.ends_with('-')))
+        };
+        let with = |version: &str| family.releases.iter().find(|release| ends_in(release, version));
+        with(version).or_else(|| with(major))
+    }
+
     /// Every release with its family; those that another one's label hides are left out.
     pub fn releases(&self) -> impl Iterator<Item = (&Family, &Release)> {
         let all = self.families.iter().flat_map(|f| f.releases.iter().map(move |r| (f, r)));

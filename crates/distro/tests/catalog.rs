@@ -313,3 +313,25 @@ fn families_are_named_as_systems_name_themselves() {
         assert!(names.contains(id), "{id}");
     }
 }
+
+#[test]
+fn a_system_says_which_release_it_is() {
+    let catalog = Catalog::load().unwrap();
+    let release = |id: &str, version: &str| {
+        let fields = [("ID", id), ("VERSION_ID", version)];
+        let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        catalog.release_of(&fields).map(|release| release.label.clone())
+    };
+    for (id, version, label) in [
+        ("debian", "12", "debian-12"),
+        ("centos", "7", "centos-7"),
+        ("amzn", "2", "amazonlinux-2"),
+        ("ol", "7.9", "oraclelinux-7"),
+        ("rhel", "7.9", "rhel-7"),
+        ("ubuntu", "22.04", "ubuntu-22.04"),
+    ] {
+        assert_eq!(release(id, version).as_deref(), Some(label), "{id} {version}");
+    }
+    assert_eq!(release("debian", "2"), None);
+    assert_eq!(release("nobody", "1"), None);
+}

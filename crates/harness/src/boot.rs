@@ -1,6 +1,7 @@
 //! What it takes to boot an image, by what is known of its init.
 
 use anyhow::{Context, Result, bail};
+use distro::catalog::{Catalog, Quirk};
 use distro::init::{self, Wish};
 use spec::boot::Startup;
 use spec::image::Facts;
@@ -41,6 +42,13 @@ pub fn startup_of(facts: &Facts, command: &str) -> Result<Startup> {
 /// # Errors
 /// Where the image has no init, or none of that name is known.
 pub fn startup(facts: &Facts, choice: &str, wish: &Wish) -> Result<Startup> {
+    if (choice == "auto" || choice == "systemd") && knows_only_v1(facts)? {
+        let system = facts.os_release.get("PRETTY_NAME").map_or("it", String::as_str);
+        bail!(
+            "the systemd of {system} knows only control groups of version 1, which a machine cannot be given: \
+             `postroj run` works, and so does another init of it (--init PATH)"
+        );
+    }
     let found = facts.init_kind.as_deref().and_then(init::by_name);
     if choice == "auto" {
         let path = facts.init.as_deref().context(
@@ -63,4 +71,14 @@ pub fn startup(facts: &Facts, choice: &str, wish: &Wish) -> Result<Startup> {
         _ => wanted.path(),
     };
     Ok(wanted.startup(path, wish))
+}
+
+/// By the catalog: what is older than systemd 226 freezes where there is none of that version.
+fn knows_only_v1(facts: &Facts) -> Result<bool> {
+    if facts.init_kind.as_deref() != Some("systemd") {
+        return Ok(false);
+    }
+    let catalog = Catalog::load()?;
+    let release = catalog.release_of(&facts.os_release);
+    Ok(release.is_some_and(|release| release.quirks.contains(&Quirk::CgroupV1)))
 }

@@ -99,6 +99,23 @@ fn credentials_and_names_reach_the_system() {
 }
 
 #[test]
+fn what_knows_only_older_control_groups_says_so() {
+    let old = fixture::home().join(format!("old-{}", std::process::id()));
+    fixture::busybox(&old);
+    // Else busybox is what boots it.
+    std::fs::remove_file(old.join("bin/init")).unwrap();
+    std::fs::create_dir_all(old.join("usr/lib/systemd")).unwrap();
+    std::fs::copy(old.join("bin/busybox"), old.join("usr/lib/systemd/systemd")).unwrap();
+    let text = "ID=\"centos\"\nVERSION_ID=\"7\"\nPRETTY_NAME=\"CentOS Linux 7 (Core)\"\n";
+    std::fs::write(old.join("etc/os-release"), text).unwrap();
+    let name = format!("dir:{}", old.display());
+    let parts = ["cannot boot", "CentOS Linux 7", "control groups of version 1", "postroj run"];
+    fails(&mut postroj(&["boot", &name]), 125, &parts);
+    assert_eq!(out(&mut postroj(&["run", &name, "echo", "x"])), "x");
+    std::fs::remove_dir_all(old).unwrap();
+}
+
+#[test]
 fn an_image_without_an_init_says_so() {
     fixture::image();
     let bare = fixture::home().join("bare");
