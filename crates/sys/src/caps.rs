@@ -146,7 +146,10 @@ pub struct Sets {
 pub fn set_all(sets: Sets) -> io::Result<()> {
     let bits = |set: Set| rustix::thread::CapabilitySet::from_bits_retain(set.0);
     let permitted = sets.permitted.and(permitted()?);
-    let inheritable = Set(sets.inheritable.0 & (bounding().0 | permitted.0));
+    let beyond = sets.inheritable.0 & !permitted.0;
+    // The question costs a system call for each.
+    let gained = if beyond == 0 { 0 } else { beyond & bounding().0 };
+    let inheritable = Set(sets.inheritable.0 & permitted.0 | gained);
     rustix::thread::set_capabilities(
         None,
         rustix::thread::CapabilitySets {
