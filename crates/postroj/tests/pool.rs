@@ -226,7 +226,10 @@ fn services_outlive_a_pause_that_is_longer_than_their_watchdog() {
         [&watches[..], &["org.freedesktop.systemd1.Manager", "ServiceWatchdogs"]].concat();
     assert_eq!(out(&mut machine.exec(&[], &watches)), "b true");
     assert_eq!(out(&mut machine.exec(&[], &["systemctl", "is-active", "watched"])), "active");
-    // And they are watched again.
+    // And they are watched again, each from its next sign of life on.
+    let signs = ["systemctl", "show", "-P", "WatchdogTimestampMonotonic", "watched"];
+    let last = out(&mut machine.exec(&[], &signs));
+    wait_until("it gives a sign of life", || out(&mut machine.exec(&[], &signs)) != last);
     out(&mut machine.exec(&[], &["touch", "/run/quiet"]));
     wait_until("it is killed", || {
         said(&mut machine.exec(&[], &["systemctl", "is-failed", "-q", "watched"])).code == 0

@@ -66,7 +66,11 @@ impl Config {
     /// # Errors
     /// Where it is no JSON, or a property has another type than the specification says.
     pub fn parse(text: &[u8]) -> Result<Self, Invalid> {
-        parse(text)
+        // Serde would read the properties of a list, too, in the order in which they stand here.
+        match text.trim_ascii_start().first() {
+            Some(b'{') => parse(text),
+            _ => Err(Invalid("it is no object".into())),
+        }
     }
 }
 

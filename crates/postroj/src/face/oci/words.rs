@@ -65,13 +65,13 @@ impl Words {
         }
         // Letters in a row, of which the last may take a value.
         if !word.starts_with("--") {
-            let mut letters = name.chars();
+            let mut letters = text.chars();
             let first = letters.next();
             let (rest, is_first) =
                 (letters.as_str(), |(_, letter, _): &&Known| *letter == first && first.is_some());
             match known.iter().find(is_first) {
                 Some((long, _, true)) if !rest.is_empty() => {
-                    self.found.push((long, text[text.len() - rest.len()..].to_owned()));
+                    self.found.push((long, rest.to_owned()));
                     return Ok(());
                 }
                 Some((long, _, false)) if !rest.is_empty() => {
