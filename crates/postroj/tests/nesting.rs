@@ -2,7 +2,7 @@
 
 mod fixture;
 
-use fixture::{Machine, Own, home, out, postroj};
+use fixture::{Machine, Own, home, is_root, out, postroj};
 
 #[test]
 fn a_machine_in_a_machine() {
@@ -99,6 +99,12 @@ const DOCKER: &str = "dockerd --bridge=none --iptables=false >/tmp/log 2>&1 & \
 
 #[test]
 fn dockerd_in_a_machine() {
+    if !is_root() {
+        println!(
+            "skipped: runc finds \"not a cgroup file\" now and then where groups are emulated"
+        );
+        return;
+    }
     let own = Own::new("dockerd");
     debian_with(&own, "docker.io,iptables");
     let tar = small(&own);
