@@ -42,7 +42,7 @@ pub fn startup_of(facts: &Facts, command: &str) -> Result<Startup> {
 /// # Errors
 /// Where the image has no init, or none of that name is known.
 pub fn startup(facts: &Facts, choice: &str, wish: &Wish) -> Result<Startup> {
-    if (choice == "auto" || choice == "systemd") && knows_only_v1(facts)? {
+    if (choice == "auto" || choice == "systemd") && knows_only_v1(facts) {
         let system = facts.os_release.get("PRETTY_NAME").map_or("it", String::as_str);
         bail!(
             "the systemd of {system} knows only control groups of version 1, which a machine cannot be given: \
@@ -73,12 +73,12 @@ pub fn startup(facts: &Facts, choice: &str, wish: &Wish) -> Result<Startup> {
     Ok(wanted.startup(path, wish))
 }
 
-/// By the catalog: what is older than systemd 226 freezes where there is none of that version.
-fn knows_only_v1(facts: &Facts) -> Result<bool> {
-    if facts.init_kind.as_deref() != Some("systemd") {
-        return Ok(false);
-    }
-    let catalog = Catalog::load()?;
-    let release = catalog.release_of(&facts.os_release);
-    Ok(release.is_some_and(|release| release.quirks.contains(&Quirk::CgroupV1)))
+/// By the catalog: what is older than systemd 226 freezes where there is none of that version. A file
+/// of the user's that is at fault there keeps nothing else from booting.
+fn knows_only_v1(facts: &Facts) -> bool {
+    facts.init_kind.as_deref() == Some("systemd")
+        && Catalog::load().is_ok_and(|catalog| {
+            let release = catalog.release_of(&facts.os_release);
+            release.is_some_and(|release| release.quirks.contains(&Quirk::CgroupV1))
+        })
 }
