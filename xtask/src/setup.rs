@@ -63,6 +63,16 @@ const FOR_TESTS: &[Package] = &[
     package("catatonit", "catatonit", "an init to compare ours with"),
     package("dumb-init", "dumb-init", "an init to compare ours with"),
     package("bubblewrap", "bwrap", "a sandbox to compare ours with"),
+    package("qemu-system-x86", "qemu-system-x86_64", "machines with a kernel of their own"),
+    package("ovmf", "/usr/share/OVMF/OVMF_CODE_4M.fd", "disks that boot by their own loader"),
+    package("qemu-utils", "qemu-img", "images of disks as others make them"),
+    package("erofs-utils", "mkfs.erofs", "file systems to read"),
+    package("btrfs-progs", "mkfs.btrfs", "file systems to read"),
+    package("squashfs-tools", "mksquashfs", "file systems to read"),
+    package("dosfstools", "mkfs.vfat", "file systems to read"),
+    package("mtools", "mcopy", "file systems to read"),
+    package("xorriso", "xorriso", "file systems to read"),
+    package("gdisk", "sgdisk", "disks that are divided"),
 ];
 
 const PEERS: &[Package] = &[
@@ -122,7 +132,7 @@ fn packages(wanted: &[Package]) -> Result<()> {
     for Package { name, why, .. } in &missing {
         eprintln!("missing: {name} ({why})");
     }
-    let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
+    let names: Vec<String> = missing.iter().map(|package| package.name.into()).collect();
     if find("apt-get").is_none() {
         bail!("install what holds these on your system, by Debian's names: {}", names.join(" "));
     }
@@ -132,7 +142,7 @@ fn packages(wanted: &[Package]) -> Result<()> {
     // A new machine has no package lists; on others they may be too old.
     if install(&names).is_err() {
         run(apt_get().arg("update"))?;
-        install(&names)?;
+        install(&names).or_else(|_| install(&with_one_qemu(names)?))?;
     }
     match missing.iter().find(|package| !is_there(package)) {
         Some(package) => bail!("{} is installed, but lacks {}", package.name, package.evidence),
@@ -147,8 +157,23 @@ fn is_there(package: &Package) -> bool {
     }
 }
 
-fn install(names: &[&str]) -> Result<()> {
-    run(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(names))
+fn install(names: &[String]) -> Result<()> {
+    let options = ["install", "--yes", "--no-install-recommends", "--allow-downgrades"];
+    run(apt_get().args(options).args(names))
+}
+
+/// QEMU's packages must be of one version, and an image of a machine may bring `qemu-utils` of a
+/// newer one from an archive that the machine itself does not know: then it is set back.
+fn with_one_qemu(mut names: Vec<String>) -> Result<Vec<String>> {
+    if names.iter().any(|name| name == "qemu-system-x86") {
+        let mut show = std::process::Command::new("apt-cache");
+        let shown = show.args(["show", "--no-all-versions", "qemu-system-x86"]).output()?;
+        let shown = String::from_utf8(shown.stdout)?;
+        let version = shown.lines().find_map(|line| line.strip_prefix("Version: "));
+        let version = version.context("apt knows no version of qemu-system-x86")?;
+        names.push(format!("qemu-utils={version}"));
+    }
+    Ok(names)
 }
 
 fn apt_get() -> std::process::Command {

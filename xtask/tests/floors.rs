@@ -18,6 +18,7 @@ const FLOORS: &[(u8, &str)] = &[
     (3, "net"),
     (2, "distro"),
     (2, "store"),
+    (1, "disk"),
     (1, "spec"),
     (1, "sys"),
 ];

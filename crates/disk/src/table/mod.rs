@@ -1,0 +1,1 @@
+//! Disks that are divided: partition tables and logical volumes.
