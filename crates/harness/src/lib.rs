@@ -6,6 +6,7 @@ mod copy;
 mod emulation;
 mod exec;
 pub mod host;
+pub mod kernel;
 mod launch;
 pub mod matrix;
 mod nested;
