@@ -20,6 +20,7 @@ mod pull;
 pub mod report;
 pub mod snapshot;
 pub mod test;
+pub mod whole_disk;
 mod written;
 
 pub use boot::{is_init, startup, startup_of};
