@@ -28,7 +28,7 @@ pub(super) struct Args {
     #[command(flatten)]
     system: System,
     #[command(flatten)]
-    disk: whole_disk::Options,
+    disk: whole_disk::ByFirmware,
     /// Do not wait until the system is up
     #[arg(long, requires = "detach")]
     no_wait: bool,

@@ -19,7 +19,7 @@ use super::options;
 use super::progress::Progress;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Options {
+pub(super) struct ByFirmware {
     /// Boot a disk whole, by this firmware and its own boot loader, as a virtual machine
     ///
     /// IMAGE is the disk's file, raw, qcow2, VMDK, VDI, VHD or VHDX, perhaps after `disk:`. Its first serial
@@ -98,7 +98,7 @@ enum When {
 const MEMORY: u64 = 1 << 30;
 const MOST_CPUS: usize = 2;
 
-impl Options {
+impl ByFirmware {
     /// Whether a disk is to be booted whole.
     pub(super) fn is_wanted(&self) -> bool {
         self.firmware.is_some()
@@ -108,7 +108,7 @@ impl Options {
 /// Boots a disk in the foreground; gives the exit code.
 pub(super) fn boot(
     here: &Here,
-    wanted: &Options,
+    wanted: &ByFirmware,
     options: &options::Options,
     (name, arguments): (&str, &[String]),
 ) -> Result<u8> {
