@@ -5,8 +5,14 @@
 pub mod compare;
 pub mod nasty;
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+
+use anyhow::Context;
+use disk::Blocks;
 
 /// Whether this process may mount.
 pub fn is_root() -> bool {
@@ -19,7 +25,9 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).env("PATH", path).output();
     let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
     let said = [output.stdout, output.stderr].map(|s| String::from_utf8_lossy(&s).into_owned());
-    assert!(output.status.success(), "{program} {arguments:?}: {}", said.concat());
+    let end: String =
+        said.concat().chars().rev().take(2000).collect::<Vec<_>>().into_iter().rev().collect();
+    assert!(output.status.success(), "{program} {arguments:?}: {end}");
     said.concat()
 }
 
@@ -40,5 +48,40 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg(&self.path).status();
+    }
+}
+
+/// An image in a file.
+pub struct FileBlocks(File);
+
+impl FileBlocks {
+    pub fn open(path: &Path) -> Arc<dyn Blocks> {
+        Arc::new(Self(File::open(path).unwrap()))
+    }
+}
+
+impl Blocks for FileBlocks {
+    fn size(&self) -> u64 {
+        self.0.metadata().unwrap().len()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> anyhow::Result<()> {
+        Ok(self.0.read_exact_at(buffer, offset)?)
+    }
+}
+
+/// An image in memory.
+pub struct Bytes(pub Vec<u8>);
+
+impl Blocks for Bytes {
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> anyhow::Result<()> {
+        let from = usize::try_from(offset).ok().and_then(|offset| self.0.get(offset..));
+        let from = from.and_then(|from| from.get(..buffer.len())).context("beyond the end")?;
+        buffer.copy_from_slice(from);
+        Ok(())
     }
 }
