@@ -32,7 +32,7 @@ fn what_the_kernel_wrote() {
         &["-b", "size=1024", "-n", "size=8192", "-m", "bigtime=0,reflink=0"],
         &["-i", "size=2048", "-d", "agcount=7"],
         &["-i", "size=256", "-m", "crc=0"],
-        &["-i", "nrext64=1", "-m", "rmapbt=1"],
+        &["-m", "rmapbt=1,inobtcount=1"],
     ];
     let scratch = tempfile::tempdir().unwrap();
     for options in options {
