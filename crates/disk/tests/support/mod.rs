@@ -6,9 +6,10 @@ pub mod compare;
 pub mod nasty;
 
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -32,22 +33,41 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
 }
 
 /// A file system that is mounted by the kernel, until it is dropped.
+///
+/// In a mount namespace of its own: whoever copies this process's namespace meanwhile would keep it mounted.
 pub struct Mounted {
     pub path: PathBuf,
+    holder: Child,
 }
 
 impl Mounted {
     pub fn new(image: &Path, at: &Path, options: &str) -> Self {
+        Self::try_new(image, at, options).expect("a mount")
+    }
+
+    /// `None` where the kernel refuses.
+    pub fn try_new(image: &Path, at: &Path, options: &str) -> Option<Self> {
         std::fs::create_dir_all(at).unwrap();
-        let options = format!("loop,{options}");
-        run("mount", &["-o", &options, image.to_str().unwrap(), at.to_str().unwrap()]);
-        Self { path: at.to_owned() }
+        let script = r#"mount -o "loop,$1" "$2" "$3" && echo mounted && read _; umount "$3""#;
+        let mut holder = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-c", script, "sh", options])
+            .args([image, at])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        let inside = format!("/proc/{}/root{}", holder.id(), at.display());
+        let mounted = Self { path: inside.into(), holder };
+        (said == "mounted\n").then_some(mounted)
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.path).status();
+        drop(self.holder.stdin.take());
+        let _ = self.holder.wait();
     }
 }
 
