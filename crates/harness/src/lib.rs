@@ -20,6 +20,7 @@ mod pull;
 pub mod report;
 pub mod snapshot;
 pub mod test;
+pub mod vm_root;
 pub mod whole_disk;
 mod written;
 
