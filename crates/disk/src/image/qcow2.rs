@@ -266,10 +266,8 @@ impl Map for Table {
             let unpacked = match self.zstd {
                 true => zstd::stream::read::Decoder::with_buffer(&packed[..])
                     .and_then(|mut decoder| decoder.read_exact(&mut plain)),
-                false => {
-                    flate2::read::DeflateDecoder::new_with_buf(&packed[..], vec![0; 4096])
-                        .read_exact(&mut plain)
-                }
+                false => flate2::read::DeflateDecoder::new_with_buf(&packed[..], vec![0; 4096])
+                    .read_exact(&mut plain),
             };
             unpacked.with_context(|| format!("unpacking the cluster {index}"))?;
             Ok(plain)

@@ -24,7 +24,8 @@ impl super::Format for Format {
     fn recognises(&self, start: &[u8], end: &[u8]) -> bool {
         let footer = end.len().checked_sub(FOOTER as usize).map(|at| &end[at..]);
         start.len() >= FOOTER as usize
-            && (start.starts_with(COOKIE) || footer.is_some_and(|footer| footer.starts_with(COOKIE)))
+            && (start.starts_with(COOKIE)
+                || footer.is_some_and(|footer| footer.starts_with(COOKIE)))
     }
 
     fn open(&self, file: Arc<dyn Blocks>, context: &Context<'_>) -> Result<Arc<dyn Blocks>> {

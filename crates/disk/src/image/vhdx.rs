@@ -165,7 +165,9 @@ impl Map for Table {
         let place = match entry & 7 {
             0..=3 => Place::Zero,
             6 => Place::At((entry & !0xf_ffff) + inner),
-            state => bail!("a block is in the state {state}, which only an image with a parent has"),
+            state => {
+                bail!("a block is in the state {state}, which only an image with a parent has")
+            }
         };
         Ok((place, self.block - inner))
     }

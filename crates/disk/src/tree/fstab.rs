@@ -38,7 +38,8 @@ fn line(line: &[u8]) -> Option<Line> {
     }
     let mut options = options.split(|&b| b == b',');
     let subvolume = options.find_map(|option| option.strip_prefix(b"subvol="));
-    let subvolume = subvolume.map(|name| String::from_utf8_lossy(name).trim_matches('/').to_owned());
+    let subvolume =
+        subvolume.map(|name| String::from_utf8_lossy(name).trim_matches('/').to_owned());
     Some(Line { what, place: clean.join(&b'/'), subvolume, optional: has(b"nofail") })
 }
 

@@ -1,8 +1,8 @@
 //! File systems: what each is recognised by, and how it is opened.
 
 mod ext;
-
-
+mod fat;
+mod iso9660;
 
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ pub struct Identity {
 }
 
 /// Every file system there is.
-pub const FORMATS: &[&dyn Format] = &[&ext::Format];
+pub const FORMATS: &[&dyn Format] = &[&ext::Format, &iso9660::Format, &fat::Format];
 
 /// The file system that these bytes hold.
 ///

@@ -140,7 +140,10 @@ mod tests {
     #[test]
     fn boxes() {
         for text in ["debian/bookworm64", "a/b@1.2.3"] {
-            assert_eq!(VagrantReference::parse(text).unwrap().to_string(), format!("vagrant:{text}"));
+            assert_eq!(
+                VagrantReference::parse(text).unwrap().to_string(),
+                format!("vagrant:{text}")
+            );
         }
         for text in ["", "x", "a/b/c", "a/b@", "a/..", "a/b@1/2", "a b/c"] {
             assert!(VagrantReference::parse(text).is_err(), "{text}");

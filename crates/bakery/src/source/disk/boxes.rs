@@ -152,7 +152,10 @@ impl Box<'_> {
         let mut found = Vec::new();
         for name in named {
             let path = beside.join(&name);
-            ensure!(self.files.contains(&path), "it names the disk {name:?}, which it does not hold");
+            ensure!(
+                self.files.contains(&path),
+                "it names the disk {name:?}, which it does not hold"
+            );
             found.push(path);
         }
         if found.is_empty() {

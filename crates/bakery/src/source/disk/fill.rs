@@ -37,8 +37,7 @@ pub(super) fn fill(
 }
 
 fn copy(layer: &NewLayer, tree: &mut Tree, what: &str, tell: &dyn Tell) -> Result<()> {
-    let options =
-        Options { style: Style::Plain, ids: Ids::of_caller(), limits: Limits::default() };
+    let options = Options { style: Style::Plain, ids: Ids::of_caller(), limits: Limits::default() };
     let mut filler = Filler::new(layer.root(), &options)?;
     let (mut done, mut told) = (0_u64, 0);
     tree.walk(&mut |entry, content| {

@@ -170,12 +170,7 @@ fn wanted(context: &Context<'_>) -> Option<String> {
     context.options.partition.clone().or(before)
 }
 
-fn unpack(
-    file: File,
-    what: Option<What>,
-    origin: Origin,
-    context: &Context<'_>,
-) -> Result<Pulled> {
+fn unpack(file: File, what: Option<What>, origin: Origin, context: &Context<'_>) -> Result<Pulled> {
     match what {
         Some(What::Box(compression)) => boxes::pull(file, compression, origin, context),
         Some(What::Packed(compression)) => {
@@ -192,11 +187,7 @@ fn unpack(
 }
 
 /// The root that is on some disks.
-fn draft(
-    disks: &[Arc<dyn Blocks>],
-    origin: Origin,
-    context: &Context<'_>,
-) -> Result<Pulled> {
+fn draft(disks: &[Arc<dyn Blocks>], origin: Origin, context: &Context<'_>) -> Result<Pulled> {
     let Origin::Disk { path, partition, .. } = &origin else { bail!("it comes from no disk") };
     let layer = context.store.new_layer()?;
     let wishes = Wishes { partition: partition.clone() };

@@ -90,7 +90,8 @@ impl ImageSource for Source {
         let address = format!("{}/{}", server(context)?.trim_end_matches('/'), wanted.name);
         context.tell.tell(Event::Phase { name: format!("asking for {}", wanted.name) });
         let text = fetcher.read(&address, MAX_CATALOG)?;
-        let text = text.with_context(|| format!("the catalog has no box {:?}: {address}", wanted.name))?;
+        let text =
+            text.with_context(|| format!("the catalog has no box {:?}: {address}", wanted.name))?;
         let catalog: Catalog =
             serde_json::from_slice(&text).with_context(|| format!("reading {address}"))?;
         let (version, provider) = choose(&catalog, wanted, &platform.architecture)?;

@@ -109,7 +109,8 @@ impl<'a> Journal<'a> {
     /// The number on the disk of one of its blocks.
     fn physical(&self, block: u32) -> Result<u64> {
         let block = u64::from(block);
-        let run = self.runs.iter().find(|run| (run.logical..run.logical + run.count).contains(&block));
+        let run =
+            self.runs.iter().find(|run| (run.logical..run.logical + run.count).contains(&block));
         let run = run.with_context(|| format!("its block {block} is missing"))?;
         Ok(run.physical + (block - run.logical))
     }

@@ -35,8 +35,7 @@ impl super::Format for Format {
 
     fn open(&self, blocks: Arc<dyn Blocks>) -> Result<Box<dyn Volume>> {
         let superblock = Superblock::read(&*blocks)?;
-        let mut volume =
-            Ext { superblock, tables: Arc::new(Cached::new(blocks.clone())), blocks };
+        let mut volume = Ext { superblock, tables: Arc::new(Cached::new(blocks.clone())), blocks };
         if volume.superblock.incompatible & superblock::RECOVER != 0 {
             let blocks = volume.replayed().context("replaying its journal")?;
             volume.tables = Arc::new(Cached::new(blocks.clone()));
