@@ -66,6 +66,8 @@ pub(crate) enum Piece {
     Find(Vec<CString>),
     /// All is ready; another process of ours says when.
     AwaitStart,
+    /// There is nothing to execute.
+    NoProcess,
     Seccomp {
         filter: Filter,
         flags: Flags,
@@ -171,6 +173,7 @@ impl Piece {
                 format!("find {}", path.first().map(text).unwrap_or_default())
             }
             Self::AwaitStart => "wait for the start".into(),
+            Self::NoProcess => "start a container whose config.json has no process".into(),
             Self::Seccomp { .. } => "install the system call filter".into(),
         }
     }

@@ -113,6 +113,7 @@ impl Child<'_> {
             }
             Piece::Find(path) => find(path),
             Piece::AwaitStart => self.await_start(),
+            Piece::NoProcess => Err(Errno::INVAL.into()),
             Piece::Seccomp { filter, flags } => match filter.install_with(*flags)? {
                 Some(listener) => self.hand_listener(&listener),
                 None => Ok(()),
