@@ -67,8 +67,8 @@ impl Layout {
     /// # Errors
     /// Where `/proc` cannot be read.
     pub fn read() -> io::Result<Self> {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-        let own = std::fs::read_to_string("/proc/self/cgroup")?;
+        let mounts = crate::process::read_proc("/proc/self/mountinfo")?;
+        let own = crate::process::read_proc("/proc/self/cgroup")?;
         Ok(Self::parse(&mounts, &own))
     }
 

@@ -280,9 +280,7 @@ impl Builder<'_, '_> {
             self.piece(Piece::Mount(Box::new(prepared)));
         }
         if dev != Some(true) {
-            for device in devices::all(&self.linux.devices)? {
-                self.piece(Piece::Device(device));
-            }
+            self.piece(Piece::Devices(devices::all(&self.linux.devices)?));
             self.piece(Piece::DeviceLinks);
         }
         if self.process.terminal {

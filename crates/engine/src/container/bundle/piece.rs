@@ -30,7 +30,7 @@ pub(crate) enum Piece {
     /// A directory that nothing is mounted on.
     PlainRoot(CString),
     Mount(Box<Mount>),
-    Device(Device),
+    Devices(Vec<Device>),
     DeviceLinks,
     ReadonlyLater(String, Change),
     Sysctl {
@@ -152,7 +152,10 @@ impl Piece {
             Self::Root { path, .. } => format!("mount the root {}", text(path)),
             Self::PlainRoot(path) => format!("open the root {}", text(path)),
             Self::Mount(mount) => mount.describe(),
-            Self::Device(device) => format!("make the device {}", device.path),
+            Self::Devices(devices) => {
+                let paths = devices.iter().map(|device| device.path.as_str());
+                format!("make the devices {}", paths.collect::<Vec<_>>().join(", "))
+            }
             Self::DeviceLinks => "fill /dev".into(),
             Self::ReadonlyLater(path, _) => format!("make {path} read-only"),
             Self::Sysctl { path, value } => format!("write {value:?} to /proc/sys/{path}"),
