@@ -654,7 +654,7 @@ fn code(line: &str) -> Option<(usize, usize)> {
 ///
 /// # Errors
 /// open(2)'s and read(2)'s; `InvalidData` where it is not UTF-8.
-pub fn read_proc(path: &str) -> io::Result<String> {
+pub fn read_proc(path: impl AsRef<std::path::Path>) -> io::Result<String> {
     let mut file = File::open(path)?;
     let mut text = vec![0; 1 << 14];
     let mut length = 0;
