@@ -50,14 +50,8 @@ pub struct Identity {
 }
 
 /// Every file system there is.
-pub const FORMATS: &[&dyn Format] = &[
-    &ext::Format,
-    &xfs::Xfs,
-    &squashfs::Squashfs,
-    &erofs::Erofs,
-    &iso9660::Format,
-    &fat::Format,
-];
+pub const FORMATS: &[&dyn Format] =
+    &[&ext::Format, &xfs::Xfs, &squashfs::Squashfs, &erofs::Erofs, &iso9660::Format, &fat::Format];
 
 /// The file system that these bytes hold.
 ///
