@@ -384,6 +384,15 @@ pub fn die_with_parent(command: &mut std::process::Command) {
     unsafe { command.pre_exec(tie) };
 }
 
+/// Lets what the command starts inherit these descriptors, under the numbers that they have here. They
+/// are closed here with the command.
+pub fn hand_over(command: &mut std::process::Command, descriptors: Vec<OwnedFd>) {
+    use std::os::unix::process::CommandExt;
+    let keep = move || descriptors.iter().try_for_each(|one| inherit(one.as_raw_fd()));
+    // SAFETY: in the forked child it makes system calls only, and allocates nothing.
+    unsafe { command.pre_exec(keep) };
+}
+
 /// Ends this process without running any exit handler.
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: _exit(2) has no preconditions.
@@ -404,6 +413,48 @@ pub fn fork() -> io::Result<Option<Pid>> {
         pid => Ok(Pid::from_raw(pid)),
     }
 }
+
+/// Makes a child that does this, and ends unless it executes something first. Until either, it uses this
+/// process's memory, and this process stands still (clone(2), `CLONE_VM` and `CLONE_VFORK`): no page is copied.
+/// What it changes there stays changed. Descriptors, signals and the directory are its own.
+///
+/// # Errors
+/// clone(2)'s, and `EDEADLK` where another thread is alive.
+pub fn lend(run: impl FnOnce()) -> io::Result<Pid> {
+    extern "C" fn start<F: FnOnce()>(run: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: it points to `run` below, whose function stands still, and nobody else takes it.
+        if let Some(run) = unsafe { (*run.cast::<Option<F>>()).take() } {
+            run();
+        }
+        exit_now(125)
+    }
+    fn pass<F: FnOnce()>(run: &mut Option<F>) -> io::Result<Pid> {
+        alone()?;
+        let (prot, kind) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let stack = unsafe { libc::mmap(std::ptr::null_mut(), STACK, prot, kind, -1, 0) };
+        if stack == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        // SAFETY: the child has a stack of its own, whose end is aligned as a page is. It is the only one
+        // that runs in this memory until it ends or executes something, and it never returns from `start`,
+        // across which no panic goes (an `extern "C"` function aborts).
+        let pid = unsafe {
+            let top = stack.cast::<u8>().add(STACK).cast();
+            libc::clone(start::<F>, top, flags, (&raw mut *run).cast())
+        };
+        let result = Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(io::Error::last_os_error);
+        // SAFETY: the child is gone from this memory.
+        unsafe { libc::munmap(stack, STACK) };
+        result
+    }
+    pass(&mut Some(run))
+}
+
+/// Bytes; of those only what is used is ever there.
+const STACK: usize = 256 << 10;
 
 /// Closes this process's copy of a descriptor whose owner only its parent still uses. For a
 /// forked child: a lock, for one, is held as long as any copy is open (flock(2)).
@@ -606,6 +657,27 @@ fn code(line: &str) -> Option<(usize, usize)> {
         return None;
     }
     Some((number(start)?, number(end)?))
+}
+
+/// A text of the kernel's, whose size nobody knows before: in as few reads as there are pages of it.
+///
+/// # Errors
+/// open(2)'s and read(2)'s; `InvalidData` where it is not UTF-8.
+pub fn read_proc(path: impl AsRef<std::path::Path>) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut text = vec![0; 1 << 14];
+    let mut length = 0;
+    loop {
+        match file.read(&mut text[length..])? {
+            0 => break,
+            read => length += read,
+        }
+        if length == text.len() {
+            text.resize(2 * length, 0);
+        }
+    }
+    text.truncate(length);
+    String::from_utf8(text).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 /// Start time of a process in clock ticks since boot: field 22 of `/proc/PID/stat`
