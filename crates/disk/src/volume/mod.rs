@@ -1,5 +1,6 @@
 //! File systems: what each is recognised by, and how it is opened.
 
+mod btrfs;
 mod erofs;
 mod squashfs;
 mod xfs;
@@ -29,7 +30,7 @@ pub trait Format: Sync {
 }
 
 /// Every file system there is.
-pub const FORMATS: &[&dyn Format] = &[&erofs::Erofs, &squashfs::Squashfs, &xfs::Xfs];
+pub const FORMATS: &[&dyn Format] = &[&btrfs::Btrfs, &erofs::Erofs, &squashfs::Squashfs, &xfs::Xfs];
 
 /// Opens whatever file system these bytes hold.
 ///
