@@ -9,8 +9,12 @@
 //! Everything that is read here is hostile: lengths, counts and offsets are checked before they are
 //! used, loops are counted, and memory is bounded by what the reader is sure to need.
 
+mod bytes;
+pub mod cache;
 pub mod image;
+pub mod span;
 pub mod table;
+pub mod tree;
 pub mod volume;
 
 use anyhow::Result;
