@@ -13,8 +13,17 @@ use serde_json::Value;
 /// Probes a package, and gives the verdict and its reason.
 fn probe(label: &str, package: &Path, more: &[&str]) -> (String, String) {
     let package = package.to_str().unwrap();
-    let words =
-        ["probe", "--image", label, "--package", package, "--without", "errors", "--report", "json"];
+    let words = [
+        "probe",
+        "--image",
+        label,
+        "--package",
+        package,
+        "--without",
+        "errors",
+        "--report",
+        "json",
+    ];
     let mut command = postroj(&[&words, more].concat());
     let ran = said(command.env("XDG_CONFIG_HOME", home().join("config")));
     let report: Value = serde_json::from_str(&ran.out).unwrap_or_else(|_| panic!("{ran:?}"));
