@@ -11,10 +11,16 @@
 
 mod bytes;
 pub mod cache;
+mod crc32c;
+mod device;
+mod erofs;
+mod field;
 pub mod image;
+pub mod make;
 pub mod span;
 pub mod table;
 pub mod tree;
+mod unpacked;
 pub mod volume;
 
 use anyhow::Result;

@@ -1,14 +1,17 @@
 //! File systems: what each is recognised by, and how it is opened.
 
+mod erofs;
 mod ext;
 mod fat;
 mod iso9660;
+mod squashfs;
+mod xfs;
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{Blocks, Volume};
+use crate::{Blocks, Kind, Volume};
 
 /// A file system that can be read.
 pub trait Format: Sync {
@@ -46,8 +49,24 @@ pub struct Identity {
     pub label: String,
 }
 
+impl Identity {
+    /// Of sixteen bytes, and of a label that ends with a NUL byte where it is shorter than its room.
+    fn of(uuid: &[u8], label: &[u8]) -> Self {
+        let label = label.split(|&b| b == 0).next().unwrap_or_default();
+        let label = String::from_utf8_lossy(label).into_owned();
+        Self { uuid: crate::bytes::uuid(uuid), label }
+    }
+}
+
 /// Every file system there is.
-pub const FORMATS: &[&dyn Format] = &[&ext::Format, &iso9660::Format, &fat::Format];
+pub const FORMATS: &[&dyn Format] = &[
+    &ext::Format,
+    &erofs::Erofs,
+    &squashfs::Squashfs,
+    &xfs::Xfs,
+    &iso9660::Format,
+    &fat::Format,
+];
 
 /// The file system that these bytes hold.
 ///
@@ -69,4 +88,29 @@ pub fn recognise(blocks: &dyn Blocks) -> Result<Option<&'static dyn Format>> {
 pub fn open(blocks: Arc<dyn Blocks>) -> Result<Box<dyn Volume>> {
     let Some(format) = recognise(&*blocks)? else { bail!("there is no file system that is known") };
     format.open(blocks).with_context(|| format!("reading it as {}", format.name()))
+}
+
+/// Makes sure that a name could be one of a file's.
+fn check_name(name: &[u8]) -> Result<()> {
+    let is_path = name.contains(&b'/') || name.contains(&0);
+    ensure!(
+        !is_path && !matches!(name, b"" | b"." | b"..") && name.len() <= 255,
+        "a directory has the name {:?}",
+        String::from_utf8_lossy(&name[..name.len().min(300)])
+    );
+    Ok(())
+}
+
+/// The kind in a mode (inode(7)).
+fn kind_of(mode: u32) -> Result<Kind> {
+    Ok(match mode & 0o170_000 {
+        0o010_000 => Kind::Fifo,
+        0o020_000 => Kind::Character,
+        0o040_000 => Kind::Directory,
+        0o060_000 => Kind::Block,
+        0o100_000 => Kind::File,
+        0o120_000 => Kind::Link,
+        0o140_000 => Kind::Socket,
+        _ => bail!("there is no file of the mode {mode:o}"),
+    })
 }
