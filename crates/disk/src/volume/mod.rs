@@ -1,5 +1,6 @@
 //! File systems: what each is recognised by, and how it is opened.
 
+mod btrfs;
 mod erofs;
 mod ext;
 mod fat;
@@ -49,9 +50,19 @@ pub struct Identity {
     pub label: String,
 }
 
+impl Identity {
+    /// Of sixteen bytes, and of a label that ends with a NUL byte where it is shorter than its room.
+    fn of(uuid: &[u8], label: &[u8]) -> Self {
+        let label = label.split(|&b| b == 0).next().unwrap_or_default();
+        let label = String::from_utf8_lossy(label).into_owned();
+        Self { uuid: crate::bytes::uuid(uuid), label }
+    }
+}
+
 /// Every file system there is.
 pub const FORMATS: &[&dyn Format] = &[
     &ext::Format,
+    &btrfs::Btrfs,
     &xfs::Xfs,
     &squashfs::Squashfs,
     &erofs::Erofs,
