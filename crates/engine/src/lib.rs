@@ -28,6 +28,7 @@ pub mod sandbox;
 mod session;
 pub mod state;
 mod visit;
+pub mod vm;
 mod wait;
 
 pub use ready::Question;

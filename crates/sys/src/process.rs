@@ -384,6 +384,15 @@ pub fn die_with_parent(command: &mut std::process::Command) {
     unsafe { command.pre_exec(tie) };
 }
 
+/// Lets what the command starts inherit these descriptors, under the numbers that they have here. They
+/// are closed here with the command.
+pub fn hand_over(command: &mut std::process::Command, descriptors: Vec<OwnedFd>) {
+    use std::os::unix::process::CommandExt;
+    let keep = move || descriptors.iter().try_for_each(|one| inherit(one.as_raw_fd()));
+    // SAFETY: in the forked child it makes system calls only, and allocates nothing.
+    unsafe { command.pre_exec(keep) };
+}
+
 /// Ends this process without running any exit handler.
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: _exit(2) has no preconditions.
@@ -648,6 +657,27 @@ fn code(line: &str) -> Option<(usize, usize)> {
         return None;
     }
     Some((number(start)?, number(end)?))
+}
+
+/// A text of the kernel's, whose size nobody knows before: in as few reads as there are pages of it.
+///
+/// # Errors
+/// open(2)'s and read(2)'s; `InvalidData` where it is not UTF-8.
+pub fn read_proc(path: impl AsRef<std::path::Path>) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut text = vec![0; 1 << 14];
+    let mut length = 0;
+    loop {
+        match file.read(&mut text[length..])? {
+            0 => break,
+            read => length += read,
+        }
+        if length == text.len() {
+            text.resize(2 * length, 0);
+        }
+    }
+    text.truncate(length);
+    String::from_utf8(text).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 /// Start time of a process in clock ticks since boot: field 22 of `/proc/PID/stat`

@@ -2,12 +2,15 @@
 
 mod btrfs;
 mod erofs;
+mod ext;
+mod fat;
+mod iso9660;
 mod squashfs;
 mod xfs;
 
 use std::sync::Arc;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{Blocks, Kind, Volume};
 
@@ -22,6 +25,15 @@ pub trait Format: Sync {
     /// Where they cannot be read.
     fn recognises(&self, blocks: &dyn Blocks) -> Result<bool>;
 
+    /// What it is called, as fstab(5) may name it; empty where this kind has no such thing.
+    ///
+    /// # Errors
+    /// Where that cannot be read.
+    fn identity(&self, blocks: &dyn Blocks) -> Result<Identity> {
+        let _ = blocks;
+        Ok(Identity::default())
+    }
+
     /// Opens it.
     ///
     /// # Errors
@@ -29,20 +41,56 @@ pub trait Format: Sync {
     fn open(&self, blocks: Arc<dyn Blocks>) -> Result<Box<dyn Volume>>;
 }
 
+/// How a file system is called.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// As `UUID=` of fstab(5) has it.
+    pub uuid: String,
+    /// As `LABEL=` has it.
+    pub label: String,
+}
+
 /// Every file system there is.
-pub const FORMATS: &[&dyn Format] = &[&btrfs::Btrfs, &erofs::Erofs, &squashfs::Squashfs, &xfs::Xfs];
+pub const FORMATS: &[&dyn Format] = &[
+    &ext::Format,
+    &xfs::Xfs,
+    &squashfs::Squashfs,
+    &erofs::Erofs,
+    &btrfs::Btrfs,
+    &iso9660::Format,
+    &fat::Format,
+];
+
+/// The file system that these bytes hold.
+///
+/// # Errors
+/// Where they cannot be read.
+pub fn recognise(blocks: &dyn Blocks) -> Result<Option<&'static dyn Format>> {
+    for format in FORMATS {
+        if format.recognises(blocks)? {
+            return Ok(Some(*format));
+        }
+    }
+    Ok(None)
+}
 
 /// Opens whatever file system these bytes hold.
 ///
 /// # Errors
 /// Where they hold none that is known, and as [`Format::open`].
 pub fn open(blocks: Arc<dyn Blocks>) -> Result<Box<dyn Volume>> {
-    for format in FORMATS {
-        if format.recognises(&*blocks)? {
-            return format.open(blocks);
-        }
-    }
-    bail!("there is no file system that is known");
+    let Some(format) = recognise(&*blocks)? else { bail!("there is no file system that is known") };
+    format.open(blocks).with_context(|| format!("reading it as {}", format.name()))
+}
+
+/// A superblock's UUID and its label, which ends with the first zero.
+fn identity_at(blocks: &dyn Blocks, uuid: u64, label: u64, length: usize) -> Result<Identity> {
+    let (mut id, mut name) = ([0; 16], vec![0; length]);
+    blocks.read_at(uuid, &mut id)?;
+    blocks.read_at(label, &mut name)?;
+    let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
+    let label = String::from_utf8_lossy(name).into_owned();
+    Ok(Identity { uuid: crate::bytes::uuid(&id), label })
 }
 
 /// Makes sure that a name could be one of a file's.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::Format;
+use super::{Format, Identity};
 use crate::field::{byte, le, slice};
 use crate::{Attribute, Attributes, Blocks, Kind, Name, Piece, Volume, crc32c};
 use chunks::Chunks;
@@ -56,6 +56,10 @@ impl Format for Btrfs {
         }
         blocks.read_at(SUPER_OFFSET + 64, &mut magic)?;
         Ok(&magic == MAGIC)
+    }
+
+    fn identity(&self, blocks: &dyn Blocks) -> Result<Identity> {
+        super::identity_at(blocks, SUPER_OFFSET + 32, SUPER_OFFSET + 299, 256)
     }
 
     fn open(&self, blocks: Arc<dyn Blocks>) -> Result<Box<dyn Volume>> {

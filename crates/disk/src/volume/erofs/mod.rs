@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::Format;
+use super::{Format, Identity};
 use crate::erofs::{
     CHUNKED, COMPACT_SIZE, COMPAT_CHECKSUM, COMPRESSED_COMPACT, COMPRESSED_FULL, DIRENT_SIZE,
     EXTENDED_SIZE, HOLE, INCOMPAT_BIG, INCOMPAT_CHUNKED, INCOMPAT_PADDING, INCOMPAT_SHARED,
@@ -37,6 +37,10 @@ impl Format for Erofs {
         }
         blocks.read_at(SUPER_OFFSET, &mut magic)?;
         Ok(u32::from_le_bytes(magic) == MAGIC)
+    }
+
+    fn identity(&self, blocks: &dyn Blocks) -> Result<Identity> {
+        super::identity_at(blocks, SUPER_OFFSET + 48, SUPER_OFFSET + 64, 16)
     }
 
     fn open(&self, blocks: Arc<dyn Blocks>) -> Result<Box<dyn Volume>> {

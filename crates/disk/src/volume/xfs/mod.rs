@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::Format;
+use super::{Format, Identity};
 use crate::field::{be, byte, slice};
 use crate::{Attribute, Attributes, Blocks, Kind, Name, Piece, Volume};
 use extents::Extent;
@@ -49,6 +49,10 @@ impl Format for Xfs {
         }
         blocks.read_at(0, &mut magic)?;
         Ok(u32::from_be_bytes(magic) == MAGIC)
+    }
+
+    fn identity(&self, blocks: &dyn Blocks) -> Result<Identity> {
+        super::identity_at(blocks, 32, 108, 12)
     }
 
     fn open(&self, blocks: Arc<dyn Blocks>) -> Result<Box<dyn Volume>> {
