@@ -74,6 +74,8 @@ const FOR_TESTS: &[Package] = &[
     package("mtools", "mcopy", "file systems to read"),
     package("xorriso", "xorriso", "file systems to read"),
     package("gdisk", "sgdisk", "disks that are divided"),
+    package("fdisk", "sfdisk", "disks that are divided the old way"),
+    package("lvm2", "pvs", "disks that LVM divides"),
 ];
 
 const PEERS: &[Package] = &[

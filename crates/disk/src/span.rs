@@ -121,11 +121,13 @@ impl Blocks for Part {
     }
 }
 
+/// Where a part begins, its size, and what it is: `None` for zeros.
+type Joint = (u64, u64, Option<Arc<dyn Blocks>>);
+
 /// Several, one after the other.
 #[derive(Default)]
 pub struct Joined {
-    /// Where each begins, and what it is: `None` for zeros.
-    parts: Vec<(u64, u64, Option<Arc<dyn Blocks>>)>,
+    parts: Vec<Joint>,
     size: u64,
 }
 

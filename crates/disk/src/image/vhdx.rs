@@ -71,14 +71,7 @@ fn check_header(file: &dyn Blocks) -> Result<()> {
 fn has_its_checksum(bytes: &mut [u8]) -> bool {
     let stated = le32(bytes, 4);
     bytes[4..8].fill(0);
-    let mut crc = u32::MAX;
-    for byte in bytes.iter() {
-        crc ^= u32::from(*byte);
-        for _ in 0..8 {
-            crc = crc >> 1 ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
-        }
-    }
-    !crc == stated
+    crate::crc32c::sum(bytes) == stated
 }
 
 /// Ids, offsets and lengths.

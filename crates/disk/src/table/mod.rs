@@ -62,6 +62,10 @@ pub struct Partition {
 /// # Errors
 /// A table is there and cannot be read.
 pub fn partitions(disk: &Arc<dyn Blocks>) -> Result<Vec<Partition>> {
+    // A CD that starts from a disk, too, has a table that shows parts of its own file system.
+    if crate::volume::recognise(&**disk)?.is_some_and(|format| format.name() == "iso9660") {
+        return Ok(vec![whole(disk)]);
+    }
     Ok(match gpt::read(disk).context("reading the GPT")? {
         Some(found) => found,
         // Many a file system has something like an MBR in its first sector.

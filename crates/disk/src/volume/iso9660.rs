@@ -115,7 +115,7 @@ impl Record<'_> {
     /// What follows the name: Rock Ridge's room.
     fn room(&self) -> &[u8] {
         let end = 33 + usize::from(self.bytes[32]);
-        self.bytes.get(end + usize::from(self.bytes[32] % 2 == 0)..).unwrap_or_default()
+        self.bytes.get(end + usize::from(self.bytes[32].is_multiple_of(2))..).unwrap_or_default()
     }
 
     /// Seconds since the epoch (9.1.5).

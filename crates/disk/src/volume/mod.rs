@@ -50,6 +50,15 @@ pub struct Identity {
     pub label: String,
 }
 
+impl Identity {
+    /// Of sixteen bytes, and of a label that ends with a NUL byte where it is shorter than its room.
+    fn of(uuid: &[u8], label: &[u8]) -> Self {
+        let label = label.split(|&b| b == 0).next().unwrap_or_default();
+        let label = String::from_utf8_lossy(label).into_owned();
+        Self { uuid: crate::bytes::uuid(uuid), label }
+    }
+}
+
 /// Every file system there is.
 pub const FORMATS: &[&dyn Format] = &[
     &ext::Format,
@@ -81,16 +90,6 @@ pub fn recognise(blocks: &dyn Blocks) -> Result<Option<&'static dyn Format>> {
 pub fn open(blocks: Arc<dyn Blocks>) -> Result<Box<dyn Volume>> {
     let Some(format) = recognise(&*blocks)? else { bail!("there is no file system that is known") };
     format.open(blocks).with_context(|| format!("reading it as {}", format.name()))
-}
-
-/// A superblock's UUID and its label, which ends with the first zero.
-fn identity_at(blocks: &dyn Blocks, uuid: u64, label: u64, length: usize) -> Result<Identity> {
-    let (mut id, mut name) = ([0; 16], vec![0; length]);
-    blocks.read_at(uuid, &mut id)?;
-    blocks.read_at(label, &mut name)?;
-    let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
-    let label = String::from_utf8_lossy(name).into_owned();
-    Ok(Identity { uuid: crate::bytes::uuid(&id), label })
 }
 
 /// Makes sure that a name could be one of a file's.

@@ -4,5 +4,6 @@ mod ext;
 mod hostile;
 mod images;
 mod listing;
+mod others;
 mod scene;
 mod tables;

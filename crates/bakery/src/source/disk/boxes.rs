@@ -139,13 +139,12 @@ impl Box<'_> {
     fn disks(&self, metadata: &Metadata) -> Result<Vec<PathBuf>> {
         let mut named: Vec<String> = metadata.disks.iter().map(|disk| disk.path.clone()).collect();
         let mut beside = Path::new("");
-        let descriptions: [(&str, fn(&str) -> Vec<String>); 2] =
-            [("ovf", references), ("vmx", devices)];
-        for (kind, read) in descriptions {
+        for kind in ["ovf", "vmx"] {
             if named.is_empty()
                 && let Some(path) = self.of_extension(kind)
             {
-                named = self.text(path)?.map(|text| read(&text)).unwrap_or_default();
+                let text = self.text(path)?.unwrap_or_default();
+                named = if kind == "ovf" { references(&text) } else { devices(&text) };
                 beside = path.parent().unwrap_or(beside);
             }
         }

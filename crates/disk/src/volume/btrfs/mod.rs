@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Format, Identity};
+use super::Format;
 use crate::field::{byte, le, slice};
 use crate::{Attribute, Attributes, Blocks, Kind, Name, Piece, Volume, crc32c};
 use chunks::Chunks;
@@ -58,8 +58,10 @@ impl Format for Btrfs {
         Ok(&magic == MAGIC)
     }
 
-    fn identity(&self, blocks: &dyn Blocks) -> Result<Identity> {
-        super::identity_at(blocks, SUPER_OFFSET + 32, SUPER_OFFSET + 299, 256)
+    fn identity(&self, blocks: &dyn Blocks) -> Result<super::Identity> {
+        let mut bytes = [0; 555];
+        blocks.read_at(SUPER_OFFSET, &mut bytes)?;
+        Ok(super::Identity::of(&bytes[32..48], &bytes[299..555]))
     }
 
     fn open(&self, blocks: Arc<dyn Blocks>) -> Result<Box<dyn Volume>> {

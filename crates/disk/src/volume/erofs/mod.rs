@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Format, Identity};
+use super::Format;
 use crate::erofs::{
     CHUNKED, COMPACT_SIZE, COMPAT_CHECKSUM, COMPRESSED_COMPACT, COMPRESSED_FULL, DIRENT_SIZE,
     EXTENDED_SIZE, HOLE, INCOMPAT_BIG, INCOMPAT_CHUNKED, INCOMPAT_PADDING, INCOMPAT_SHARED,
@@ -39,8 +39,10 @@ impl Format for Erofs {
         Ok(u32::from_le_bytes(magic) == MAGIC)
     }
 
-    fn identity(&self, blocks: &dyn Blocks) -> Result<Identity> {
-        super::identity_at(blocks, SUPER_OFFSET + 48, SUPER_OFFSET + 64, 16)
+    fn identity(&self, blocks: &dyn Blocks) -> Result<super::Identity> {
+        let mut bytes = [0; 80];
+        blocks.read_at(SUPER_OFFSET, &mut bytes)?;
+        Ok(super::Identity::of(&bytes[48..64], &bytes[64..80]))
     }
 
     fn open(&self, blocks: Arc<dyn Blocks>) -> Result<Box<dyn Volume>> {

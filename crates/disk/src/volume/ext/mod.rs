@@ -29,8 +29,7 @@ impl super::Format for Format {
     }
 
     fn identity(&self, blocks: &dyn Blocks) -> Result<super::Identity> {
-        let (uuid, label) = superblock::identity(blocks)?;
-        Ok(super::Identity { uuid, label: String::from_utf8_lossy(&label).into_owned() })
+        superblock::identity(blocks)
     }
 
     fn open(&self, blocks: Arc<dyn Blocks>) -> Result<Box<dyn Volume>> {

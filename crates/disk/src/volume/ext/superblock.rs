@@ -3,8 +3,9 @@
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::Blocks;
-use crate::bytes::{le16, le32, uuid};
+use crate::bytes::{le16, le32};
 use crate::span::inside;
+use crate::volume::Identity;
 
 /// Where it is: bytes.
 const AT: u64 = 1024;
@@ -49,11 +50,10 @@ pub(super) fn recognises(blocks: &dyn Blocks) -> Result<bool> {
 }
 
 /// UUID and label, without a look at anything else.
-pub(super) fn identity(blocks: &dyn Blocks) -> Result<(String, Vec<u8>)> {
+pub(super) fn identity(blocks: &dyn Blocks) -> Result<Identity> {
     let mut bytes = [0; SIZE];
     blocks.read_at(AT, &mut bytes)?;
-    let label = bytes[120..136].split(|&b| b == 0).next().unwrap_or_default().to_vec();
-    Ok((uuid(&bytes[104..120]), label))
+    Ok(Identity::of(&bytes[104..120], &bytes[120..136]))
 }
 
 #[derive(Debug, Clone)]

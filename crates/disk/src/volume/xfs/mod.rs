@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Format, Identity};
+use super::Format;
 use crate::field::{be, byte, slice};
 use crate::{Attribute, Attributes, Blocks, Kind, Name, Piece, Volume};
 use extents::Extent;
@@ -51,8 +51,10 @@ impl Format for Xfs {
         Ok(u32::from_be_bytes(magic) == MAGIC)
     }
 
-    fn identity(&self, blocks: &dyn Blocks) -> Result<Identity> {
-        super::identity_at(blocks, 32, 108, 12)
+    fn identity(&self, blocks: &dyn Blocks) -> Result<super::Identity> {
+        let mut bytes = [0; 120];
+        blocks.read_at(0, &mut bytes)?;
+        Ok(super::Identity::of(&bytes[32..48], &bytes[108..120]))
     }
 
     fn open(&self, blocks: Arc<dyn Blocks>) -> Result<Box<dyn Volume>> {
