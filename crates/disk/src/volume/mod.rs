@@ -59,14 +59,8 @@ impl Identity {
 }
 
 /// Every file system there is.
-pub const FORMATS: &[&dyn Format] = &[
-    &ext::Format,
-    &erofs::Erofs,
-    &squashfs::Squashfs,
-    &xfs::Xfs,
-    &iso9660::Format,
-    &fat::Format,
-];
+pub const FORMATS: &[&dyn Format] =
+    &[&ext::Format, &erofs::Erofs, &squashfs::Squashfs, &xfs::Xfs, &iso9660::Format, &fat::Format];
 
 /// The file system that these bytes hold.
 ///
