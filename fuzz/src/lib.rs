@@ -39,6 +39,9 @@ pub mod challenge;
 #[path = "../../crates/engine/src/bus.rs"]
 pub mod bus;
 
+/// Images of disks, and trees that become some.
+pub mod image;
+
 /// bubblewrap's options.
 #[allow(dead_code)]
 #[path = "../../crates/postroj/src/face/bwrap/options.rs"]

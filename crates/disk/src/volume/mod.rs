@@ -1,5 +1,6 @@
 //! File systems: what each is recognised by, and how it is opened.
 
+mod btrfs;
 mod erofs;
 mod ext;
 mod fat;
@@ -59,8 +60,15 @@ impl Identity {
 }
 
 /// Every file system there is.
-pub const FORMATS: &[&dyn Format] =
-    &[&ext::Format, &erofs::Erofs, &squashfs::Squashfs, &xfs::Xfs, &iso9660::Format, &fat::Format];
+pub const FORMATS: &[&dyn Format] = &[
+    &ext::Format,
+    &btrfs::Btrfs,
+    &xfs::Xfs,
+    &squashfs::Squashfs,
+    &erofs::Erofs,
+    &iso9660::Format,
+    &fat::Format,
+];
 
 /// The file system that these bytes hold.
 ///
