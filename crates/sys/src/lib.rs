@@ -3,6 +3,7 @@
 
 pub mod caps;
 pub mod cgroups;
+pub mod clock;
 pub mod devices;
 pub mod exe;
 pub mod extents;

@@ -384,6 +384,15 @@ pub fn die_with_parent(command: &mut std::process::Command) {
     unsafe { command.pre_exec(tie) };
 }
 
+/// Lets what the command starts inherit these descriptors, under the numbers that they have here. They
+/// are closed here with the command.
+pub fn hand_over(command: &mut std::process::Command, descriptors: Vec<OwnedFd>) {
+    use std::os::unix::process::CommandExt;
+    let keep = move || descriptors.iter().try_for_each(|one| inherit(one.as_raw_fd()));
+    // SAFETY: in the forked child it makes system calls only, and allocates nothing.
+    unsafe { command.pre_exec(keep) };
+}
+
 /// Ends this process without running any exit handler.
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: _exit(2) has no preconditions.

@@ -1,0 +1,654 @@
+//! What a virtual machine consists of, as plain data, and how QEMU is told. Pure: nothing is
+//! opened or started here.
+//!
+//! Options are QEMU's (qemu-system-x86_64(1), "QEMU User Documentation", Invocation), as of 7.2.
+
+use std::net::IpAddr;
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+/// A virtual machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hardware {
+    /// What the host's process list and QEMU's errors call it.
+    pub name: String,
+    /// The processor that it has.
+    pub architecture: Architecture,
+    /// Who executes its instructions.
+    pub accelerator: Accelerator,
+    /// The kind of board.
+    pub board: Board,
+    /// Processors: at least one.
+    pub cpus: u32,
+    /// Memory in bytes; a whole number of MiB is used.
+    pub memory: u64,
+    /// What it starts.
+    pub boot: Boot,
+    /// Disks; the guest sees them in this order, as `/dev/vda` and so on, and by their serial.
+    pub disks: Vec<Disk>,
+    /// The serial console, `/dev/ttyS0` (`/dev/ttyAMA0` of ARM).
+    pub console: Option<Line>,
+    /// Ports of virtio-serial: `/dev/virtio-ports/NAME`, in this order `/dev/vport0p1` and so on.
+    pub ports: Vec<Port>,
+    /// Network cards.
+    pub nics: Vec<Nic>,
+    /// Directories of the host's.
+    pub shares: Vec<Share>,
+    /// Where QEMU itself is spoken to (QMP).
+    pub monitor: Line,
+}
+
+/// Kinds of processors that machines can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Architecture {
+    /// amd64.
+    X86_64,
+    /// arm64.
+    Aarch64,
+}
+
+/// Who executes a guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// The host's processor, through its kernel.
+    Kvm,
+    /// QEMU, by translating them.
+    Tcg,
+}
+
+/// Kinds of boards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Board {
+    /// With nothing that a guest that knows virtio does not need: starts soonest. It has no PCI.
+    Microvm,
+    /// A PC with PCI Express (of ARM, `virt`): for firmware, and devices that are on PCI only.
+    Pci,
+}
+
+/// What a machine starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Boot {
+    /// A kernel, put into memory by QEMU.
+    Kernel {
+        /// A bzImage, or an ELF file with a PVH entry, which starts sooner as nothing is unpacked.
+        kernel: PathBuf,
+        /// Its first root.
+        initramfs: Option<PathBuf>,
+        /// Its command line.
+        command_line: String,
+    },
+    /// Firmware (UEFI), which finds a boot loader on the disks.
+    Firmware {
+        /// Its code, which is only read.
+        code: PathBuf,
+        /// Its variables: this machine's own copy, which it writes to.
+        variables: PathBuf,
+    },
+}
+
+/// A disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// What holds its content: a file, or a block device.
+    pub file: PathBuf,
+    /// How.
+    pub format: Format,
+    /// What becomes of what is written.
+    pub writes: Writes,
+    /// By which the guest knows it (`/dev/disk/by-id/virtio-SERIAL`): 1 to 20 letters and digits.
+    pub serial: String,
+}
+
+/// How a disk's content is laid out in its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// As it is.
+    Raw,
+    /// QEMU's own.
+    Qcow2,
+    /// VMware's.
+    Vmdk,
+    /// VirtualBox's.
+    Vdi,
+    /// Virtual PC's.
+    Vpc,
+    /// Hyper-V's.
+    Vhdx,
+}
+
+impl Format {
+    /// As QEMU calls it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+            Self::Vmdk => "vmdk",
+            Self::Vdi => "vdi",
+            Self::Vpc => "vpc",
+            Self::Vhdx => "vhdx",
+        }
+    }
+}
+
+/// What becomes of what a guest writes to a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writes {
+    /// It cannot write.
+    Refused,
+    /// It is gone with the machine.
+    Forgotten,
+    /// It is in the file.
+    Kept,
+}
+
+/// The host's end of something that carries bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Line {
+    /// A connected socket that QEMU inherits under this number.
+    Descriptor(RawFd),
+    /// QEMU listens on a socket here; one at a time may connect.
+    Listen(PathBuf),
+    /// What the guest says is appended to a file; it hears nothing.
+    File(PathBuf),
+}
+
+/// A port of virtio-serial.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// Its name in the guest.
+    pub name: String,
+    /// Its other end.
+    pub line: Line,
+    /// It is a console: `/dev/hvcN` instead of a port.
+    pub console: bool,
+}
+
+/// A network card.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nic {
+    /// Its address.
+    pub mac: [u8; 6],
+    /// What it is connected to.
+    pub link: Link,
+}
+
+/// What a network card is connected to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Link {
+    /// A network of its own, from which QEMU makes connections as this user (`-netdev user`).
+    User {
+        /// Ports of the host's that lead to the guest.
+        forwards: Vec<Forward>,
+        /// Whether the guest may reach nothing but what asks it (`restrict=on`).
+        isolated: bool,
+    },
+    /// A tap device (`/dev/net/tun`), inherited under this number.
+    Tap(RawFd),
+}
+
+/// A port of the host's that leads to the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    /// `tcp`, else `udp`.
+    pub tcp: bool,
+    /// The host's address; IPv4 only, as QEMU knows no other.
+    pub address: IpAddr,
+    /// The host's port.
+    pub host: u16,
+    /// The guest's port.
+    pub guest: u16,
+}
+
+/// A directory of the host's, which a virtiofsd of ours serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// What the guest mounts (`mount -t virtiofs TAG`).
+    pub tag: String,
+    /// The socket of its virtiofsd.
+    pub socket: PathBuf,
+}
+
+const MIB: u64 = 1 << 20;
+
+impl Hardware {
+    /// The name of the program that runs it, as it is on `PATH`.
+    #[must_use]
+    pub fn program(&self) -> &'static str {
+        self.architecture.program()
+    }
+
+    /// QEMU's arguments, without its own name.
+    ///
+    /// # Errors
+    /// What cannot be: no processor, a path or name that QEMU's syntax cannot hold, a device that the
+    /// board has no place for.
+    pub fn arguments(&self) -> Result<Vec<String>> {
+        self.check()?;
+        let mut list = Arguments::default();
+        list.option("-name", format!("{},process={}", escape(&self.name)?, escape(&self.name)?));
+        // Nothing that was not asked for, and nothing of the host's configuration.
+        for flag in ["-nodefaults", "-no-user-config", "-no-reboot"] {
+            list.flag(flag);
+        }
+        list.option("-display", "none".into());
+        // Whoever takes QEMU over can start no program and get no right from it.
+        list.option(
+            "-sandbox",
+            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".into(),
+        );
+        self.board(&mut list);
+        self.boot(&mut list)?;
+        self.monitor(&mut list)?;
+        self.console(&mut list)?;
+        for (number, disk) in self.disks.iter().enumerate() {
+            self.disk(&mut list, number, disk)?;
+        }
+        self.ports(&mut list)?;
+        for (number, nic) in self.nics.iter().enumerate() {
+            self.nic(&mut list, number, nic)?;
+        }
+        for (number, share) in self.shares.iter().enumerate() {
+            share_of(&mut list, number, share)?;
+        }
+        Ok(list.0)
+    }
+
+    fn check(&self) -> Result<()> {
+        ensure!(self.cpus > 0, "a virtual machine needs a processor");
+        ensure!(
+            self.memory >= 64 * MIB,
+            "a virtual machine needs at least 64 MiB of memory, not {} bytes",
+            self.memory
+        );
+        if self.board == Board::Microvm {
+            ensure!(
+                matches!(self.boot, Boot::Kernel { .. }),
+                "firmware and boot loaders need a board with PCI"
+            );
+            ensure!(self.shares.is_empty(), "a shared directory needs a board with PCI");
+            ensure!(
+                self.architecture == Architecture::X86_64,
+                "there is a microvm for x86_64 only"
+            );
+            // 24 places for virtio devices, in QEMU since 5.2 with ACPI and a second IOAPIC.
+            let devices = self.disks.len() + self.nics.len() + 1;
+            ensure!(devices <= 24, "a microvm has places for 24 devices, not for {devices}");
+        }
+        Ok(())
+    }
+
+    fn board(&self, list: &mut Arguments) {
+        let shared = if self.shares.is_empty() { "" } else { ",memory-backend=memory" };
+        let machine = match (self.architecture, self.board) {
+            (Architecture::X86_64, Board::Microvm) => "microvm,rtc=on",
+            (Architecture::X86_64, Board::Pci) => "q35,usb=off,vmport=off,smbus=off,hpet=off",
+            (Architecture::Aarch64, _) => "virt",
+        };
+        list.option("-machine", format!("{machine}{shared}"));
+        let mebibytes = self.memory / MIB;
+        list.option("-m", mebibytes.to_string());
+        if !self.shares.is_empty() {
+            // What virtiofsd reads and writes is the guest's memory itself.
+            list.option(
+                "-object",
+                format!("memory-backend-memfd,id=memory,size={mebibytes}M,share=on"),
+            );
+        }
+        let (accelerator, cpu) = match self.accelerator {
+            Accelerator::Kvm => ("kvm", "host"),
+            // One translation cache of 256 MiB: the default is a quarter of the guest's memory or less,
+            // and is thrown away whole when it is full.
+            Accelerator::Tcg => ("tcg,thread=multi,tb-size=256", "max"),
+        };
+        list.option("-accel", accelerator.into());
+        list.option("-cpu", cpu.into());
+        list.option("-smp", self.cpus.to_string());
+        // The modern form of virtio, as virtio-mmio has the old one unless told.
+        list.option("-global", "virtio-mmio.force-legacy=false".into());
+    }
+
+    fn boot(&self, list: &mut Arguments) -> Result<()> {
+        match &self.boot {
+            Boot::Kernel { kernel, initramfs, command_line } => {
+                list.option("-kernel", text(kernel)?.into());
+                if let Some(initramfs) = initramfs {
+                    // A comma separates the modules of a multiboot kernel here.
+                    list.option("-initrd", text(initramfs)?.into());
+                }
+                list.option("-append", command_line.clone());
+            }
+            Boot::Firmware { code, variables } => {
+                for (number, file, read_only) in [(0, code, "on"), (1, variables, "off")] {
+                    let file = escape(text(file)?)?;
+                    list.option(
+                        "-drive",
+                        format!(
+                            "if=pflash,unit={number},format=raw,readonly={read_only},file={file}"
+                        ),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn monitor(&self, list: &mut Arguments) -> Result<()> {
+        list.line("monitor", &self.monitor)?;
+        list.option("-mon", "chardev=monitor,mode=control".into());
+        Ok(())
+    }
+
+    fn console(&self, list: &mut Arguments) -> Result<()> {
+        if let Some(line) = &self.console {
+            list.line("console", line)?;
+            list.option("-serial", "chardev:console".into());
+        }
+        Ok(())
+    }
+
+    fn disk(&self, list: &mut Arguments, number: usize, disk: &Disk) -> Result<()> {
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        ensure!(
+            (1..=20).contains(&disk.serial.len()) && disk.serial.bytes().all(good),
+            "{:?} cannot be a disk's serial: it takes 1 to 20 letters and digits (virtio, 5.2)",
+            disk.serial
+        );
+        let file = escape(text(&disk.file)?)?;
+        let format = disk.format.name();
+        let writes = match disk.writes {
+            Writes::Refused => ",readonly=on",
+            // A qcow2 file without a name, over this one.
+            Writes::Forgotten => ",snapshot=on",
+            Writes::Kept => "",
+        };
+        // What is forgotten need not be flushed.
+        let cache = match disk.writes {
+            Writes::Forgotten => ",cache=unsafe",
+            _ => "",
+        };
+        list.option(
+            "-drive",
+            format!(
+                "if=none,id=disk{number},format={format},file={file}{writes}{cache},discard=unmap"
+            ),
+        );
+        let device = self.device("virtio-blk");
+        let boots = matches!(self.boot, Boot::Firmware { .. });
+        let order = if boots { format!(",bootindex={number}") } else { String::new() };
+        list.option(
+            "-device",
+            format!("{device},drive=disk{number},serial={}{order}", disk.serial),
+        );
+        Ok(())
+    }
+
+    fn ports(&self, list: &mut Arguments) -> Result<()> {
+        if self.ports.is_empty() {
+            return Ok(());
+        }
+        // Port 0 is a console's by the standard (virtio 1.2, 5.3).
+        ensure!(self.ports.len() < 31, "a virtual machine has at most 30 ports");
+        list.option("-device", format!("{},id=serial", self.device("virtio-serial")));
+        for (number, port) in self.ports.iter().enumerate() {
+            let id = format!("port{number}");
+            list.line(&id, &port.line)?;
+            let kind = if port.console { "virtconsole" } else { "virtserialport" };
+            let name = escape(&port.name)?;
+            let nr = number + 1;
+            list.option("-device", format!("{kind},bus=serial.0,nr={nr},chardev={id},name={name}"));
+        }
+        Ok(())
+    }
+
+    fn nic(&self, list: &mut Arguments, number: usize, nic: &Nic) -> Result<()> {
+        let mut backend = match &nic.link {
+            Link::Tap(descriptor) => format!("tap,id=net{number},fd={descriptor}"),
+            Link::User { isolated: true, .. } => format!("user,id=net{number},restrict=on"),
+            Link::User { .. } => format!("user,id=net{number}"),
+        };
+        if let Link::User { forwards, .. } = &nic.link {
+            for forward in forwards {
+                let IpAddr::V4(address) = forward.address else {
+                    bail!(
+                        "a virtual machine's port cannot be published at {}: its network knows IPv4 only",
+                        forward.address
+                    )
+                };
+                let (protocol, host, guest) =
+                    (if forward.tcp { "tcp" } else { "udp" }, forward.host, forward.guest);
+                backend.push_str(&format!(",hostfwd={protocol}:{address}:{host}-:{guest}"));
+            }
+        }
+        list.option("-netdev", backend);
+        let mac: Vec<String> = nic.mac.iter().map(|byte| format!("{byte:02x}")).collect();
+        let device = self.device("virtio-net");
+        // Nobody boots from it, and its boot program would have to be there.
+        let rom = if self.board == Board::Pci { ",romfile=" } else { "" };
+        list.option("-device", format!("{device},netdev=net{number},mac={}{rom}", mac.join(":")));
+        Ok(())
+    }
+
+    /// The name of a virtio device for this board's bus.
+    fn device(&self, kind: &str) -> String {
+        match self.board {
+            Board::Microvm => format!("{kind}-device"),
+            Board::Pci => format!("{kind}-pci"),
+        }
+    }
+}
+
+impl Architecture {
+    /// The one that this program was built for.
+    #[must_use]
+    pub fn host() -> Option<Self> {
+        Self::of_oci(match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        })
+    }
+
+    /// By Go's word for it, as images have it.
+    #[must_use]
+    pub fn of_oci(word: &str) -> Option<Self> {
+        match word {
+            "amd64" => Some(Self::X86_64),
+            "arm64" => Some(Self::Aarch64),
+            _ => None,
+        }
+    }
+
+    /// The program that emulates it.
+    #[must_use]
+    pub fn program(self) -> &'static str {
+        match self {
+            Self::X86_64 => "qemu-system-x86_64",
+            Self::Aarch64 => "qemu-system-aarch64",
+        }
+    }
+
+    /// What its kernel calls the serial console.
+    #[must_use]
+    pub fn console(self) -> &'static str {
+        match self {
+            Self::X86_64 => "ttyS0",
+            Self::Aarch64 => "ttyAMA0",
+        }
+    }
+}
+
+fn share_of(list: &mut Arguments, number: usize, share: &Share) -> Result<()> {
+    let socket = escape(text(&share.socket)?)?;
+    list.option("-chardev", format!("socket,id=share{number},path={socket}"));
+    // virtio-fs, 5.11.4: a tag has at most 36 bytes.
+    ensure!(
+        (1..=36).contains(&share.tag.len()),
+        "{:?} cannot be a share's tag: it takes 1 to 36 bytes",
+        share.tag
+    );
+    let tag = escape(&share.tag)?;
+    list.option("-device", format!("vhost-user-fs-pci,chardev=share{number},tag={tag}"));
+    Ok(())
+}
+
+#[derive(Default)]
+struct Arguments(Vec<String>);
+
+impl Arguments {
+    fn flag(&mut self, name: &str) {
+        self.0.push(name.to_owned());
+    }
+
+    fn option(&mut self, name: &str, value: String) {
+        self.0.extend([name.to_owned(), value]);
+    }
+
+    fn line(&mut self, id: &str, line: &Line) -> Result<()> {
+        let what = match line {
+            Line::Descriptor(number) => format!("socket,id={id},fd={number}"),
+            Line::Listen(path) => {
+                format!("socket,id={id},server=on,wait=off,path={}", escape(text(path)?)?)
+            }
+            Line::File(path) => format!("file,id={id},append=on,path={}", escape(text(path)?)?),
+        };
+        self.option("-chardev", what);
+        Ok(())
+    }
+}
+
+fn text(path: &Path) -> Result<&str> {
+    path.to_str().with_context(|| {
+        format!("QEMU cannot be told of {}: the path is not UTF-8", path.display())
+    })
+}
+
+/// A comma ends a value unless it is doubled ("Invocation": "escape commas").
+fn escape(value: &str) -> Result<String> {
+    ensure!(!value.contains('\0'), "QEMU cannot be told of {value:?}: it contains a NUL byte");
+    Ok(value.replace(',', ",,"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small() -> Hardware {
+        Hardware {
+            name: "box".into(),
+            architecture: Architecture::X86_64,
+            accelerator: Accelerator::Tcg,
+            board: Board::Microvm,
+            cpus: 2,
+            memory: 512 * MIB,
+            boot: Boot::Kernel {
+                kernel: "/k/vmlinux".into(),
+                initramfs: Some("/k/initramfs".into()),
+                command_line: "console=ttyS0 quiet".into(),
+            },
+            disks: vec![Disk {
+                file: "/images/a,b.erofs".into(),
+                format: Format::Raw,
+                writes: Writes::Refused,
+                serial: "root".into(),
+            }],
+            console: Some(Line::File("/run/console".into())),
+            ports: vec![Port { name: "postroj".into(), line: Line::Descriptor(7), console: false }],
+            nics: Vec::new(),
+            shares: Vec::new(),
+            monitor: Line::Descriptor(5),
+        }
+    }
+
+    fn shown(hardware: &Hardware) -> String {
+        hardware.arguments().unwrap().join(" ").replace(" -", "\n-")
+    }
+
+    #[test]
+    fn a_microvm() {
+        assert_eq!(
+            shown(&small()),
+            "-name box,process=box\n-nodefaults\n-no-user-config\n-no-reboot\n-display none\n\
+             -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny\n\
+             -machine microvm,rtc=on\n-m 512\n-accel tcg,thread=multi,tb-size=256\n-cpu max\n-smp 2\n\
+             -global virtio-mmio.force-legacy=false\n\
+             -kernel /k/vmlinux\n-initrd /k/initramfs\n-append console=ttyS0 quiet\n\
+             -chardev socket,id=monitor,fd=5\n-mon chardev=monitor,mode=control\n\
+             -chardev file,id=console,append=on,path=/run/console\n-serial chardev:console\n\
+             -drive if=none,id=disk0,format=raw,file=/images/a,,b.erofs,readonly=on,discard=unmap\n\
+             -device virtio-blk-device,drive=disk0,serial=root\n\
+             -device virtio-serial-device,id=serial\n-chardev socket,id=port0,fd=7\n\
+             -device virtserialport,bus=serial.0,nr=1,chardev=port0,name=postroj"
+        );
+    }
+
+    #[test]
+    fn a_pc_with_everything() {
+        let mut pc = small();
+        pc.board = Board::Pci;
+        pc.accelerator = Accelerator::Kvm;
+        pc.boot = Boot::Firmware { code: "/fw/code".into(), variables: "/run/vars".into() };
+        pc.disks[0] = Disk {
+            file: "/images/x.qcow2".into(),
+            format: Format::Qcow2,
+            writes: Writes::Forgotten,
+            serial: "disk".into(),
+        };
+        pc.ports[0] =
+            Port { name: "log".into(), line: Line::Listen("/run/log".into()), console: true };
+        let forward =
+            Forward { tcp: true, address: IpAddr::from([127, 0, 0, 1]), host: 8080, guest: 80 };
+        pc.nics = vec![
+            Nic {
+                mac: [2, 0, 0, 0, 0, 1],
+                link: Link::User { forwards: vec![forward], isolated: false },
+            },
+            Nic { mac: [2, 0, 0, 0, 0, 2], link: Link::Tap(9) },
+        ];
+        pc.shares = vec![Share { tag: "v0".into(), socket: "/run/v0".into() }];
+        let shown = shown(&pc);
+        for part in [
+            "-machine q35,usb=off,vmport=off,smbus=off,hpet=off,memory-backend=memory\n-m 512\n\
+             -object memory-backend-memfd,id=memory,size=512M,share=on\n-accel kvm\n-cpu host\n",
+            "-drive if=pflash,unit=0,format=raw,readonly=on,file=/fw/code\n\
+             -drive if=pflash,unit=1,format=raw,readonly=off,file=/run/vars\n",
+            "file=/images/x.qcow2,snapshot=on,cache=unsafe,discard=unmap\n\
+             -device virtio-blk-pci,drive=disk0,serial=disk,bootindex=0\n",
+            "-chardev socket,id=port0,server=on,wait=off,path=/run/log\n-device virtconsole,bus=serial.0,nr=1,",
+            "-netdev user,id=net0,hostfwd=tcp:127.0.0.1:8080-:80\n\
+             -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,romfile=\n-netdev tap,id=net1,fd=9\n",
+            "-chardev socket,id=share0,path=/run/v0\n-device vhost-user-fs-pci,chardev=share0,tag=v0",
+        ] {
+            assert!(shown.contains(part), "{part}\n--- is missing in\n{shown}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let refused = |change: &dyn Fn(&mut Hardware), part: &str| {
+            let mut hardware = small();
+            change(&mut hardware);
+            let error = hardware.arguments().unwrap_err().to_string();
+            assert!(error.contains(part), "{part}: {error}");
+        };
+        refused(&|h| h.cpus = 0, "needs a processor");
+        refused(&|h| h.memory = MIB, "at least 64 MiB");
+        refused(&|h| h.architecture = Architecture::Aarch64, "x86_64 only");
+        refused(&|h| h.disks[0].serial = "a,b".into(), "serial");
+        refused(&|h| h.disks[0].serial = String::new(), "serial");
+        refused(
+            &|h| h.shares = vec![Share { tag: "v0".into(), socket: "/s".into() }],
+            "a board with PCI",
+        );
+        refused(
+            &|h| h.boot = Boot::Firmware { code: "/c".into(), variables: "/v".into() },
+            "a board with PCI",
+        );
+        let forward = Forward { tcp: true, address: "::1".parse().unwrap(), host: 1, guest: 1 };
+        let link = Link::User { forwards: vec![forward], isolated: true };
+        refused(&|h| h.nics = vec![Nic { mac: [2; 6], link: link.clone() }], "IPv4 only");
+        refused(&|h| h.name = "a\0b".into(), "NUL");
+    }
+}
