@@ -199,7 +199,7 @@ pub struct Streams {
 /// A machine whose process waits to be started.
 pub trait Created {
     /// What the user should know of how the plan is carried out here, on one line.
-    fn remark(&self) -> Option<&'static str>;
+    fn remark(&self) -> Option<&str>;
 
     /// Its first process, in the launcher's process ids: what waits, in the machine's namespaces.
     fn process_id(&self) -> i32;

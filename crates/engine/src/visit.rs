@@ -19,7 +19,10 @@ pub struct Visit {
 }
 
 enum Helper {
-    Process { process: Child, over: bool },
+    Process {
+        process: Child,
+        over: bool,
+    },
     /// Under another kernel: it ends with this.
     Session(Option<Box<dyn Machine>>),
 }

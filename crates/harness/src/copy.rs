@@ -10,8 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use engine::Visit;
 use engine::record::Record;
-use engine::{ENGINES, Visit};
 use rustix::pipe::PipeFlags;
 use store::pack::{self, Part, pack};
 use store::unpack::{self, Ids, Limits, Style, unpack_with};
@@ -141,7 +141,7 @@ fn find(end: &End, follow: bool) -> Result<CopyPath> {
                 found.look(root, follow)?;
                 Ok(serde_json::to_string(&found)?)
             };
-            let told = ENGINES[0].visit(record, &mut visitor)?.join()?;
+            let told = engine::of(record).visit(record, &mut visitor)?.join()?;
             serde_json::from_str(&told).context("cannot hear from inside of the machine")
         }
         End::Stream => bail!("a stream has no path"),
@@ -191,14 +191,14 @@ impl Work {
             close_copy(reader.as_fd());
             self.pack(root, writer.try_clone()?).map(|()| String::new())
         };
-        ENGINES[0].visit(record, &mut visitor)
+        engine::of(record).visit(record, &mut visitor)
     }
 
     fn pack_inside(&self, record: &Record, writer: &impl AsFd) -> Result<Visit> {
         let mut visitor = |root: &Root| {
             self.pack(root, writer.as_fd().try_clone_to_owned()?).map(|()| String::new())
         };
-        ENGINES[0].visit(record, &mut visitor)
+        engine::of(record).visit(record, &mut visitor)
     }
 
     fn unpack_inside(
@@ -213,6 +213,6 @@ impl Work {
             }
             self.unpack(root, reader.as_fd().try_clone_to_owned()?).map(|()| String::new())
         };
-        ENGINES[0].visit(record, &mut visitor)
+        engine::of(record).visit(record, &mut visitor)
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, bail};
 use engine::record::Record;
-use engine::{ENGINES, Streams, attend};
+use engine::{Streams, attend};
 use plan::ExecRequest;
 use rustix::process::Signal;
 use spec::exit::Ended;
@@ -97,12 +97,12 @@ fn enter(
     }
     // Names of users are the machine's, as they are now.
     let facts = match &request.user {
-        Some(_) => distro::facts::read(&ENGINES[0].root(record)?)?,
+        Some(_) => distro::facts::read(&engine::of(record).root(record)?)?,
         None => Facts::default(),
     };
     let process = plan::exec(plan, &facts, request)?;
     let signals = attend::signals(process.terminal)?;
-    let machine = ENGINES[0].exec(record, &process, streams)?;
+    let machine = engine::of(record).exec(record, &process, streams)?;
     entered()?;
     let attendance = attend::Attendance {
         signals: &signals,

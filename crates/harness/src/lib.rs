@@ -31,3 +31,6 @@ pub use processes::{ProcessStatus, processes};
 pub use provision::{Provision, bootable};
 pub use pull::{Pull, Status, name_for, pull};
 pub use written::{Written, changes, export, take};
+
+/// What this program does in machines by name.
+pub const ERRANDS: &[&engine::Errand] = &[];

@@ -3,7 +3,6 @@
 use std::mem::MaybeUninit;
 
 use anyhow::{Context, Result};
-use engine::ENGINES;
 use engine::record::Record;
 use rustix::fs::{Mode, OFlags, RawDir};
 use serde::{Deserialize, Serialize};
@@ -45,7 +44,7 @@ const SHOWN: usize = 1000;
 /// Where the machine has ended, or its `/proc` cannot be read.
 pub fn processes(record: &Record) -> Result<Vec<ProcessStatus>> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    let visit = ENGINES[0].visit(record, &mut |root| {
+    let visit = engine::of(record).visit(record, &mut |root| {
         sys::process::close_copy(std::os::fd::AsFd::as_fd(&reader));
         serde_json::to_writer(std::fs::File::from(writer.try_clone()?), &read(root)?)?;
         Ok(String::new())

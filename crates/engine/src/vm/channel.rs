@@ -96,7 +96,8 @@ impl Channel {
     /// Whoever wrote to the sources of a session has ended: what is there is the rest. They must not
     /// block.
     pub(super) fn finish(&mut self, session: u32) {
-        for source in self.sessions.get_mut(&session).iter_mut().flat_map(|s| s.sources.values_mut())
+        for source in
+            self.sessions.get_mut(&session).iter_mut().flat_map(|s| s.sources.values_mut())
         {
             source.last = true;
         }
@@ -168,7 +169,8 @@ impl Channel {
                 }
             }
             for (stream, sink) in &streams.sinks {
-                if let Some(descriptor) = sink.descriptor.as_ref().filter(|_| !sink.waiting.is_empty())
+                if let Some(descriptor) =
+                    sink.descriptor.as_ref().filter(|_| !sink.waiting.is_empty())
                 {
                     keys.push(Key::Sink(*session, *stream));
                     polled.push(PollFd::new(descriptor, PollFlags::OUT));
@@ -201,7 +203,10 @@ impl Channel {
                     return Ok(None);
                 };
                 if sink.waiting.len() + content.len() > WINDOW {
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, "more than was asked for"));
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "more than was asked for",
+                    ));
                 }
                 if sink.descriptor.is_some() {
                     sink.waiting.extend_from_slice(&content);

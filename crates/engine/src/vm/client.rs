@@ -78,7 +78,8 @@ impl Client {
         };
         let message = serde_json::to_vec(&Call { opening, notifies })?;
         anyhow::ensure!(message.len() <= LONGEST, "the command and its environment are too long");
-        let mut descriptors: Vec<BorrowedFd<'_>> = streams.iter().map(|(_, fd)| fd.as_fd()).collect();
+        let mut descriptors: Vec<BorrowedFd<'_>> =
+            streams.iter().map(|(_, fd)| fd.as_fd()).collect();
         descriptors.extend(notifications.iter().map(|(_, theirs)| theirs.as_fd()));
         descriptors.push(over.as_fd());
         socket.send(&message, &descriptors).context("the machine has ended")?;
@@ -132,7 +133,8 @@ impl Client {
     /// Hears one message; tells whether there was one.
     fn hear(&self) -> Result<bool> {
         let mut buffer = vec![0; LONGEST];
-        let (length, _) = self.socket.receive(&mut buffer).context("cannot hear from the machine")?;
+        let (length, _) =
+            self.socket.receive(&mut buffer).context("cannot hear from the machine")?;
         if length == 0 {
             return Ok(false);
         }
@@ -304,4 +306,3 @@ pub(super) fn reader(
     let client = Client::open(socket, request, Wants { streams, ..Wants::default() })?;
     Ok((File::from(reader), client))
 }
-

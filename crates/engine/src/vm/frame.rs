@@ -186,7 +186,8 @@ mod tests {
 
     #[test]
     fn nonsense_and_an_end_are_errors() {
-        for bytes in [&[99, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &[3, 0, 0, 0, 0, 0, 255, 255, 255, 255]] {
+        for bytes in [&[99, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &[3, 0, 0, 0, 0, 0, 255, 255, 255, 255]]
+        {
             let (mut link, other) = ends();
             rustix::io::write(&other, bytes).unwrap();
             assert_eq!(link.receive().unwrap_err().kind(), io::ErrorKind::InvalidData);

@@ -5,20 +5,20 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{SendFlags, SocketFlags};
-use sys::process::{self, Child};
+use sys::process;
 use sys::signals::{self, Signals};
 use sys::socket;
 
 use super::channel::{Channel, Event, INPUT};
 use super::client::{Call, LONGEST};
 use super::frame::Kind;
-use super::hardware::{Hardware, Line, Port};
+use super::hardware::{Hardware, Port};
+use super::qemu::{self, Ended, Qemu};
 use super::wire::{Failure, Say, Told};
 
 /// How long a kernel may take until its process 1 says that it is there: it is emulated, perhaps, on a
@@ -79,23 +79,12 @@ struct Shim {
     next: u32,
     listener: OwnedFd,
     signals: Signals,
-    qemu: Qemu,
+    /// Until it has ended.
+    qemu: Option<Qemu>,
     console: Option<OwnedFd>,
     tail: Vec<u8>,
     /// Until when the guest must have said that it is there.
     deadline: Option<Instant>,
-    /// The other end of QEMU's own monitor.
-    _monitor: UnixStream,
-}
-
-/// It is killed when this is dropped.
-struct Qemu(Child);
-
-impl Drop for Qemu {
-    fn drop(&mut self) {
-        let _ = self.0.signal(signals::SIGKILL);
-        let _ = self.0.wait();
-    }
 }
 
 /// Somebody who wants something done.
@@ -126,22 +115,14 @@ impl Client {
 impl Shim {
     fn new(mut hardware: Hardware, listener: OwnedFd) -> Result<Self> {
         let signals = Signals::block(&PASSED).context("cannot receive signals")?;
-        let pair = || UnixStream::pair().context("cannot make a socket for QEMU");
-        let ((port, their_port), (monitor, their_monitor), (console, their_console)) =
-            (pair()?, pair()?, pair()?);
+        let (port, their_port, port_line) = qemu::line()?;
+        let (console, their_console, console_line) = qemu::line()?;
         port.set_nonblocking(true)?;
         console.set_nonblocking(true)?;
-        let inherited = [&their_port, &their_monitor, &their_console];
-        let number = |socket: &UnixStream| {
-            let number = std::os::fd::AsRawFd::as_raw_fd(socket);
-            process::inherit(number).map(|()| Line::Descriptor(number))
-        };
-        let [port_line, monitor_line, console_line] = inherited.map(number);
-        hardware.monitor = monitor_line?;
-        hardware.console = Some(console_line?);
+        hardware.console = Some(console_line);
         let name = super::guest::PORT.to_owned();
-        hardware.ports = vec![Port { name, line: port_line?, console: false }];
-        let qemu = start(&hardware)?;
+        hardware.ports = vec![Port { name, line: port_line, console: false }];
+        let qemu = Some(Qemu::start(hardware, vec![their_port, their_console])?);
         Ok(Self {
             channel: Channel::new(port.into()),
             clients: BTreeMap::new(),
@@ -152,7 +133,6 @@ impl Shim {
             console: Some(console.into()),
             tail: Vec::new(),
             deadline: Some(Instant::now() + PATIENCE),
-            _monitor: monitor,
         })
     }
 
@@ -166,8 +146,9 @@ impl Shim {
 
     fn turn(&mut self) -> Result<()> {
         let ids: Vec<u32> = self.clients.keys().copied().collect();
+        let Some(qemu) = &self.qemu else { return Err(anyhow!("QEMU has ended")) };
         let mut others: Vec<(BorrowedFd<'_>, PollFlags)> = vec![
-            (self.qemu.0.as_fd(), PollFlags::IN),
+            (qemu.ended(), PollFlags::IN),
             (self.listener.as_fd(), PollFlags::IN),
             (self.signals.as_fd(), PollFlags::IN),
         ];
@@ -221,7 +202,9 @@ impl Shim {
     }
 
     fn accept(&mut self) {
-        let Ok(socket) = rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) else { return };
+        let Ok(socket) = rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) else {
+            return;
+        };
         self.clients.insert(self.next, Client::new(socket.into()));
         self.next = self.next.wrapping_add(1).max(MAIN + 1);
     }
@@ -334,7 +317,9 @@ impl Shim {
             line.contains("Kernel panic") || line.contains("postroj:") || line.starts_with("qemu")
         });
         match panic.or(lines.last()) {
-            Some(line) => format!(": {}", line.chars().filter(|c| !c.is_control()).collect::<String>()),
+            Some(line) => {
+                format!(": {}", line.chars().filter(|c| !c.is_control()).collect::<String>())
+            }
             None => String::new(),
         }
     }
@@ -343,9 +328,17 @@ impl Shim {
     fn verdict(&mut self, error: Option<&io::Error>) -> anyhow::Error {
         self.hear_console();
         let said = self.said();
-        match error {
-            Some(error) if error.kind() == io::ErrorKind::InvalidData => {
-                anyhow!("the virtual machine was ended: its guest sent {error}")
+        if let Some(error) = error.filter(|error| error.kind() == io::ErrorKind::InvalidData) {
+            return anyhow!("the virtual machine was ended: its guest sent {error}");
+        }
+        match self.qemu.take().map(Qemu::wait) {
+            Some(Ok(Ended::Killed(signal))) => {
+                anyhow!(
+                    "the virtual machine ended unexpectedly: QEMU was killed by signal {signal}"
+                )
+            }
+            Some(Ok(Ended::Failed(words))) => {
+                anyhow!("the virtual machine ended unexpectedly: {words}")
             }
             _ => anyhow!("the virtual machine ended unexpectedly{said}"),
         }
@@ -360,21 +353,6 @@ impl Shim {
             client.tell(client.last.as_deref().unwrap_or(&content));
         }
     }
-}
-
-fn start(hardware: &Hardware) -> Result<Qemu> {
-    let program = hardware.program();
-    let mut command = std::process::Command::new(program);
-    command.args(hardware.arguments()?).stdin(std::process::Stdio::null());
-    process::die_with_parent(&mut command);
-    let child = command.spawn().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            anyhow!("{program} is not installed: a virtual machine needs it (Debian: qemu-system-x86)")
-        }
-        _ => anyhow::Error::from(error).context(format!("cannot start {program}")),
-    })?;
-    let pid = rustix::process::Pid::from_child(&child);
-    Ok(Qemu(Child::of(pid).context("cannot watch QEMU")?))
 }
 
 /// Where a machine's shim is reached, below the run directory.
@@ -402,7 +380,10 @@ fn seqpacket() -> io::Result<OwnedFd> {
 }
 
 /// Addresses of sockets are short (unix(7): 108 bytes), and paths need not be.
-fn address(directory: &std::path::Path, id: &str) -> Result<(OwnedFd, rustix::net::SocketAddrUnix)> {
+fn address(
+    directory: &std::path::Path,
+    id: &str,
+) -> Result<(OwnedFd, rustix::net::SocketAddrUnix)> {
     use rustix::fs::{Mode, OFlags};
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let held = rustix::fs::open(directory, flags, Mode::empty())

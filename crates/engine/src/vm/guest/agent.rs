@@ -32,8 +32,7 @@ pub(super) fn serve(
     run: &RunDirectory,
     errands: &[&'static Errand],
 ) -> io::Result<()> {
-    let mut agent =
-        Agent { channel: Channel::new(port), run, errands, sessions: BTreeMap::new() };
+    let mut agent = Agent { channel: Channel::new(port), run, errands, sessions: BTreeMap::new() };
     agent.channel.put(Kind::Hello, 0, &[]);
     loop {
         agent.turn()?;
@@ -98,7 +97,8 @@ impl Agent<'_> {
         if opening.terminal.is_none() {
             for stream in opening.streams.iter().copied().filter(|s| *s <= ANSWER) {
                 let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-                let (own, other) = if stream == INPUT { (writer, reader) } else { (reader, writer) };
+                let (own, other) =
+                    if stream == INPUT { (writer, reader) } else { (reader, writer) };
                 rustix::fs::fcntl_setfl(&own, OFlags::NONBLOCK)?;
                 streams.push((stream, own));
                 given.streams[usize::from(stream)] = Some(other);
@@ -116,8 +116,13 @@ impl Agent<'_> {
                 _ => self.channel.send_from(id, stream, own),
             }
         }
-        let session =
-            Session { process, socket: Some(ours), terminal: None, size: opening.terminal, last: None };
+        let session = Session {
+            process,
+            socket: Some(ours),
+            terminal: None,
+            size: opening.terminal,
+            last: None,
+        };
         self.sessions.insert(id, session);
         Ok(())
     }

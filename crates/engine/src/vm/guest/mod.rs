@@ -5,7 +5,6 @@
 //! the guest's kernel: so a plan means the same there as anywhere else.
 
 use std::fs::File;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -19,9 +18,6 @@ use crate::state::RunDirectory;
 
 mod agent;
 mod session;
-
-/// The only words on the kernel's command line that are ours begin so.
-pub(super) const WORD: &str = "postroj.";
 
 /// The port's name, by which it is found among others.
 pub(super) const PORT: &str = "postroj";
@@ -42,16 +38,11 @@ pub fn run(errands: &[&'static Errand]) -> ! {
         Ok(()) => anyhow::anyhow!("nobody is at the port any more"),
         Err(error) => error,
     };
-    // On the console, of which the host keeps the end; a kernel whose process 1 ends panics.
-    say(&format!("postroj: {error:#}"));
+    // On the console, of which the host keeps the end.
+    let text = format!("\r\npostroj: {error:#}\r\n");
+    let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
     let _ = rustix::system::reboot(rustix::system::RebootCommand::PowerOff);
     sys::process::exit_now(1)
-}
-
-fn say(text: &str) {
-    if let Ok(mut log) = File::options().write(true).open("/dev/kmsg") {
-        let _ = io::Write::write_all(&mut log, text.as_bytes());
-    }
 }
 
 fn serve(errands: &[&'static Errand]) -> Result<()> {
@@ -78,13 +69,15 @@ fn first_root() -> Result<()> {
             _ => {}
         }
     }
-    let modules = std::fs::read_to_string("/modules/order").unwrap_or_default();
-    for name in modules.lines() {
-        let file = File::open(format!("/modules/{name}"))
-            .with_context(|| format!("cannot open the module {name}"))?;
+    let mut modules: Vec<_> =
+        std::fs::read_dir("/modules").into_iter().flatten().flatten().map(|e| e.path()).collect();
+    modules.sort();
+    for path in modules {
+        let what = || format!("cannot load the module {}", path.display());
+        let file = File::open(&path).with_context(what)?;
         match rustix::system::finit_module(&file, c"", 0) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(error) => return Err(error).with_context(|| format!("cannot load {name}")),
+            Err(error) => return Err(error).with_context(what),
         }
     }
     Ok(())

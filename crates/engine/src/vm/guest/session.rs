@@ -130,7 +130,8 @@ fn attend(machine: Box<dyn Machine>, size: Option<Size>, socket: &Channel) -> Re
     loop {
         let ended = machine.ended();
         let notifications = machine.notifications();
-        let mut polled = vec![PollFd::new(&ended, PollFlags::IN), PollFd::new(socket, PollFlags::IN)];
+        let mut polled =
+            vec![PollFd::new(&ended, PollFlags::IN), PollFd::new(socket, PollFlags::IN)];
         polled.extend(notifications.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
         match rustix::event::poll(&mut polled, None) {
             Ok(_) => {}

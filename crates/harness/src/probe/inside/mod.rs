@@ -14,7 +14,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use engine::ENGINES;
 use engine::record::Record;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::WaitOptions;
@@ -107,7 +106,7 @@ const MAX_FILE: u64 = 64 << 20;
 /// # Errors
 /// Where the machine cannot be entered.
 pub fn serve(record: &Record) -> Result<()> {
-    ENGINES[0].enter(record)?;
+    engine::of(record).enter(record)?;
     // In the machine's process ids are only children of whoever enters.
     match sys::process::fork().context("cannot make a process in the machine")? {
         Some(child) => {

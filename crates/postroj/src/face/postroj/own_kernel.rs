@@ -1,0 +1,36 @@
+//! What a machine with a kernel of its own is made of, beside its plan.
+
+use anyhow::{Context, Result};
+use plan::Launcher;
+use spec::plan::OwnKernel;
+use spec::request::{Request, UsernsRequest};
+
+use super::Here;
+use super::image::Ready;
+
+/// A request as it is carried out in a guest: there nobody but the machine's root is, and its kernel
+/// has nothing to be kept from it.
+pub(super) fn request(request: Request, launcher: &Launcher) -> (Request, Launcher) {
+    let launcher = Launcher {
+        uid: 0,
+        gid: 0,
+        initial_userns: true,
+        subuids: Vec::new(),
+        subgids: Vec::new(),
+        private_base: 0,
+        capabilities: sys::caps::NAMES.map(str::to_owned).to_vec(),
+        ..launcher.clone()
+    };
+    let request = Request { privileged: true, userns: UsernsRequest::Host, ..request };
+    (request, launcher)
+}
+
+/// The kernel, its first root, and the image as one file system.
+pub(super) fn parts(_here: &Here, _ready: &Ready) -> Result<OwnKernel> {
+    let try_ = std::env::var("POSTROJ_TRY").context("set POSTROJ_TRY")?;
+    Ok(OwnKernel {
+        kernel: format!("{try_}/vmlinuz"),
+        initramfs: format!("{try_}/initramfs"),
+        image: format!("{try_}/image.erofs"),
+    })
+}
