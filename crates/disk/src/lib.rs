@@ -9,7 +9,10 @@
 //! Everything that is read here is hostile: lengths, counts and offsets are checked before they are
 //! used, loops are counted, and memory is bounded by what the reader is sure to need.
 
+mod crc32c;
+mod erofs;
 pub mod image;
+pub mod make;
 pub mod table;
 pub mod volume;
 

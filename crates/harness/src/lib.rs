@@ -19,6 +19,7 @@ mod pull;
 pub mod report;
 pub mod snapshot;
 pub mod test;
+pub mod vm_root;
 mod written;
 
 pub use boot::{is_init, startup, startup_of};

@@ -12,6 +12,7 @@
 //! blobs/sha256/HEX         configurations and manifests, as they were fetched
 //! cache/sha256/HEX         finished downloads
 //! cache/partial/HEX        unfinished downloads, to be resumed
+//! roots/HEX.erofs          all layers of an image as one file system; HEX is made of their ids; made when needed
 //! locks/SHA256             of a pull's key; locks/.changes for changes of records, names and layers
 //! tmp/RANDOM/              what is being made, and what is being removed
 //! ```
@@ -53,6 +54,7 @@ mod locks;
 mod names;
 mod pax;
 mod records;
+mod roots;
 mod sweep;
 mod usage;
 
@@ -60,6 +62,7 @@ pub mod archive;
 pub mod difference;
 pub mod merged;
 pub mod pack;
+pub mod tree;
 pub mod unpack;
 
 use std::fs::DirBuilder;

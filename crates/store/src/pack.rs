@@ -406,7 +406,7 @@ fn xattrs(fd: &OwnedFd) -> Result<Records> {
 }
 
 /// The stretches that are no holes; `None` where there is no hole.
-fn extents(fd: &OwnedFd, stat: &Stat) -> Result<Option<Vec<Extent>>> {
+pub(crate) fn extents(fd: &OwnedFd, stat: &Stat) -> Result<Option<Vec<Extent>>> {
     let size = stat.st_size as u64;
     // st_blocks counts 512 bytes, whatever the file system (stat(3type)).
     if stat.st_blocks as u64 * 512 >= size {

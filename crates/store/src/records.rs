@@ -13,7 +13,7 @@ use spec::image::Image;
 use crate::changes::{Changes, Trash};
 use crate::locks::{try_exclusive, wait_for};
 use crate::names::{FileName, escape, unescape};
-use crate::{Store, hex, is_digest};
+use crate::{Store, Swept, hex, is_digest};
 
 /// An image with its names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,6 +194,7 @@ impl Store {
             "image {name} is in use by a running machine: stop that first"
         );
         let layers = changes.unreferenced_layers(&mut trash)?;
+        changes.remove_unreferenced_roots(&mut Swept::default())?;
         drop(changes);
         trash.remove(self)?;
         Ok(Untagged { names: all, id, deleted: true, layers })

@@ -21,6 +21,8 @@ pub struct Swept {
     pub names: u64,
     /// Images.
     pub images: u64,
+    /// File systems that were made of the layers of images that are gone.
+    pub roots: u64,
     /// Downloads.
     pub downloads: u64,
     /// Bytes on the disk, of all of them together.
@@ -74,6 +76,7 @@ impl Store {
         if layers {
             swept.layers = changes.unreferenced_layers(&mut trash)? as u64;
             changes.remove_unreferenced_blobs(&mut swept)?;
+            changes.remove_unreferenced_roots(&mut swept)?;
         }
         changes.remove_lock_files()?;
         drop(changes);

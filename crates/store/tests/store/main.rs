@@ -7,5 +7,6 @@ mod killed;
 mod layers;
 mod opening;
 mod records;
+mod roots;
 mod scratch;
 mod together;

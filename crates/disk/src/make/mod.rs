@@ -1,0 +1,3 @@
+//! File systems, written: from whatever [`crate::Volume`], into a file.
+
+pub mod erofs;
