@@ -4,7 +4,7 @@
 //! nobody reads holds up no other one, and neither end can make the other keep more than a window
 //! of each. Everything is done by whoever polls: there is no thread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -29,6 +29,8 @@ const WRITE: usize = 4096;
 pub(super) struct Channel {
     link: Link,
     sessions: BTreeMap<u32, Streams>,
+    /// What came after a session was opened: its owner has to join its streams first.
+    pending: VecDeque<Frame>,
 }
 
 #[derive(Default)]
@@ -73,7 +75,7 @@ enum Key {
 impl Channel {
     /// The descriptor must not block.
     pub(super) fn new(port: OwnedFd) -> Self {
-        Self { link: Link::new(port), sessions: BTreeMap::new() }
+        Self { link: Link::new(port), sessions: BTreeMap::new(), pending: VecDeque::new() }
     }
 
     /// Says something, or asks for it.
@@ -137,13 +139,17 @@ impl Channel {
             match key {
                 Key::Link => {
                     if found.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
-                        for frame in self.link.receive()? {
-                            events.extend(self.take(frame)?);
-                        }
+                        self.pending.extend(self.link.receive()?);
                     }
                 }
                 Key::Source(session, stream) => self.read(session, stream),
                 Key::Sink(session, stream) => self.write(session, stream),
+            }
+        }
+        while let Some(frame) = self.pending.pop_front() {
+            events.extend(self.take(frame)?);
+            if matches!(events.last(), Some(Event::Open { .. })) {
+                break;
             }
         }
         self.finish_sources();
@@ -178,7 +184,7 @@ impl Channel {
             }
         }
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let limit = if self.can_finish() { Some(now) } else { limit };
+        let limit = if self.can_finish() || !self.pending.is_empty() { Some(now) } else { limit };
         match rustix::event::poll(&mut polled, limit.as_ref()) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => polled.iter_mut().for_each(PollFd::clear_revents),

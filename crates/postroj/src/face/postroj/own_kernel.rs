@@ -26,11 +26,20 @@ pub(super) fn request(request: Request, launcher: &Launcher) -> (Request, Launch
 }
 
 /// The kernel, its first root, and the image as one file system.
-pub(super) fn parts(_here: &Here, _ready: &Ready) -> Result<OwnKernel> {
+pub(super) fn parts(here: &Here, ready: &Ready) -> Result<OwnKernel> {
+    let image = ready.image.as_ref().context(
+        "only an image of the store can be a virtual machine: `postroj pull` it first, by dir:PATH where it is a directory",
+    )?;
+    let mut waiting = || eprintln!("postroj: another process is packing the image; waiting for it");
+    let root = harness::vm_root::of(&here.store()?, image, &mut waiting)?;
+    let text = |path: &std::path::Path| {
+        let text = path.to_str().map(str::to_owned);
+        text.with_context(|| format!("{} is not UTF-8", path.display()))
+    };
     let try_ = std::env::var("POSTROJ_TRY").context("set POSTROJ_TRY")?;
     Ok(OwnKernel {
         kernel: format!("{try_}/vmlinuz"),
         initramfs: format!("{try_}/initramfs"),
-        image: format!("{try_}/image.erofs"),
+        image: text(&root)?,
     })
 }
