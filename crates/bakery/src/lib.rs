@@ -2,6 +2,7 @@
 //! one that a [`spec::recipe::Recipe`] must finish. Nothing here runs anything.
 
 pub mod delivery;
+pub mod kernel;
 pub mod source;
 
 mod compression;

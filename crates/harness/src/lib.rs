@@ -6,6 +6,7 @@ mod copy;
 mod emulation;
 mod exec;
 pub mod host;
+pub mod kernel;
 mod launch;
 pub mod matrix;
 mod nested;
@@ -20,6 +21,7 @@ pub mod report;
 pub mod snapshot;
 pub mod test;
 pub mod vm_root;
+pub mod whole_disk;
 mod written;
 
 pub use boot::{is_init, startup, startup_of};

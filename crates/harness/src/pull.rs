@@ -167,7 +167,7 @@ fn now() -> u64 {
 }
 
 /// Bytes of file content below a root.
-fn size_of(root: &Root) -> Result<u64> {
+pub(crate) fn size_of(root: &Root) -> Result<u64> {
     Ok(size_below(root.open_in("/", DIRECTORY, Mode::empty())?)?)
 }
 

@@ -414,6 +414,48 @@ pub fn fork() -> io::Result<Option<Pid>> {
     }
 }
 
+/// Makes a child that does this, and ends unless it executes something first. Until either, it uses this
+/// process's memory, and this process stands still (clone(2), `CLONE_VM` and `CLONE_VFORK`): no page is copied.
+/// What it changes there stays changed. Descriptors, signals and the directory are its own.
+///
+/// # Errors
+/// clone(2)'s, and `EDEADLK` where another thread is alive.
+pub fn lend(run: impl FnOnce()) -> io::Result<Pid> {
+    extern "C" fn start<F: FnOnce()>(run: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: it points to `run` below, whose function stands still, and nobody else takes it.
+        if let Some(run) = unsafe { (*run.cast::<Option<F>>()).take() } {
+            run();
+        }
+        exit_now(125)
+    }
+    fn pass<F: FnOnce()>(run: &mut Option<F>) -> io::Result<Pid> {
+        alone()?;
+        let (prot, kind) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let stack = unsafe { libc::mmap(std::ptr::null_mut(), STACK, prot, kind, -1, 0) };
+        if stack == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+        // SAFETY: the child has a stack of its own, whose end is aligned as a page is. It is the only one
+        // that runs in this memory until it ends or executes something, and it never returns from `start`,
+        // across which no panic goes (an `extern "C"` function aborts).
+        let pid = unsafe {
+            let top = stack.cast::<u8>().add(STACK).cast();
+            libc::clone(start::<F>, top, flags, (&raw mut *run).cast())
+        };
+        let result = Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(io::Error::last_os_error);
+        // SAFETY: the child is gone from this memory.
+        unsafe { libc::munmap(stack, STACK) };
+        result
+    }
+    pass(&mut Some(run))
+}
+
+/// Bytes; of those only what is used is ever there.
+const STACK: usize = 256 << 10;
+
 /// Closes this process's copy of a descriptor whose owner only its parent still uses. For a
 /// forked child: a lock, for one, is held as long as any copy is open (flock(2)).
 pub fn close_copy(copy: BorrowedFd<'_>) {

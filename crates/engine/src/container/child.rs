@@ -53,16 +53,7 @@ pub(super) fn run(steps: &[Step], inherited: Inherited<'_>) -> ! {
     let Inherited { launcher, streams, notify, own } = inherited;
     let mut child =
         Child { launcher, streams, notify, own, trees: Vec::new(), root: None, terminal: None };
-    for (index, step) in steps.iter().enumerate() {
-        if let Err(error) = child.execute(step) {
-            match child.own.worded {
-                true => child.report_in_words(step, &error),
-                false => child.report(index, &error),
-            }
-            process::exit_now(REPORTED);
-        }
-    }
-    process::exit_now(REPORTED)
+    child.carry_out(steps, 0)
 }
 
 /// What the launcher leaves to its child.
@@ -87,6 +78,23 @@ struct Child<'a> {
 }
 
 impl Child<'_> {
+    fn carry_out(&mut self, steps: &[Step], from: usize) -> ! {
+        for (index, step) in steps.iter().enumerate().skip(from) {
+            let done = match step {
+                Step::Init => self.init(steps, index + 1),
+                step => self.execute(step),
+            };
+            if let Err(error) = done {
+                match self.own.worded {
+                    true => self.report_in_words(step, &error),
+                    false => self.report(index, &error),
+                }
+                process::exit_now(REPORTED);
+            }
+        }
+        process::exit_now(REPORTED)
+    }
+
     fn report(&self, index: usize, error: &io::Error) {
         let mut message = [FAILED, 0, 0, 0, 0, 0, 0, 0, 0];
         message[1..5].copy_from_slice(&(index as u32).to_le_bytes());
@@ -110,6 +118,7 @@ impl Child<'_> {
             Step::DieWithLauncher => self.die_with_launcher(),
             Step::Session => Ok(rustix::process::setsid().map(drop)?),
             Step::PrivateMounts => mount::make_private(),
+            Step::NetworkNamespace => sys::process::unshare(UnshareFlags::NEWNET),
             Step::Loopback => sys::loopback::up(),
             Step::Hostname(name) => Ok(rustix::system::sethostname(name.as_bytes())?),
             Step::AwaitLauncher => self.await_launcher(),
@@ -170,7 +179,8 @@ impl Child<'_> {
             Step::User { uid, gid, groups } => become_user(*uid, *gid, groups),
             Step::Capabilities(set) => sys::caps::set(*set),
             Step::NoNewPrivileges => Ok(rustix::thread::set_no_new_privs(true)?),
-            Step::Init => self.init(),
+            // Its successors are its child's.
+            Step::Init => Err(io::ErrorKind::InvalidInput.into()),
             Step::Execute { args, env, path } => Err(execute(args, env, path, self.own.umask)),
             Step::Bundle(piece) => self.piece(piece),
         }
@@ -557,15 +567,13 @@ impl Child<'_> {
         Ok(())
     }
 
-    /// Process 1 becomes an init, and goes on here as its child.
-    fn init(&mut self) -> io::Result<()> {
+    /// Process 1 becomes an init, and its child goes on with the steps.
+    fn init(&mut self, steps: &[Step], next: usize) -> io::Result<()> {
         sys::signals::Set::all_but(&[]).block();
-        if let Some(child) = process::fork()? {
-            // Else the launcher would wait for this end of its socket as well.
-            self.launcher = None;
-            init::run(child);
-        }
-        Ok(())
+        let child = process::lend(|| self.carry_out(steps, next))?;
+        // Else the launcher would wait for this end of its socket as well.
+        self.launcher = None;
+        init::run(child)
     }
 }
 

@@ -11,14 +11,9 @@ use super::{MapError, NotStarted, NotStartedKind, Plan, Refusal};
 pub(super) fn clone(error: io::Error, plan: &Plan) -> Error {
     let private = matches!(plan.ids, spec::ids::IdMapping::Private { .. });
     let hint = match error.raw_os_error() {
-        Some(errno::EPERM) if private => Some(
-            "this host forbids user namespaces to you: `sysctl kernel.unprivileged_userns_clone=1` or \
-             `sysctl kernel.apparmor_restrict_unprivileged_userns=0` allows them, or run as root",
-        ),
+        Some(errno::EPERM) if private => Some(FORBIDDEN),
         Some(errno::EPERM) => Some("run as root, or without --userns=host"),
-        Some(errno::ENOSPC) => {
-            Some("the limit on namespaces is reached: see /proc/sys/user/max_*_namespaces")
-        }
+        Some(errno::ENOSPC) => Some(TOO_MANY),
         Some(errno::EACCES) if plan.limits.any() => {
             Some("you may not move a process into that control group: nothing is delegated to you")
         }
@@ -36,6 +31,11 @@ pub(super) fn clone(error: io::Error, plan: &Plan) -> Error {
     }
     .into()
 }
+
+const FORBIDDEN: &str = "this host forbids user namespaces to you: `sysctl kernel.unprivileged_userns_clone=1` or \
+     `sysctl kernel.apparmor_restrict_unprivileged_userns=0` allows them, or run as root";
+
+const TOO_MANY: &str = "the limit on namespaces is reached: see /proc/sys/user/max_*_namespaces";
 
 /// A network namespace could not be entered.
 pub(super) fn network(error: &io::Error, path: &str) -> Error {
@@ -119,6 +119,8 @@ fn hint(step: &Step, error: &io::Error) -> Option<&'static str> {
         (Step::Execute { .. }, ENOEXEC) => {
             Some("it is for another architecture, or a script without its #! line")
         }
+        (Step::PrivateMounts | Step::NetworkNamespace, EPERM) => Some(FORBIDDEN),
+        (Step::NetworkNamespace, ENOSPC) => Some(TOO_MANY),
         (Step::OverlayRoot { .. } | Step::OverlayMount { .. }, EPERM | ENODEV) => Some(
             "this kernel has no overlayfs for ordinary users: Linux 5.11 or newer is needed, or root",
         ),

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 use spec::boot::{Ready, RuntimeKind};
 use spec::ids::IdMapping;
-use spec::plan::{self, Mount, MountKind, Plan, Root};
+use spec::plan::{self, Mount, MountKind, Network, Plan, Root};
 use sys::caps;
 use sys::mount::Attributes;
 use sys::process::{Namespaces, Strings};
@@ -97,7 +97,7 @@ pub(super) fn hand_over(steps: &mut Vec<Step>, plan: &Plan, cgroups: bool) -> Re
 
 fn namespaces(plan: &Plan) -> Namespaces {
     let mut namespaces = Namespaces::MOUNT | Namespaces::PID | Namespaces::UTS | Namespaces::IPC;
-    if plan.network.is_own() {
+    if matches!(plan.network, Network::Attached(_)) {
         namespaces |= Namespaces::NET;
     }
     if matches!(plan.ids, IdMapping::Private { .. }) {
@@ -133,6 +133,10 @@ impl Builder<'_> {
     /// What needs no ids comes first: it is done while helpers still write the id maps.
     fn isolate(&mut self) -> Result<()> {
         self.steps.extend([Step::DieWithLauncher, Step::Session, Step::PrivateMounts]);
+        // Nobody else has to do with it: then it is made while the launcher maps ids and opens layers.
+        if matches!(self.plan.network, Network::Loopback) {
+            self.steps.push(Step::NetworkNamespace);
+        }
         if self.plan.network.is_own() {
             self.steps.push(Step::Loopback);
         }

@@ -60,6 +60,7 @@ pub(crate) enum Step {
     Session,
     /// Keep mounts from here on to this namespace.
     PrivateMounts,
+    NetworkNamespace,
     Loopback,
     Hostname(String),
     /// Wait until the ids are mapped, and take the trees that the launcher opened.
@@ -190,6 +191,7 @@ impl Step {
             Self::DieWithLauncher => "tie the machine to its launcher".into(),
             Self::Session => "start a session".into(),
             Self::PrivateMounts => "make mounts private".into(),
+            Self::NetworkNamespace => "make a network namespace".into(),
             Self::Loopback => "bring up the loopback device".into(),
             Self::Hostname(name) => format!("set the host name {name:?}"),
             Self::AwaitLauncher => "hear from the launcher".into(),

@@ -3,7 +3,7 @@
 //! end within a deadline.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -34,6 +34,18 @@ const END: &[u8] = b"VFS: Unable to mount root fs";
 /// # Errors
 /// Where the trial cannot be made or written down; that it fails is none.
 pub fn find(directory: &Path, architecture: Architecture, kernel: &Path) -> Result<Found> {
+    find_with(directory, architecture, || Ok(kernel.to_owned()))
+}
+
+/// As [`find`], with a kernel that is only brought where a trial is made.
+///
+/// # Errors
+/// As there, and where there is no kernel.
+pub fn find_with(
+    directory: &Path,
+    architecture: Architecture,
+    kernel: impl FnOnce() -> Result<PathBuf>,
+) -> Result<Found> {
     if Architecture::host() != Some(architecture) {
         return Ok(Found { accelerator: Accelerator::Tcg, remark: None });
     }
@@ -60,7 +72,11 @@ pub fn find(directory: &Path, architecture: Architecture, kernel: &Path) -> Resu
     Ok(Found { accelerator, remark })
 }
 
-fn why_not(directory: &Path, architecture: Architecture, kernel: &Path) -> Result<Option<String>> {
+fn why_not(
+    directory: &Path,
+    architecture: Architecture,
+    kernel: impl FnOnce() -> Result<PathBuf>,
+) -> Result<Option<String>> {
     match usable() {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -74,7 +90,7 @@ fn why_not(directory: &Path, architecture: Architecture, kernel: &Path) -> Resul
         Err(error) => return Ok(Some(format!("/dev/kvm cannot be used: {error}"))),
     }
     let console = directory.join(format!("trial-{}", std::process::id()));
-    let tried = try_kvm(architecture, kernel, &console);
+    let tried = try_kvm(architecture, &kernel()?, &console);
     let said = std::fs::read(&console).unwrap_or_default();
     let _ = std::fs::remove_file(&console);
     Ok(match tried {

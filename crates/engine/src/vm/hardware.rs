@@ -79,6 +79,8 @@ pub enum Boot {
         /// Its command line.
         command_line: String,
     },
+    /// The firmware that QEMU brings for a PC (BIOS), which starts the first disk's boot sector.
+    Bios,
     /// Firmware (UEFI), which finds a boot loader on the disks.
     Firmware {
         /// Its code, which is only read.
@@ -320,6 +322,7 @@ impl Hardware {
                 }
                 list.option("-append", command_line.clone());
             }
+            Boot::Bios => {}
             Boot::Firmware { code, variables } => {
                 for (number, file, read_only) in [(0, code, "on"), (1, variables, "off")] {
                     let file = escape(text(file)?)?;
@@ -376,7 +379,7 @@ impl Hardware {
             ),
         );
         let device = self.device("virtio-blk");
-        let boots = matches!(self.boot, Boot::Firmware { .. });
+        let boots = !matches!(self.boot, Boot::Kernel { .. });
         let order = if boots { format!(",bootindex={number}") } else { String::new() };
         list.option(
             "-device",

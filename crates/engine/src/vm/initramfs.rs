@@ -254,33 +254,65 @@ pub fn program(file: &File) -> Result<Vec<u8>> {
 /// # Errors
 /// Those of `out`; where something is larger than the format can tell.
 pub fn write(out: &mut impl Write, init: &[u8], modules: &[Module]) -> Result<()> {
-    const DIRECTORY: u32 = 0o040_755;
-    const FILE: u32 = 0o100_644;
-    let mut archive = Archive { out, written: 0, inode: 0 };
-    archive.entry("dev", DIRECTORY, (0, 0), b"")?;
-    archive.entry("dev/console", 0o020_600, (5, 1), b"")?;
-    archive.entry("init", FILE | 0o111, (0, 0), init)?;
-    archive.entry("modules", DIRECTORY, (0, 0), b"")?;
+    let mut archive = Archive::new(out)?;
+    archive.file("init", 0o755, init)?;
+    archive.directory("modules")?;
     for (number, module) in modules.iter().enumerate() {
-        let name = format!("modules/{number:02}-{}", module.name);
-        archive.entry(&name, FILE, (0, 0), &module.content)?;
+        archive.file(&format!("modules/{number:02}-{}", module.name), 0o644, &module.content)?;
     }
-    archive.entry("TRAILER!!!", 0, (0, 0), b"")
+    archive.finish()
 }
 
-struct Archive<'a, W> {
+/// An archive that is being written. It begins with `/dev/console`, without which a kernel's init has no
+/// standard streams.
+pub struct Archive<'a, W> {
     out: &'a mut W,
     written: u64,
     inode: u32,
 }
 
-impl<W: Write> Archive<'_, W> {
+impl<'a, W: Write> Archive<'a, W> {
+    /// Begins one.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn new(out: &'a mut W) -> Result<Self> {
+        let mut archive = Self { out, written: 0, inode: 0 };
+        archive.directory("dev")?;
+        archive.entry("dev/console", 0o020_600, (5, 1), b"")?;
+        Ok(archive)
+    }
+
+    /// Adds a directory; those above it must be there already. Paths have no slash at their beginning.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn directory(&mut self, path: &str) -> Result<()> {
+        self.entry(path, 0o040_755, (0, 0), b"")
+    }
+
+    /// Adds a regular file with these permissions.
+    ///
+    /// # Errors
+    /// Those of `out`; where it is larger than the format can tell.
+    pub fn file(&mut self, path: &str, permissions: u32, content: &[u8]) -> Result<()> {
+        self.entry(path, 0o100_000 | permissions, (0, 0), content)
+    }
+
+    /// Ends it. What is written behind that is another archive, which is unpacked over this one.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn finish(mut self) -> Result<()> {
+        self.entry("TRAILER!!!", 0, (0, 0), b"")
+    }
+
     fn entry(&mut self, name: &str, mode: u32, device: (u32, u32), content: &[u8]) -> Result<()> {
         let size = u32::try_from(content.len())
             .with_context(|| format!("{name} is too large for an initramfs"))?;
         self.inode += 1;
         let length = name.len() as u32 + 1;
-        // Magic, inode, mode, owner, group, links, time, size, its device, the device it is, name, checksum.
+        // Inode, mode, owner, group, links, time, size, its device, the device it is, name, checksum.
         let fields = [self.inode, mode, 0, 0, 1, 0, size, 0, 0, device.0, device.1, length, 0];
         let mut header = b"070701".to_vec();
         for field in fields {

@@ -23,6 +23,7 @@ use crate::{Created, Engine, Errand, Inside, Machine, Question, Remains, Streams
 pub mod accelerator;
 mod channel;
 mod client;
+pub mod firmware;
 mod frame;
 pub mod guest;
 pub mod hardware;
@@ -399,3 +400,4 @@ impl Machine for VirtualMachine {
         }
     }
 }
+pub mod seed;

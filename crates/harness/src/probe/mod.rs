@@ -16,6 +16,7 @@ pub mod inside;
 pub(crate) mod machine;
 pub(crate) mod packages;
 pub(crate) mod recorder;
+pub mod remembered;
 
 pub use recorder::result;
 
@@ -62,11 +63,36 @@ pub struct Wish {
 impl Wish {
     /// What tells a cell from the others: an image and what is installed on it.
     pub fn title(&self) -> String {
+        let image = self.system();
         match (&self.test, &self.packages[..]) {
-            (Some(test), _) => format!("{} {}", self.image, test.name),
-            (None, []) => self.image.clone(),
-            (None, packages) => format!("{} {}", self.image, packages.join("+")),
+            (Some(test), _) => format!("{image} {}", test.name),
+            (None, []) => image,
+            (None, packages) => format!("{image} {}", packages.join("+")),
         }
+    }
+
+    /// The image, and the processor where that was asked for.
+    #[must_use]
+    pub fn system(&self) -> String {
+        match self.platform() {
+            Some(platform) => format!("{} ({platform})", self.image),
+            None => self.image.clone(),
+        }
+    }
+
+    /// The same for another processor than the image's own choice would be.
+    #[must_use]
+    pub fn on(mut self, platform: Option<&str>) -> Self {
+        let words = platform.into_iter().flat_map(|name| ["--platform".into(), name.to_owned()]);
+        self.boot.extend(words);
+        self
+    }
+
+    /// The processor that was asked for.
+    #[must_use]
+    pub fn platform(&self) -> Option<&str> {
+        let at = self.boot.iter().position(|word| word == "--platform")?;
+        self.boot.get(at + 1).map(String::as_str)
     }
 
     /// The command that probes this cell alone.
@@ -101,6 +127,9 @@ impl Wish {
             && let Some(mode) = self.boot.get(at + 1).filter(|mode| *mode != "none")
         {
             words.extend(["--network".into(), mode.clone()]);
+        }
+        if let Some(platform) = self.platform() {
+            words.extend(["--platform".into(), platform.to_owned()]);
         }
         if self.boot.iter().any(|word| word == "--fast") {
             words.push("--fast".into());

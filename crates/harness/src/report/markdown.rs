@@ -16,7 +16,7 @@ impl Report for Markdown {
             text += &format!(
                 "| {} | {} | {} | {:.1} s | {} |\n",
                 sign(cell.verdict),
-                plain(&cell.wish.image),
+                plain(&cell.wish.system()),
                 plain(&short(&cell.wish.packages)),
                 cell.seconds,
                 plain(&cell.reason)

@@ -19,6 +19,7 @@ pub mod deb;
 pub mod deb822;
 pub(crate) mod fetch;
 mod furniture;
+pub mod kernel;
 pub mod keyring;
 mod overlap;
 pub mod packages;

@@ -162,23 +162,53 @@ fn ask(
         Err(error) if bytes.is_empty() => return Err(error),
         _ => {}
     }
-    let text = String::from_utf8_lossy(&bytes);
+    let (head, content) = parted(&bytes);
+    let text = String::from_utf8_lossy(head);
     let line = text.lines().next().unwrap_or_default();
     let status: Option<u16> = line
         .strip_prefix("HTTP/1.")
         .and_then(|rest| rest.split(' ').nth(1))
         .and_then(|code| code.parse().ok());
     let Some(status) = status else { return Ok((false, "it does not speak HTTP".into())) };
-    let content = text.split_once("\r\n\r\n").map_or("", |(_, content)| content);
+    let is_chunked = text.lines().skip(1).any(|line| {
+        let (name, value) = line.split_once(':').unwrap_or_default();
+        name.eq_ignore_ascii_case("transfer-encoding")
+            && value.trim().eq_ignore_ascii_case("chunked")
+    });
+    let content = if is_chunked { joined(content) } else { content.to_vec() };
+    let content = String::from_utf8_lossy(&content);
     let shown = line.split_once(' ').map_or(line, |(_, rest)| rest).trim();
     if request.status.map_or(status >= 400, |wanted| wanted != status) {
         return Ok((false, format!("status {shown}")));
     }
-    if body.is_some_and(|pattern| !pattern.is_match(content)) {
+    if body.is_some_and(|pattern| !pattern.is_match(&content)) {
         let start: String = content.chars().take(200).collect();
         return Ok((false, format!("status {shown}, body {start:?}")));
     }
     Ok((true, format!("status {shown}, {} bytes", content.len())))
+}
+
+/// Head and body of a message.
+fn parted(message: &[u8]) -> (&[u8], &[u8]) {
+    const END: &[u8] = b"\r\n\r\n";
+    match message.windows(END.len()).position(|window| window == END) {
+        Some(at) => (&message[..at], &message[at + END.len()..]),
+        None => (message, b""),
+    }
+}
+
+/// The chunks of a body (RFC 9112, 7.1), as far as it is whole.
+fn joined(mut body: &[u8]) -> Vec<u8> {
+    let mut content = Vec::new();
+    while let Some(end) = body.windows(2).position(|window| window == b"\r\n") {
+        let line = String::from_utf8_lossy(&body[..end]);
+        let size = line.split(';').next().unwrap_or_default().trim();
+        let Ok(size @ 1..) = usize::from_str_radix(size, 16) else { break };
+        let rest = &body[end + 2..];
+        content.extend_from_slice(&rest[..size.min(rest.len())]);
+        body = rest.get(size.saturating_add(2)..).unwrap_or_default();
+    }
+    content
 }
 
 /// By the machine's `/etc/hosts`: a name server is none of the machine's own.
@@ -199,4 +229,29 @@ fn addresses(host: &str) -> Result<Vec<IpAddr>> {
         bail!("the machine's /etc/hosts has no {host}: give an address");
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{joined, parted};
+
+    #[test]
+    fn a_message_has_a_head_and_a_body() {
+        assert_eq!(parted(b"a\r\nb\r\n\r\nc\r\n\r\nd"), (&b"a\r\nb"[..], &b"c\r\n\r\nd"[..]));
+        assert_eq!(parted(b"a\r\n"), (&b"a\r\n"[..], &b""[..]));
+    }
+
+    #[test]
+    fn chunks_are_joined() {
+        for (body, content) in [
+            ("3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n", "abcde"),
+            ("A\r\n0123456789\r\n0\r\n", "0123456789"),
+            ("5\r\nab", "ab"),
+            ("ffffffffffffffff\r\nab", "ab"),
+            ("nonsense\r\nab\r\n", ""),
+            ("", ""),
+        ] {
+            assert_eq!(joined(body.as_bytes()), content.as_bytes(), "{body:?}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use spec::request::{MountRequest, Request};
 use super::options::Options;
 use super::run::Rest;
 use super::start::{self, Start};
-use super::{Here, pool};
+use super::{Here, pool, whole_disk};
 
 /// Boot an image: its own init as process 1, with all that starts
 ///
@@ -27,6 +27,8 @@ use super::{Here, pool};
 pub(super) struct Args {
     #[command(flatten)]
     system: System,
+    #[command(flatten)]
+    disk: whole_disk::ByFirmware,
     /// Do not wait until the system is up
     #[arg(long, requires = "detach")]
     no_wait: bool,
@@ -97,6 +99,9 @@ pub(super) struct System {
 
 pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
     let (name, init_args) = args.rest.split().context("no image is given")?;
+    if args.disk.is_wanted() {
+        return whole_disk::boot(here, &args.disk, &args.options, (name, init_args));
+    }
     if let Some(size) = args.pool {
         return pool::create(here, size, name, &args.options, || {
             boot(here, &args.system, &args.options, (name, init_args), &[], true)

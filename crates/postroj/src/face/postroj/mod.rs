@@ -64,6 +64,7 @@ mod top;
 mod unshare;
 mod version;
 mod wait;
+mod whole_disk;
 
 /// The default face.
 pub(crate) struct Postroj;

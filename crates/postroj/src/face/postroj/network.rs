@@ -44,6 +44,11 @@ impl NetworkOptions {
         self.network.is_some() && self.network != usual
     }
 
+    /// Which network is asked for, on the command line or by the environment.
+    pub(super) fn chosen(&self) -> Option<&Mode> {
+        self.network.as_ref()
+    }
+
     /// An option that no two machines may share, as far as one is given.
     pub(super) fn unique(&self) -> Option<&'static str> {
         let given = [

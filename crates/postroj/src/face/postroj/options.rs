@@ -138,6 +138,21 @@ impl Options {
         if self.engine().has_own_kernel() { Default::OwnKernel } else { default }
     }
 
+    /// Bytes of memory at most.
+    pub(super) fn memory(&self) -> Option<u64> {
+        self.memory
+    }
+
+    /// Processors at most, as a whole number.
+    pub(super) fn whole_cpus(&self) -> Option<u32> {
+        self.cpus.and_then(|milli| u32::try_from(milli.div_ceil(1000)).ok())
+    }
+
+    /// Seconds until the machine is killed.
+    pub(super) fn timeout(&self) -> Option<u64> {
+        self.timeout
+    }
+
     /// A request with all that these options say.
     pub(super) fn request(&self) -> Result<Request> {
         let security = |option| self.security_opt.contains(&option);

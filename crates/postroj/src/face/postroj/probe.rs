@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use bakery::source::bootstrap::addition::Asked;
 use harness::host::Host;
 use harness::matrix::{self, Happening, Journal, Settings};
@@ -12,10 +12,14 @@ use harness::probe::{Cell, Phase, Verdict, Wish, cell as cells, check, inside as
 use harness::report::{self, Run};
 use rustix::process::Signal;
 use serde::Deserialize;
+use spec::platform::Platform;
 use spec::request::Request;
 
 use super::Here;
 use super::show::Show;
+use cache::Cache;
+
+mod cache;
 
 /// Probe a package: does it install, start, answer, upgrade and go away on these systems?
 ///
@@ -48,6 +52,9 @@ struct What {
     /// An image to probe on
     #[arg(long, value_name = "REF", required = true)]
     image: Vec<String>,
+    /// A processor to probe on, such as linux/arm64; every image on each of these [default: the host's]
+    #[arg(long, value_name = "OS/ARCH", conflicts_with = "pool")]
+    platform: Vec<String>,
     /// A package: a name in the distribution's archive, a path or a URL
     #[arg(long, value_name = "NAME|PATH|URL")]
     package: Vec<String>,
@@ -130,6 +137,9 @@ pub(super) struct How {
     /// Go on with what was interrupted, by the results in the --evidence directory
     #[arg(long, requires = "evidence")]
     resume: bool,
+    /// Pass over cells that passed within the last day with the same image, package files and checks
+    #[arg(long, conflicts_with = "resume")]
+    cache: bool,
     /// Keep evidence of every cell there, not only of those that are not well
     #[arg(long, value_name = "DIR")]
     pub(super) evidence: Option<PathBuf>,
@@ -244,7 +254,9 @@ fn through(
     run: &engine::state::RunDirectory,
     directory: &Path,
 ) -> Result<u8> {
-    let (mut journal, known) = Journal::open(directory, how.resume)?;
+    let (mut journal, mut known) = Journal::open(directory, how.resume)?;
+    let remembered = how.cache.then(|| Cache::open(here)).transpose()?;
+    known.extend(remembered.iter().flat_map(|cache| cache.known(wishes)));
     let settings = Settings {
         jobs: how.jobs.map_or_else(matrix::room, usize::from),
         fail_fast: how.fail_fast,
@@ -261,6 +273,9 @@ fn through(
     let (cells, interrupted) =
         matrix::run(wishes, &known, &settings, &mut journal, run, &command, &mut tell)?;
     harness::test::tidy_networks(run.path());
+    if let Some(cache) = &remembered {
+        cache.keep(&cells, &known);
+    }
     let seconds = begun.elapsed().as_secs_f64();
     show.over(&cells, seconds, directory);
     let told = Run { cells, started, seconds, directory: directory.to_owned() };
@@ -362,13 +377,26 @@ fn wishes(what: &[What], how: &How) -> Result<Vec<Wish>> {
             (packages, false) => packages.iter().map(|package| vec![package.clone()]).collect(),
         };
         let phases = phases(what)?;
+        let platforms = platforms(what)?;
         for image in &what.image {
-            for packages in &groups {
-                wishes.push(wish(what, how, image, packages, &phases)?);
+            for platform in &platforms {
+                for packages in &groups {
+                    let wish = wish(what, how, image, packages, &phases)?;
+                    wishes.push(wish.on(platform.as_deref()));
+                }
             }
         }
     }
     Ok(wishes)
+}
+
+/// `None` stands for what an image is for by itself.
+fn platforms(what: &What) -> Result<Vec<Option<String>>> {
+    if what.platform.is_empty() {
+        return Ok(vec![None]);
+    }
+    let parsed = what.platform.iter().map(|text| Platform::parse(text).map_err(Error::msg));
+    parsed.map(|platform| Ok(Some(platform?.to_string()))).collect()
 }
 
 /// Gives each a directory of its own for its evidence.

@@ -226,7 +226,7 @@ fn title(wish: &Wish) -> String {
     }
     let short = |package: &String| package.rsplit('/').next().unwrap_or(package).to_owned();
     let packages: Vec<String> = wish.packages.iter().map(short).collect();
-    format!("{} {}", wish.image, packages.join("+")).trim_end().to_owned()
+    format!("{} {}", wish.system(), packages.join("+")).trim_end().to_owned()
 }
 
 fn mark(verdict: Verdict) -> &'static str {

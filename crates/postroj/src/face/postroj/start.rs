@@ -75,16 +75,17 @@ pub(super) fn start(
         request = Request { name: Some(membership.name.clone()), keep: false, ..request };
     }
     engine.check(&request)?;
-    let plan = if engine.has_own_kernel() {
+    let (plan, _held) = if engine.has_own_kernel() {
         let (request, launcher) = own_kernel::request(request, &host.launcher);
         let mut plan = plan::plan(&request, &ready.config, &ready.facts, &ready.root, &launcher)?;
-        plan.own_kernel = Some(own_kernel::parts(here, &ready)?);
-        plan
+        let (parts, held) = own_kernel::parts(here, &ready)?;
+        plan.own_kernel = Some(parts);
+        (plan, Some(held))
     } else {
         let launcher = &host.launcher;
         let mut plan = plan::plan(&request, &ready.config, &ready.facts, &ready.root, launcher)?;
         plan.emulation = harness::emulation(ready.facts.architecture.as_deref(), &plan, launcher)?;
-        plan
+        (plan, None)
     };
     let about = About {
         image: name.to_owned(),
