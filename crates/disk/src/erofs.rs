@@ -16,11 +16,21 @@ pub(crate) const DIRENT_SIZE: usize = 12;
 pub(crate) const COMPAT_CHECKSUM: u32 = 0x1;
 /// Inodes tell when files were modified, not when they changed.
 pub(crate) const COMPAT_MTIME: u32 = 0x2;
+/// LZ4's blocks are at the end of theirs, with zeros before.
+pub(crate) const INCOMPAT_PADDING: u32 = 0x1;
+/// Each algorithm has a record behind the superblock; files may be compressed in more than one block.
+pub(crate) const INCOMPAT_BIG: u32 = 0x2;
 pub(crate) const INCOMPAT_CHUNKED: u32 = 0x4;
+/// Ends of compressed files may be behind their inodes.
+pub(crate) const INCOMPAT_TAILS: u32 = 0x10;
+/// Parts of files are shared: found by their content.
+pub(crate) const INCOMPAT_SHARED: u32 = 0x20;
 
 /// How a file's content lies.
 pub(crate) const PLAIN: u16 = 0;
+pub(crate) const COMPRESSED_FULL: u16 = 1;
 pub(crate) const INLINE: u16 = 2;
+pub(crate) const COMPRESSED_COMPACT: u16 = 3;
 pub(crate) const CHUNKED: u16 = 4;
 
 /// In a map of chunks: a hole.

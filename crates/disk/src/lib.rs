@@ -10,10 +10,13 @@
 //! used, loops are counted, and memory is bounded by what the reader is sure to need.
 
 mod crc32c;
+mod device;
 mod erofs;
+mod field;
 pub mod image;
 pub mod make;
 pub mod table;
+mod unpacked;
 pub mod volume;
 
 use anyhow::Result;

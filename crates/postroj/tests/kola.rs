@@ -104,7 +104,11 @@ fn a_tree_has_the_right_verdicts() {
         "nondestructive/kola.json",
         r#"{"exclusive": false, "tags": "quick", "isolation": "readonly"}"#,
     );
-    put("nondestructive/data/commands.sh", "ok() { echo \"ok $*\"; }\n");
+    // Shared as projects share it: by a link that leads out of the data.
+    put("data/commands.sh", "ok() { echo \"ok $*\"; }\n");
+    let link = put("nondestructive/data/commands.sh", "");
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink("../../data/commands.sh", &link).unwrap();
     put(
         "nondestructive/env.sh",
         "#!/bin/bash\nset -e\n. ${KOLA_EXT_DATA}/commands.sh\ntest $KOLA_UNIT = kola-runext.service\n\

@@ -1,10 +1,14 @@
 //! File systems: what each is recognised by, and how it is opened.
 
+mod erofs;
+mod squashfs;
+mod xfs;
+
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
-use crate::{Blocks, Volume};
+use crate::{Blocks, Kind, Volume};
 
 /// A file system that can be read.
 pub trait Format: Sync {
@@ -25,7 +29,7 @@ pub trait Format: Sync {
 }
 
 /// Every file system there is.
-pub const FORMATS: &[&dyn Format] = &[];
+pub const FORMATS: &[&dyn Format] = &[&erofs::Erofs, &squashfs::Squashfs, &xfs::Xfs];
 
 /// Opens whatever file system these bytes hold.
 ///
@@ -38,4 +42,29 @@ pub fn open(blocks: Arc<dyn Blocks>) -> Result<Box<dyn Volume>> {
         }
     }
     bail!("there is no file system that is known");
+}
+
+/// Makes sure that a name could be one of a file's.
+fn check_name(name: &[u8]) -> Result<()> {
+    let is_path = name.contains(&b'/') || name.contains(&0);
+    ensure!(
+        !is_path && !matches!(name, b"" | b"." | b"..") && name.len() <= 255,
+        "a directory has the name {:?}",
+        String::from_utf8_lossy(&name[..name.len().min(300)])
+    );
+    Ok(())
+}
+
+/// The kind in a mode (inode(7)).
+fn kind_of(mode: u32) -> Result<Kind> {
+    Ok(match mode & 0o170_000 {
+        0o010_000 => Kind::Fifo,
+        0o020_000 => Kind::Character,
+        0o040_000 => Kind::Directory,
+        0o060_000 => Kind::Block,
+        0o100_000 => Kind::File,
+        0o120_000 => Kind::Link,
+        0o140_000 => Kind::Socket,
+        _ => bail!("there is no file of the mode {mode:o}"),
+    })
 }

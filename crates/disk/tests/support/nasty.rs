@@ -15,15 +15,28 @@ use rustix::fs::{
 pub struct Limits {
     /// Names in the largest directory.
     pub names: usize,
+    /// Bytes of the longest target of a symbolic link.
+    pub target: usize,
     /// Bytes of the largest attribute.
     pub xattr: usize,
+    /// The largest numbers of a device.
+    pub device: (u32, u32),
+    /// Bytes of the largest file, nearly all of them a hole.
+    pub large: u64,
     /// Seconds of the earliest and the latest time.
     pub times: (i64, i64),
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { names: 20_000, xattr: 3000, times: (-2_000_000_000, 7_000_000_000) }
+        Self {
+            names: 20_000,
+            target: 4090,
+            device: (4095, 1_048_575),
+            xattr: 3000,
+            large: 6 << 30,
+            times: (-2_000_000_000, 7_000_000_000),
+        }
     }
 }
 
@@ -44,10 +57,10 @@ pub fn noise(length: usize, mut seed: u64) -> Vec<u8> {
 pub fn fill(root: &Path, limits: Limits) {
     let is_root = super::is_root();
     sizes(root);
-    sparse(root);
+    sparse(root, limits.large);
     names(root, limits.names);
-    links(root);
-    specials(root, is_root);
+    links(root, limits.target);
+    specials(root, is_root, limits.device);
     attributes(root, limits, is_root);
     times(root, limits.times);
 }
@@ -64,7 +77,7 @@ fn sizes(root: &Path) {
     std::fs::write(root.join("sizes/zeros"), vec![0; 300_000]).unwrap();
 }
 
-fn sparse(root: &Path) {
+fn sparse(root: &Path, large: u64) {
     let directory = root.join("sparse");
     std::fs::create_dir(&directory).unwrap();
     let make = |name: &str, size: u64, data: &[(u64, usize)]| {
@@ -82,7 +95,7 @@ fn sparse(root: &Path) {
     make("no-tail", 40_960 + 100, &[(0, 4096)]);
     let every: Vec<(u64, usize)> = (0..300).map(|n| (n * 24_576, 3000)).collect();
     make("many", 300 * 24_576, &every);
-    make("large", 6 << 30, &[(0, 10), (5 << 30, 9000), ((6 << 30) - 5, 5)]);
+    make("large", large, &[(0, 10), (large / 6 * 5, 9000), (large - 5, 5)]);
 }
 
 fn names(root: &Path, count: usize) {
@@ -115,7 +128,7 @@ fn names(root: &Path, count: usize) {
     std::fs::create_dir(root.join("nothing")).unwrap();
 }
 
-fn links(root: &Path) {
+fn links(root: &Path, longest: usize) {
     std::fs::create_dir_all(root.join("links/other")).unwrap();
     std::fs::write(root.join("links/a"), noise(10_000, 3)).unwrap();
     for name in ["links/b", "links/other/c", "zz-last"] {
@@ -128,7 +141,7 @@ fn links(root: &Path) {
         let name = format!("links/other/popular-{number}");
         std::fs::hard_link(root.join("links/popular"), root.join(name)).unwrap();
     }
-    for length in [1, 59, 60, 150, 500, 1000, 2000, 4090] {
+    for length in [1, 59, 60, 150, 500, 1000, 2000, 4090].into_iter().filter(|n| *n <= longest) {
         symlink("t".repeat(length), root.join(format!("links/to-{length}"))).unwrap();
     }
     symlink("../links/a", root.join("links/relative")).unwrap();
@@ -136,7 +149,7 @@ fn links(root: &Path) {
     std::fs::hard_link(root.join("links/relative"), root.join("links/relative-2")).unwrap();
 }
 
-fn specials(root: &Path, is_root: bool) {
+fn specials(root: &Path, is_root: bool, (major, minor): (u32, u32)) {
     let directory = root.join("special");
     std::fs::create_dir(&directory).unwrap();
     let make = |name: &str, kind, mode, device| {
@@ -147,7 +160,7 @@ fn specials(root: &Path, is_root: bool) {
     make("socket", FileType::Socket, 0o755, 0);
     if is_root {
         make("null", FileType::CharacterDevice, 0o666, makedev(1, 3));
-        make("large", FileType::CharacterDevice, 0o600, makedev(4095, 1_048_575));
+        make("large", FileType::CharacterDevice, 0o600, makedev(major, minor));
         make("odd", FileType::BlockDevice, 0o660, makedev(259, 256));
         make("disk", FileType::BlockDevice, 0o660, makedev(8, 1));
         std::fs::hard_link(directory.join("null"), directory.join("null-2")).unwrap();
@@ -212,7 +225,7 @@ fn attributes(root: &Path, limits: Limits, is_root: bool) {
         set(&directory.join("capability"), "security.capability", &capability);
         symlink("one", directory.join("link")).unwrap();
         set(&directory.join("link"), "trusted.of-a-link", b"value");
-        mknodat(CWD, &directory.join("null"), FileType::CharacterDevice, Mode::RUSR, makedev(1, 3))
+        mknodat(CWD, directory.join("null"), FileType::CharacterDevice, Mode::RUSR, makedev(1, 3))
             .unwrap();
         set(&directory.join("null"), "trusted.of-a-device", &noise(50, 4));
     }

@@ -11,6 +11,7 @@ use super::{Kind, Suite, Test};
 use denylist::Denylist;
 use metadata::Metadata;
 
+mod data;
 mod denylist;
 mod ignition;
 mod metadata;

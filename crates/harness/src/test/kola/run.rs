@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::ignition::{Node, Provision};
-use super::{External, Isolation};
+use super::{External, Isolation, data};
 use crate::probe::check::Finding;
 use crate::probe::machine::{Machine, Ran};
 use crate::probe::recorder::passed;
@@ -107,7 +107,9 @@ fn prepare(
     bench.machine(ONLY)?.put(&external.executable, PROGRAM)?;
     well(bench, "make the test executable", "chmod 755 \"$0\"", &[PROGRAM])?;
     if let Some(data) = &external.data {
-        bench.machine(ONLY)?.put(data, DATA)?;
+        let scratch = bench.recorder.wish.evidence.clone();
+        bench.machine(ONLY)?.put(&data::whole(data, &scratch)?, DATA)?;
+        let _ = std::fs::remove_dir_all(scratch.join("extdata"));
     }
     if bench.machine(ONLY)?.init()? == "systemd" {
         let unit = unit(external, &bench.test.name);
