@@ -114,7 +114,7 @@ pub trait Engine: Sync {
 
     /// As [`Engine::visit`] or [`Engine::inside`], for what can be named: also where the machine is
     /// under another kernel, whose own copy of this program does it. Its standard input and output are
-    /// those of `streams`, where given.
+    /// those of `streams`, where given; of `unused` it keeps no copy.
     ///
     /// # Errors
     /// Where the machine cannot be entered.
@@ -124,6 +124,7 @@ pub trait Engine: Sync {
         errand: &'static Errand,
         argument: &str,
         streams: Streams,
+        unused: &[BorrowedFd<'_>],
     ) -> Result<Visit> {
         let take = |streams: &Streams| -> Result<()> {
             if let Some(input) = &streams.input {
@@ -133,6 +134,7 @@ pub trait Engine: Sync {
                 rustix::stdio::dup2_stdout(output)?;
             }
             // What is open twice is never seen to end.
+            unused.iter().for_each(|fd| sys::process::close_copy(*fd));
             streams.input.iter().chain(&streams.output).for_each(|fd| {
                 sys::process::close_copy(std::os::fd::AsFd::as_fd(fd));
             });

@@ -106,6 +106,7 @@ impl Engine for Vm {
         errand: &'static Errand,
         argument: &str,
         streams: Streams,
+        _unused: &[BorrowedFd<'_>],
     ) -> Result<Visit> {
         let request =
             Request::Errand { name: errand.name.to_owned(), argument: argument.to_owned() };

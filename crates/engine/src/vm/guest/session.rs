@@ -117,7 +117,7 @@ fn errand(
         bail!("there is no errand {name:?}");
     };
     let record: Record = run.find(NAME)?;
-    Container.errand(&record, errand, argument, streams)?.join()
+    Container.errand(&record, errand, argument, streams, &[])?.join()
 }
 
 /// Until its end: passes signals on, and what a system says of itself.
