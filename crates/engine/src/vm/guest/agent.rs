@@ -9,8 +9,10 @@ use anyhow::{Context, Result};
 use rustix::event::PollFlags;
 use rustix::fs::OFlags;
 use rustix::pipe::PipeFlags;
+use rustix::process::WaitOptions;
 use rustix::termios::Winsize;
 use sys::process::{self, Child, Namespaces};
+use sys::signals::{self, Signals};
 use sys::socket;
 
 use super::super::channel::{ANSWER, Channel, Event, INPUT, OUTPUT};
@@ -32,7 +34,10 @@ pub(super) fn serve(
     run: &RunDirectory,
     errands: &[&'static Errand],
 ) -> io::Result<()> {
-    let mut agent = Agent { channel: Channel::new(port), run, errands, sessions: BTreeMap::new() };
+    // What a session leaves behind when it is killed comes to process 1.
+    let orphans = Signals::block(&[signals::SIGCHLD])?;
+    let mut agent =
+        Agent { channel: Channel::new(port), run, errands, orphans, sessions: BTreeMap::new() };
     agent.channel.put(Kind::Hello, 0, &[]);
     loop {
         agent.turn()?;
@@ -43,6 +48,7 @@ struct Agent<'a> {
     channel: Channel,
     run: &'a RunDirectory,
     errands: &'a [&'static Errand],
+    orphans: Signals,
     sessions: BTreeMap<u32, Session>,
 }
 
@@ -64,11 +70,15 @@ impl Agent<'_> {
             .iter()
             .filter_map(|(id, session)| Some((*id, session.socket.as_ref()?.as_fd())))
             .collect();
-        let polled: Vec<_> = listening.iter().map(|(_, fd)| (*fd, PollFlags::IN)).collect();
+        let mut polled: Vec<_> = listening.iter().map(|(_, fd)| (*fd, PollFlags::IN)).collect();
+        polled.push((self.orphans.as_fd(), PollFlags::IN));
         let ids: Vec<u32> = listening.iter().map(|(id, _)| *id).collect();
         let (events, found) = self.channel.turn(&polled, None)?;
-        for (id, _) in ids.into_iter().zip(found).filter(|(_, found)| !found.is_empty()) {
+        for (id, _) in ids.into_iter().zip(&found).filter(|(_, found)| !found.is_empty()) {
             self.hear(id);
+        }
+        if found.last().is_some_and(|found| !found.is_empty()) {
+            self.reap()?;
         }
         for event in events {
             match event {
@@ -79,6 +89,13 @@ impl Agent<'_> {
             }
         }
         self.part();
+        Ok(())
+    }
+
+    /// Takes whatever has ended; of a session's own process, its socket tells.
+    fn reap(&self) -> io::Result<()> {
+        while self.orphans.next()?.is_some() {}
+        while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
         Ok(())
     }
 
