@@ -24,6 +24,8 @@ fn main() -> std::io::Result<()> {
         ("deb", debs()?),
         ("bus", buses()),
         ("runtime_config", runtime_configs()),
+        ("volume", volumes()?),
+        ("erofs_write", trees()),
     ] {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
         fs::create_dir_all(&dir)?;
@@ -35,6 +37,58 @@ fn main() -> std::io::Result<()> {
 }
 
 type Seeds = Vec<(String, Vec<u8>)>;
+
+/// Small file systems of each kind, by their own tools, in the form of `image::Sparse`.
+fn volumes() -> std::io::Result<Seeds> {
+    let root = std::env::temp_dir().join(format!("postroj-seeds-{}", std::process::id()));
+    let (tree, image) = (root.join("tree"), root.join("image"));
+    fs::create_dir_all(tree.join("directory"))?;
+    fs::write(tree.join("directory/small"), "content")?;
+    fs::write(tree.join("text"), "a line of text\n".repeat(600))?;
+    fs::hard_link(tree.join("text"), tree.join("again"))?;
+    std::os::unix::fs::symlink("text", tree.join("link"))?;
+    let prototype = "/dev/null\n0 0\nd--755 0 0\nlink l--777 0 0 text\nbelow d--700 0 0\nfifo p--600 0 0\n$\n$\n";
+    fs::write(root.join("prototype"), prototype)?;
+    let (t, i, p) = (tree.display(), image.display(), root.join("prototype").display().to_string());
+    let mut seeds = Vec::new();
+    for (name, size, command) in [
+        ("squashfs", 0, format!("mksquashfs {t} {i} -noappend -quiet -no-progress -noI -noX")),
+        (
+            "squashfs-zstd",
+            0,
+            format!("mksquashfs {t} {i} -noappend -quiet -no-progress -comp zstd"),
+        ),
+        ("erofs", 0, format!("mkfs.erofs --quiet {i} {t}")),
+        ("erofs-lz4", 0, format!("mkfs.erofs --quiet -zlz4hc {i} {t}")),
+        ("btrfs", 128, format!("mkfs.btrfs -q -f -m single -n 4096 --rootdir {t} {i}")),
+        ("xfs", 300, format!("mkfs.xfs -q -f -p {p} {i}")),
+        ("xfs-4", 300, format!("mkfs.xfs -q -f -m crc=0 -p {p} {i}")),
+    ] {
+        fs::File::create(&image)?.set_len(size << 20)?;
+        let command = format!("PATH=$PATH:/usr/sbin; {command}");
+        assert!(std::process::Command::new("sh").args(["-c", &command]).status()?.success());
+        let bytes = fs::read(&image)?;
+        let mut seed = Vec::new();
+        for (number, block) in bytes.chunks(4096).enumerate() {
+            // What there is of it ends with its last byte that is not zero.
+            if let Some(last) = block.iter().rposition(|&byte| byte != 0) {
+                let sectors = last / 512 + 1;
+                seed.extend((number as u32 * 8).to_le_bytes());
+                seed.extend((sectors as u16).to_le_bytes());
+                seed.extend_from_slice(&block[..block.len().min(sectors * 512)]);
+            }
+        }
+        seeds.push((name.into(), seed));
+    }
+    fs::remove_dir_all(root)?;
+    Ok(seeds)
+}
+
+/// Bytes that become nodes of every kind.
+fn trees() -> Seeds {
+    let bytes = |seed: u32| (0..4000_u32).map(|n| (n.wrapping_mul(seed) >> 7) as u8 | 1).collect();
+    [3, 2_654_435_761, 77_777].iter().map(|&seed| (format!("{seed}"), bytes(seed))).collect()
+}
 
 fn texts(texts: &[&str]) -> Seeds {
     texts.iter().enumerate().map(|(n, text)| (format!("{n:02}"), text.as_bytes().into())).collect()

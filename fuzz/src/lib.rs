@@ -39,6 +39,9 @@ pub mod challenge;
 #[path = "../../crates/engine/src/bus.rs"]
 pub mod bus;
 
+/// Images of disks, and trees that become some.
+pub mod image;
+
 /// bubblewrap's options.
 #[allow(dead_code)]
 #[path = "../../crates/postroj/src/face/bwrap/options.rs"]
@@ -143,5 +146,46 @@ pub fn limits() -> Limits {
         max_path: 1024,
         max_extension: 16 << 10,
         max_remembered: 64 << 10,
+    }
+}
+
+/// A disk in memory.
+pub fn blocks(data: &[u8]) -> std::sync::Arc<dyn disk::Blocks> {
+    std::sync::Arc::new(disk::span::Memory(data.to_vec()))
+}
+
+/// Walks a tree, with all content up to a limit; whether it is whole does not matter.
+pub fn walk(mut tree: disk::tree::Tree) {
+    let (mut entries, mut bytes) = (0, 0);
+    let _ = tree.walk(&mut |entry, content| {
+        entries += 1;
+        anyhow::ensure!(entries < 10_000, "enough");
+        assert!(!entry.path.contains(&0) && !entry.path.starts_with(b"/"));
+        assert!(entry.path.split(|&b| b == b'/').all(|name| name != b".." && name != b"."));
+        if entry.attributes.kind != disk::Kind::File || entry.same_as.is_some() {
+            return Ok(());
+        }
+        let mut end = 0;
+        content(&mut |offset, piece| {
+            assert!(offset >= end && !piece.is_empty());
+            end = offset + piece.len() as u64;
+            assert!(end <= entry.attributes.size);
+            bytes += piece.len();
+            anyhow::ensure!(bytes < 64 << 20, "enough");
+            Ok(())
+        })
+    });
+}
+
+/// Walks a file system of a kind, where these bytes hold one.
+pub fn volume(data: &[u8], kind: &str) {
+    let blocks = blocks(data);
+    let known = disk::volume::FORMATS.iter().find(|format| format.name() == kind);
+    let format = known.expect("it is one of ours");
+    let _ = format.identity(&*blocks);
+    if format.recognises(&*blocks).is_ok_and(|known| known)
+        && let Ok(tree) = disk::tree::of_volume(blocks)
+    {
+        walk(tree);
     }
 }

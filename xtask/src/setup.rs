@@ -63,6 +63,7 @@ const FOR_TESTS: &[Package] = &[
     package("catatonit", "catatonit", "an init to compare ours with"),
     package("dumb-init", "dumb-init", "an init to compare ours with"),
     package("bubblewrap", "bwrap", "a sandbox to compare ours with"),
+    package("buildstream", "bst", "a builder on our bwrap"),
     package("qemu-system-x86", "qemu-system-x86_64", "machines with a kernel of their own"),
     package("ovmf", "/usr/share/OVMF/OVMF_CODE_4M.fd", "disks that boot by their own loader"),
     package("qemu-utils", "qemu-img", "images of disks as others make them"),
@@ -73,6 +74,8 @@ const FOR_TESTS: &[Package] = &[
     package("mtools", "mcopy", "file systems to read"),
     package("xorriso", "xorriso", "file systems to read"),
     package("gdisk", "sgdisk", "disks that are divided"),
+    package("fdisk", "sfdisk", "disks that are divided the old way"),
+    package("lvm2", "pvs", "disks that LVM divides"),
 ];
 
 const PEERS: &[Package] = &[

@@ -9,13 +9,17 @@
 //! Everything that is read here is hostile: lengths, counts and offsets are checked before they are
 //! used, loops are counted, and memory is bounded by what the reader is sure to need.
 
+mod bytes;
+pub mod cache;
 mod crc32c;
 mod device;
 mod erofs;
 mod field;
 pub mod image;
 pub mod make;
+pub mod span;
 pub mod table;
+pub mod tree;
 mod unpacked;
 pub mod volume;
 

@@ -43,7 +43,7 @@ pub fn connect(
 ) -> Result<()> {
     let directory = networks::find(place.run, network)?;
     let lock = directory.lock()?;
-    if directory.members().iter().any(|member| member.id == place.id) {
+    if directory.living().iter().any(|member| member.id == place.id) {
         bail!("the machine {} is on the network {network} already", place.machine);
     }
     let attachment = Attachment {
@@ -132,7 +132,7 @@ fn keep(membership: &Membership, first: BorrowedFd<'_>) -> Result<()> {
 pub fn disconnect(run: &Path, network: &str, machine: &str) -> Result<()> {
     let directory = networks::find(run, network)?;
     let _lock = directory.lock()?;
-    let members = directory.members();
+    let members = directory.living();
     let member = members.iter().find(|member| member.machine == machine).with_context(|| {
         format!("the machine {machine} is not on the network {network} (`postroj network inspect {network}`)")
     })?;

@@ -77,7 +77,7 @@ fn write(directory: &Directory) -> Result<()> {
     let site = Site::of(directory, &up).context("the network's holder has ended")?;
     let rules = site.rules().context(what)?;
     rules.remove_of_bridge(&up.table()).context(what)?;
-    let members = directory.members();
+    let members = directory.living();
     let device = |name: &str| members.iter().find(|m| m.machine == name).map(|m| m.device.as_str());
     let (cuts, degraded) = (directory.cuts(), directory.degraded());
     let pairs: Vec<(&str, &str)> =

@@ -325,35 +325,26 @@ impl Directory {
         written.with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Machines on it that live. Leases of others are removed; to be called with the lock held.
-    pub(crate) fn members(&self) -> Vec<Member> {
-        self.look(true)
-    }
-
-    /// The same without changing anything.
+    /// Machines on it that live.
     #[must_use]
     pub fn living(&self) -> Vec<Member> {
-        self.look(false)
-    }
-
-    fn look(&self, tidy: bool) -> Vec<Member> {
-        let mut members: Vec<Member> = self
-            .leases()
-            .filter_map(|(path, file, lives)| {
-                if tidy && !lives {
-                    let _ = std::fs::remove_file(path);
-                }
-                lives.then(|| serde_json::from_reader(file).ok())?
-            })
-            .collect();
+        let living = self.leases().filter(|(.., lives)| *lives);
+        let mut members: Vec<Member> =
+            living.filter_map(|(_, file, _)| serde_json::from_reader(file).ok()).collect();
         members.sort_by_key(|member| member.ip);
         members
     }
 
-    /// Machines whose address nobody keeps any more.
-    pub(crate) fn left(&self) -> Vec<Member> {
-        let left = self.leases().filter(|(.., lives)| !lives);
-        left.filter_map(|(_, file, _)| serde_json::from_reader(file).ok()).collect()
+    /// Removes the leases that nobody keeps any more, each once what there is of its machine is
+    /// taken away; to be called with the lock held.
+    pub(crate) fn tidy(&self, mut take_away: impl FnMut(&Member) -> bool) {
+        for (path, file, _) in self.leases().filter(|(.., lives)| !lives) {
+            // One that was never written whole stands for nothing.
+            let member = serde_json::from_reader(file).ok();
+            if member.is_none_or(|member| take_away(&member)) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
     }
 
     /// Each with its path, and whether somebody keeps it.

@@ -62,9 +62,10 @@ pub fn remove(run: &Path, name: &str) -> Result<()> {
         bail!("the network {name} is there by itself, and cannot be removed");
     }
     let _lock = directory.lock()?;
-    if let [first, ..] = &directory.members()[..] {
+    if let [first, ..] = &directory.living()[..] {
         bail!("the network {name} is used by the machine {}: stop it first", first.machine);
     }
+    bridge::tidy(&directory);
     bridge::take_down(&directory)?;
     // Its addresses may be the next network's, which somebody has to answer at.
     directory.wait_for_silence();

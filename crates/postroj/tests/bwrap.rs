@@ -44,6 +44,17 @@ impl Place {
         std::fs::write(self.path.join("args"), "--setenv\0FROM\0file\0--dir\0/tmp/x\0").unwrap();
         // Allows everything (linux/filter.h: BPF_RET | BPF_K, SECCOMP_RET_ALLOW).
         std::fs::write(self.path.join("filter"), [6, 0, 0, 0, 0, 0, 0xff, 0x7f]).unwrap();
+        // seccomp(2) does not exist, all else does: load the number; jump; return; return.
+        let allowing_prctl: [(u16, u8, u8, u32); 4] = [
+            (0x20, 0, 0, 0),
+            (0x15, 0, 1, 317),
+            (0x06, 0, 0, 0x0005_0026),
+            (0x06, 0, 0, 0x7fff_0000),
+        ];
+        let bytes = allowing_prctl.iter().flat_map(|&(code, jt, jf, k)| {
+            [code.to_ne_bytes().as_slice(), &[jt, jf], &k.to_ne_bytes()].concat()
+        });
+        std::fs::write(self.path.join("no-seccomp"), bytes.collect::<Vec<u8>>()).unwrap();
         std::os::unix::fs::symlink("dir", self.path.join("link")).unwrap();
         std::os::unix::fs::symlink("nowhere", self.path.join("dangling")).unwrap();
     }
@@ -367,6 +378,8 @@ fn surroundings() {
             "--seccomp 3 |3<@/filter",
             "--seccomp 3 --unshare-pid |3<@/filter",
             "--add-seccomp-fd 3 --add-seccomp-fd 4 |3<@/filter 4<@/filter",
+            "--add-seccomp-fd 3 --add-seccomp-fd 4 |3<@/no-seccomp 4<@/filter",
+            "--add-seccomp-fd 3 --add-seccomp-fd 4 --unshare-pid |3<@/no-seccomp 4<@/filter",
             "--seccomp 3 |3<@/text",
             "--info-fd 3 |3>@/info",
             "--info-fd 3 --unshare-all |3>@/info",

@@ -20,8 +20,8 @@ fn below(pid: u32) -> Vec<i32> {
     ids.flat_map(|id| [&[id.cast_signed()], &below(id)[..]].concat()).collect()
 }
 
-/// Kills one process of a machine after the other, a hundred times: its monitor at any moment of its
-/// life, from the first steps to well after its start, and once it runs whatever is below.
+/// Kills one process of a machine after the other: a hundred times its monitor at any moment of its
+/// life, from the first steps to well after its start, and as often, once it runs, whatever is below.
 fn kills(user: &dyn User, network: &str, clean: &dyn Fn()) {
     let marker = format!("31337.{}", std::process::id());
     // The host of an ordinary user's run is the real one.
@@ -30,7 +30,7 @@ fn kills(user: &dyn User, network: &str, clean: &dyn Fn()) {
     let ports = ["-p", port, "-p", &udp];
     let options = [&["run", "--network", network], &ports[..]].concat();
     let mut killed = 0;
-    for round in 0..100_u64 {
+    for round in 0..200_u64 {
         let script = ["host", "sh", "-c", "echo; exec sleep $0", &marker];
         let mut run = user.postroj(&[&options[..], &script].concat());
         let mut child = run.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -55,7 +55,75 @@ fn kills(user: &dyn User, network: &str, clean: &dyn Fn()) {
             });
         }
     }
-    assert!(killed > 25, "{killed} of 50 started");
+    assert!(killed > 50, "{killed} of 100 started");
+}
+
+/// Processes of a name that have a file of the network `further` open.
+fn helpers(own: &Own, name: &str) -> Vec<i32> {
+    let network = own.path("run/networks/further");
+    let is_ours = |pid: &i32| {
+        let comm = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+        let files = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        let mut links = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+        comm.is_ok_and(|comm| comm.trim() == name) && links.any(|link| link.starts_with(&network))
+    };
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_ours).collect()
+}
+
+/// A machine comes to a network, and one of its helpers is killed, a hundred times in a row: the
+/// next command finds whatever that left.
+fn kills_of(own: &Own, machine: &str, helper: &str) {
+    for round in 0..100 {
+        let come = said(&mut own.postroj(&["network", "connect", "further", machine]));
+        assert_eq!(come.code, 0, "{helper} {round}: {come:?}");
+        let mut found = helpers(own, helper);
+        // One that ends by itself may be there still.
+        wait_until(&format!("{helper} runs"), || {
+            found = helpers(own, helper);
+            !found.is_empty()
+        });
+        for pid in found {
+            let pid = rustix::process::Pid::from_raw(pid).unwrap();
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        if helper == "pj-lease" {
+            // With it the place is gone.
+            wait_until("the place is free", || {
+                let shown = own.json(&["network", "inspect", "further"]);
+                shown[0]["Machines"].as_array().unwrap().is_empty()
+            });
+        } else {
+            let left = ["network", "disconnect", "further", machine];
+            assert_eq!(said(&mut own.postroj(&left)).code, 0, "round {round}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_of_those_who_keep_places_and_names() {
+    let place = is_root().then(Place::new);
+    let own = Own::new("net-helpers");
+    for network in ["first", "further"] {
+        out(&mut own.postroj(&["network", "create", network]));
+    }
+    let machine = format!("kept-{}", std::process::id());
+    let start = ["run", "-d", "--rm", "--name", &machine, "--network", "first"];
+    let sleeps = ["host", "sleep", "1000"];
+    out(own.postroj(&[&start[..], &sleeps].concat()).stderr(Stdio::null()));
+    for helper in ["pj-lease", "pj-names"] {
+        kills_of(&own, &machine, helper);
+    }
+    let devices = out(&mut own.postroj(&["exec", &machine, "ls", "/sys/class/net"]));
+    assert_eq!(devices, "eth0\nlo");
+    out(&mut own.postroj(&["rm", "-f", &machine]));
+    wait_until("no process is left", || {
+        out(&mut own.postroj(&["ps"]));
+        ["pj-lease", "pj-names", "pj-network"].iter().all(|name| helpers(&own, name).is_empty())
+    });
+    if let Some(place) = place {
+        place.is_clean(|| own.postroj(&["ps"]));
+    }
 }
 
 /// Whether a machine said that it runs.

@@ -5,97 +5,12 @@ mod fixture;
 
 use std::io::Read;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use fixture::{Said, busybox, home, is_root, out, program, said};
+use fixture::bundle::{Bundle, refused};
+use fixture::{Said, is_root, out, program, said};
 use serde_json::{Value, json};
-
-/// A bundle, and a directory of states, of one test.
-struct Bundle {
-    dir: PathBuf,
-    config: Value,
-}
-
-impl Bundle {
-    fn new(name: &str) -> Self {
-        let dir = home().join(format!("oci-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
-        std::fs::create_dir_all(&dir).unwrap();
-        busybox(&dir.join("rootfs"));
-        let mut spec = Command::new(program());
-        spec.args(["oci", "spec", "--bundle"]).arg(&dir);
-        out(if is_root() { &mut spec } else { spec.arg("--rootless") });
-        let text = std::fs::read(dir.join("config.json")).unwrap();
-        let mut config: Value = serde_json::from_slice(&text).unwrap();
-        config["process"]["terminal"] = false.into();
-        Self { dir, config }
-    }
-
-    fn sh(mut self, script: &str) -> Self {
-        self.config["process"]["args"] = json!(["sh", "-c", script]);
-        self.written()
-    }
-
-    fn written(self) -> Self {
-        std::fs::write(self.dir.join("config.json"), self.config.to_string()).unwrap();
-        self
-    }
-
-    fn oci(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(program());
-        command.arg("oci").arg("--root").arg(self.dir.join("state")).args(args);
-        command.current_dir(&self.dir).stdin(Stdio::null());
-        command
-    }
-
-    /// Created with its output in a file.
-    #[track_caller]
-    fn create(&self, id: &str) {
-        let log = std::fs::File::create(self.dir.join("log")).unwrap();
-        let mut command = self.oci(&["create", "--pid-file", "pid", id]);
-        command.stdout(log.try_clone().unwrap()).stderr(log);
-        let status = command.status().unwrap();
-        assert!(status.success(), "{}", self.log());
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.join("log")).unwrap()
-    }
-
-    fn state(&self, id: &str) -> Value {
-        serde_json::from_str(&out(&mut self.oci(&["state", id]))).unwrap()
-    }
-
-    /// Waits for the end of the container's process, whose parent is another one.
-    fn ended(&self) {
-        let pid: i32 = std::fs::read_to_string(self.dir.join("pid")).unwrap().parse().unwrap();
-        let Some(pid) = rustix::process::Pid::from_raw(pid) else { panic!("no process id") };
-        let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
-        else {
-            return;
-        };
-        let polled = rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN);
-        rustix::event::poll(&mut [polled], None).unwrap();
-    }
-}
-
-impl Drop for Bundle {
-    fn drop(&mut self) {
-        for id in said(&mut self.oci(&["list", "-q"])).out.lines() {
-            let _ = said(&mut self.oci(&["delete", "--force", id]));
-        }
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
-
-/// One line, and crun's exit code.
-#[track_caller]
-fn refused(command: &mut Command, part: &str) {
-    let said = said(command);
-    assert!(said.code == 1 && said.err.contains(part), "{command:?}: {said:?}");
-    assert_eq!(said.err.lines().count(), 1, "{said:?}");
-}
 
 #[test]
 fn create_start_kill_delete() {
@@ -307,6 +222,20 @@ fn what_cannot_be_is_refused_and_leaves_nothing() {
     }
     refused(&mut bundle.oci(&["checkpoint", "a"]), "not supported");
     refused(&mut bundle.oci(&["--systemd-cgroup", "create", "a"]), "cgroupfs");
+}
+
+/// It is there until its start, which says why nothing can run (runtime-spec 1.2, `config.md`, "Process").
+#[test]
+fn a_container_without_a_process_cannot_be_started() {
+    let mut bundle = Bundle::new("idle");
+    bundle.config.as_object_mut().unwrap().remove("process");
+    let bundle = bundle.written();
+    bundle.create("i");
+    assert_eq!(bundle.state("i")["status"], "created");
+    refused(&mut bundle.oci(&["start", "i"]), "config.json has no process");
+    bundle.ended();
+    assert_eq!(bundle.state("i")["status"], "stopped");
+    out(&mut bundle.oci(&["delete", "i"]));
 }
 
 #[test]

@@ -130,6 +130,49 @@ fn options_of_run() {
     }
 }
 
+/// Volumes with names keep what is written, and belong to who writes it.
+#[test]
+fn volumes_and_ids_of_its_own() {
+    let podman = Podman::new("vol");
+    out(&mut podman.run(&["-v", "kept:/v"], "echo one > /v/file"));
+    out(&mut podman.run(&["-v", "kept:/v"], "echo two >> /v/file"));
+    assert_eq!(
+        out(&mut podman.run(&["-v", "kept:/v:ro"], "cat /v/file; touch /v/x || true")),
+        "one\ntwo"
+    );
+    out(&mut podman.podman(&["volume", "rm", "kept"]));
+    let own = podman.dir.join("own");
+    std::fs::create_dir_all(&own).unwrap();
+    let at = format!("{}:/v", own.display());
+    let user = rustix::process::geteuid().as_raw();
+    if !is_root() {
+        out(&mut podman.run(&["--userns", "keep-id", "-v", &at], "touch /v/mine"));
+        let made = std::fs::metadata(own.join("mine")).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&made), user);
+        return;
+    }
+    // Root takes ids of somebody who has some (containers-storage.conf(5), `root-auto-userns-user`).
+    let ids = std::fs::read_to_string("/etc/subuid").unwrap_or_default();
+    let Some((name, _)) = ids.lines().find_map(|line| line.split_once(':')) else {
+        println!("skipped: nobody has further ids in /etc/subuid");
+        return;
+    };
+    let storage = podman.dir.join("storage.conf");
+    let place = podman.dir.display();
+    let text = format!(
+        "[storage]\ndriver = \"overlay\"\ngraphroot = \"{place}/store\"\nrunroot = \"{place}/run\"\n\
+         [storage.options]\nroot-auto-userns-user = \"{name}\"\n"
+    );
+    std::fs::write(&storage, text).unwrap();
+    let script = "id -u; cut -c1-21 /proc/self/uid_map; touch /mine && stat -c %u /mine";
+    let mut run = podman.run(&["--userns", "auto:size=1024"], script);
+    let told = out(run.env("CONTAINERS_STORAGE_CONF", &storage));
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!((lines[0], lines[2]), ("0", "0"), "{told}");
+    let first: Vec<&str> = lines[1].split_whitespace().collect();
+    assert!(first[0] == "0" && first[1] != "0", "its root is another user of the host: {told}");
+}
+
 #[test]
 fn pods_and_healthchecks() {
     let podman = Podman::new("pod");
@@ -141,6 +184,17 @@ fn pods_and_healthchecks() {
     let mut run = podman.podman(&["run", "--rm", "--pod", "pod", "localhost/busybox"]);
     assert_eq!(out(run.args(["echo", "beside"])), "beside");
     out(&mut podman.podman(&["healthcheck", "run", "one"]));
+    let health = ["inspect", "one", "--format", "{{.State.Health.Status}}"];
+    assert_eq!(out(&mut podman.podman(&health)), "healthy");
+    // All of a pod are in its namespaces.
+    let names = |container: &str| {
+        let script = "for kind in net ipc uts; do readlink /proc/self/ns/$kind; done";
+        out(&mut podman.podman(&["exec", container, "sh", "-c", script]))
+    };
+    let mut run = podman.podman(&["run", "-d", "--pod", "pod", "--name", "two"]);
+    out(run.args(["--health-cmd", "false", "localhost/busybox", "sleep", "100"]));
+    assert_eq!(names("one"), names("two"));
+    assert_ne!(said(&mut podman.podman(&["healthcheck", "run", "two"])).code, 0);
     out(&mut podman.podman(&["pod", "rm", "--force", "--time", "0", "pod"]));
 }
 
@@ -157,6 +211,39 @@ fn builds() {
     out(build.arg("--runtime").arg(podman.dir.join("bin/postroj-oci")).arg(&context));
     let mut run = podman.podman(&["run", "--rm", "--network", "none", "localhost/built"]);
     assert_eq!(out(run.args(["cat", "/made"])), "0\ndata");
+}
+
+/// buildah makes the bundles of its RUN itself.
+#[test]
+fn buildah_s_run_and_build() {
+    let podman = Podman::new("bah");
+    let runtime = podman.dir.join("bin/postroj-oci");
+    let buildah = |args: &[&str]| {
+        let mut command = Command::new("buildah");
+        command.env("TMPDIR", &podman.dir).current_dir(&podman.dir).stdin(Stdio::null());
+        command.arg("--root").arg(podman.dir.join("store"));
+        command.arg("--runroot").arg(podman.dir.join("run")).args(args);
+        command
+    };
+    let container = out(&mut buildah(&["from", "localhost/busybox"]));
+    let run = |options: &[&str], script: &str| {
+        let mut command = buildah(&["run", "--isolation", "oci", "--network", "none", "--runtime"]);
+        command.arg(&runtime).args(options).args([&container, "--", "sh", "-c", script]);
+        command
+    };
+    assert_eq!(out(&mut run(&[], "id -u; echo made > /made")), "0");
+    assert_eq!(out(&mut run(&["--user", "app"], "id -u; cat /made")), "1000\nmade");
+    assert_eq!(said(&mut run(&[], "exit 9")).code, 9);
+    out(&mut buildah(&["rm", &container]));
+    std::fs::write(
+        podman.dir.join("Containerfile"),
+        "FROM localhost/busybox\nRUN echo built > /built\n",
+    )
+    .unwrap();
+    let mut bud = buildah(&["bud", "--isolation", "oci", "--network", "none", "--runtime"]);
+    out(bud.arg(&runtime).args(["--tag", "localhost/bud", "-f", "Containerfile", "."]));
+    let mut run = podman.podman(&["run", "--rm", "--network", "none", "localhost/bud"]);
+    assert_eq!(out(run.args(["cat", "/built"])), "built");
 }
 
 /// A containerd of its own, ended with this.

@@ -120,6 +120,16 @@ pub enum Origin {
         /// `sha256:…` of the file as it was read.
         digest: String,
     },
+    /// What was on a disk.
+    Disk {
+        /// Where: absolute path or address at the time.
+        path: String,
+        /// What tells its files from what they were before: `sha256:…` of them, or `files:…` of their
+        /// names, sizes and times.
+        content: String,
+        /// The partition that was asked for.
+        partition: Option<String>,
+    },
     /// A copy of a directory.
     Directory {
         /// Absolute path at the time.

@@ -11,14 +11,20 @@
 //! | `docker-archive:FILE[:NAME]` | an image of what `docker save` writes |
 //! | `dir:PATH` | what `skopeo copy … dir:PATH` wrote is an image too |
 //! | `containers-storage:[STORE]IMAGE` | an image in the store of podman and buildah |
+//! | `disk:PATH[?partition=P]` | an image of a disk (qcow2, VMDK and the like), a box, an `.ova` |
+//! | `vagrant:NAME[@VERSION]` | a box of Vagrant's catalog |
 //! | `host` | the running system, under a throw-away layer |
 //!
 //! A bare name is a label where the catalog has it and a registry's short name
 //! elsewhere: `hello-world` is Docker's image, `debian-12` is ours. Of `oci:` and its like the path ends at the
 //! first colon, as skopeo has it.
 
+mod disk;
+
 use std::fmt;
 use std::path::PathBuf;
+
+pub use disk::{DiskReference, VagrantReference};
 
 /// A parsed image reference.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -37,6 +43,10 @@ pub enum Reference {
     Directory(PathBuf),
     /// An image of an OCI layout or an archive.
     Layout(LayoutReference),
+    /// An image of a disk.
+    Disk(DiskReference),
+    /// A box of Vagrant's catalog.
+    Vagrant(VagrantReference),
     /// The running host.
     Host,
 }
@@ -161,6 +171,12 @@ impl Reference {
             Some((kind @ ("tar" | "dir"), "")) => Err(fail(format!("{kind}: needs a path"))),
             Some(("tar", path)) => Ok(Self::Tar(path.into())),
             Some(("dir", path)) => Ok(Self::Directory(path.into())),
+            Some(("disk", text)) if !text.starts_with("//") => {
+                DiskReference::parse(text).map(Self::Disk).map_err(fail)
+            }
+            Some(("vagrant", text)) if !text.starts_with("//") => {
+                VagrantReference::parse(text).map(Self::Vagrant).map_err(fail)
+            }
             Some(("os", label)) if is_label(label) => Ok(Self::Catalog(label.into())),
             Some(("os", label)) => Err(fail(format!("the catalog has no {label:?}"))),
             Some(("docker", rest)) if rest.starts_with("//") => {
@@ -171,7 +187,7 @@ impl Reference {
                 None => Ok(Self::Web(text.into())),
             },
             Some((scheme, rest)) if rest.starts_with("//") => Err(fail(format!(
-                "unknown transport {scheme:?}; known are docker://, https://, oci:, oci-archive:, docker-archive:, containers-storage:, tar:, dir: and os:"
+                "unknown transport {scheme:?}; known are docker://, https://, oci:, oci-archive:, docker-archive:, containers-storage:, tar:, dir:, disk:, vagrant: and os:"
             ))),
             _ if is_label(text) => Ok(Self::Catalog(text.into())),
             _ => RegistryReference::parse(text).map(Self::Registry).map_err(fail),
@@ -189,6 +205,8 @@ impl fmt::Display for Reference {
             Self::Web(address) => f.write_str(address),
             Self::Directory(path) => write!(f, "dir:{}", path.display()),
             Self::Layout(layout) => layout.fmt(f),
+            Self::Disk(disk) => disk.fmt(f),
+            Self::Vagrant(vagrant) => vagrant.fmt(f),
             Self::Host => f.write_str("host"),
         }
     }

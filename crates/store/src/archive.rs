@@ -60,6 +60,8 @@ pub enum Kind {
     Directory,
     /// A named pipe.
     Fifo,
+    /// A socket (no archive holds one; from [`crate::unpack::Filler`]).
+    Socket,
     /// The mark that something of a lower layer is gone (only from [`crate::unpack`]).
     Whiteout,
 }

@@ -10,6 +10,7 @@
 //! they could lock it, and making files in it would change its time.
 
 mod directories;
+mod filler;
 mod overlay;
 mod whiteout;
 
@@ -32,6 +33,7 @@ use sys::rooted::{Root, chmod_at, remove_tree};
 use crate::archive::{Archive, Member, Time, show};
 pub use crate::archive::{Kind, Limits};
 use directories::{Directories, Parent};
+pub use filler::{Content, Filler};
 pub(crate) use overlay::{is_opaque, is_whiteout};
 use whiteout::{Mark, Whiteout};
 
@@ -269,7 +271,7 @@ impl<'a> Unpacker<'a> {
     /// Unpacks one entry; `path` receives its cleaned name.
     fn entry(
         &mut self,
-        archive: &mut Archive<impl Read>,
+        content: &mut impl WriteContent,
         member: &Member,
         path: &mut Vec<u8>,
     ) -> Result<Kind> {
@@ -291,11 +293,13 @@ impl<'a> Unpacker<'a> {
         let name = OsStr::from_bytes(&path[slash.map_or(0, |slash| slash + 1)..]);
         let place = Place { parent, name };
         match member.kind {
-            Kind::File => self.file(archive, member, &place)?,
+            Kind::File => self.file(content, member, &place)?,
             Kind::Directory => self.directory(member, path, &place)?,
             Kind::Symlink => self.symlink(member, path, &place)?,
             Kind::HardLink => self.hard_link(member, path, &place)?,
-            Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => self.node(member, &place)?,
+            Kind::CharDevice | Kind::BlockDevice | Kind::Fifo | Kind::Socket => {
+                self.node(member, &place)?;
+            }
             Kind::Whiteout => bail!("no archive holds such an entry"),
         }
         self.summary.skipped_xattrs += u64::from(member.skipped_attributes);
@@ -339,7 +343,7 @@ impl<'a> Unpacker<'a> {
 
     fn file(
         &mut self,
-        archive: &mut Archive<impl Read>,
+        content: &mut impl WriteContent,
         member: &Member,
         place: &Place<'_>,
     ) -> Result<()> {
@@ -348,17 +352,7 @@ impl<'a> Unpacker<'a> {
         let mode = Mode::from_raw_mode(member.mode & 0o777);
         let fd = self
             .make(place, "making the file", || openat(&place.parent.fd, place.name, flags, mode))?;
-        let written = match &member.extents {
-            None => write_content(archive, &fd)?,
-            Some(extents) => {
-                let mut sum = 0;
-                for extent in extents {
-                    sum += write_extent(archive, &fd, extent.offset, extent.length)?;
-                }
-                ftruncate(&fd, member.size).map_err(|e| failed("writing", e))?;
-                sum
-            }
-        };
+        let written = content.write(member, &fd)?;
         self.summary.files += 1;
         self.summary.bytes += written;
         if self.needs_chown(member.uid, member.gid, place.parent.keeps_group) {
@@ -497,9 +491,10 @@ impl<'a> Unpacker<'a> {
         let (kind, (major, minor)) = match member.kind {
             Kind::CharDevice => (FileType::CharacterDevice, member.device),
             Kind::BlockDevice => (FileType::BlockDevice, member.device),
+            Kind::Socket => (FileType::Socket, (0, 0)),
             _ => (FileType::Fifo, (0, 0)),
         };
-        let is_device = kind != FileType::Fifo;
+        let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
         if is_device && (major, minor) == (0, 0) {
             // To overlayfs, 0:0 is the mark that a name of a lower layer is gone.
             self.summary.skipped_devices += 1;
@@ -627,6 +622,24 @@ fn clean(name: &[u8], path: &mut Vec<u8>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whatever has the content of a file.
+trait WriteContent {
+    /// Writes it to an empty file; says how many bytes without holes.
+    fn write(&mut self, member: &Member, fd: &OwnedFd) -> Result<u64>;
+}
+
+impl<R: Read> WriteContent for Archive<R> {
+    fn write(&mut self, member: &Member, fd: &OwnedFd) -> Result<u64> {
+        let Some(extents) = &member.extents else { return write_content(self, fd) };
+        let mut sum = 0;
+        for extent in extents {
+            sum += write_extent(self, fd, extent.offset, extent.length)?;
+        }
+        ftruncate(fd, member.size).map_err(|e| failed("writing", e))?;
+        Ok(sum)
+    }
 }
 
 fn write_content(archive: &mut Archive<impl Read>, fd: &OwnedFd) -> Result<u64> {

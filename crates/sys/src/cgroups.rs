@@ -67,8 +67,8 @@ impl Layout {
     /// # Errors
     /// Where `/proc` cannot be read.
     pub fn read() -> io::Result<Self> {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-        let own = std::fs::read_to_string("/proc/self/cgroup")?;
+        let mounts = crate::process::read_proc("/proc/self/mountinfo")?;
+        let own = crate::process::read_proc("/proc/self/cgroup")?;
         Ok(Self::parse(&mounts, &own))
     }
 
@@ -264,6 +264,10 @@ pub fn remove(directory: &Path) {
 }
 
 fn remove_one(directory: &Path) {
+    // Most have none below them.
+    if std::fs::remove_dir(directory).is_ok() {
+        return;
+    }
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_one(&entry.path());

@@ -1,5 +1,6 @@
 //! System calls that a filter hands over to somebody else (seccomp_unotify(2)).
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -7,7 +8,11 @@ use std::os::unix::fs::FileExt;
 
 /// Where the calls of all processes under one filter arrive.
 #[derive(Debug)]
-pub struct Listener(OwnedFd);
+pub struct Listener {
+    fd: OwnedFd,
+    /// Whoever called last, by thread: mostly it calls again.
+    last: RefCell<Option<(u32, OwnedFd)>>,
+}
 
 /// A system call whose caller waits. Its arguments are the caller's, and what they point to may
 /// change at any time.
@@ -53,7 +58,7 @@ impl Listener {
     pub fn new(fd: OwnedFd) -> Self {
         // Older kernels lack it; then it is only slower.
         let _ = ioctl(&fd, SET_FLAGS, SYNC_WAKE_UP as usize as *mut libc::c_void);
-        Self(fd)
+        Self { fd, last: RefCell::new(None) }
     }
 
     /// Takes the next call; `None` where it was taken back.
@@ -63,7 +68,7 @@ impl Listener {
     pub fn receive(&self) -> io::Result<Option<Call>> {
         // SAFETY: plain data, which the kernel wants to be all zero.
         let mut request: libc::seccomp_notif = unsafe { std::mem::zeroed() };
-        match ioctl(&self.0, RECEIVE, (&raw mut request).cast()) {
+        match ioctl(&self.fd, RECEIVE, (&raw mut request).cast()) {
             Ok(()) => {}
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ENOENT)) => {
                 return Ok(None);
@@ -99,7 +104,7 @@ impl Listener {
             newfd: at as u32,
             newfd_flags: if close_on_exec { libc::O_CLOEXEC as u32 } else { 0 },
         };
-        ioctl(&self.0, ADD, (&raw mut request).cast())
+        ioctl(&self.fd, ADD, (&raw mut request).cast())
     }
 
     /// Gives the caller a copy of a descriptor, at a number of the kernel's choice: what its call shall
@@ -117,7 +122,7 @@ impl Listener {
         };
         let request = (&raw mut request).cast::<libc::c_void>();
         // SAFETY: ADD takes a pointer to this structure.
-        match unsafe { libc::ioctl(self.0.as_raw_fd(), ADD as libc::Ioctl, request) } {
+        match unsafe { libc::ioctl(self.fd.as_raw_fd(), ADD as libc::Ioctl, request) } {
             -1 => Err(io::Error::last_os_error()),
             number => Ok(number.into()),
         }
@@ -126,7 +131,25 @@ impl Listener {
     /// Whether the caller still waits: only then its id means that process.
     pub fn is_waiting(&self, call: &Call) -> bool {
         let mut id = call.id;
-        ioctl(&self.0, ID_VALID, (&raw mut id).cast()).is_ok()
+        ioctl(&self.fd, ID_VALID, (&raw mut id).cast()).is_ok()
+    }
+
+    /// A copy of one of the caller's descriptors (pidfd_getfd(2)). It means the caller's only if
+    /// [`Self::is_waiting`] after this.
+    ///
+    /// # Errors
+    /// `EBADF` where it has none of that number; `EPERM` where the caller may not be looked into.
+    pub fn descriptor(&self, call: &Call, fd: RawFd) -> io::Result<OwnedFd> {
+        let mut last = self.last.borrow_mut();
+        // What refers to a thread that is gone never refers to another of the same number.
+        if let Some((_, of)) = last.as_ref().filter(|(pid, _)| *pid == call.pid) {
+            match crate::process::descriptor(of.as_fd(), fd) {
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                other => return other,
+            }
+        }
+        let (_, of) = last.insert((call.pid, call.thread()?));
+        crate::process::descriptor(of.as_fd(), fd)
     }
 
     /// Lets the caller go on.
@@ -140,7 +163,7 @@ impl Listener {
             Verdict::Fail(errno) => (0, -errno.raw_os_error(), 0),
         };
         let mut response = libc::seccomp_notif_resp { id: call.id, val, error, flags };
-        match ioctl(&self.0, SEND, (&raw mut response).cast()) {
+        match ioctl(&self.fd, SEND, (&raw mut response).cast()) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             other => other,
         }
@@ -150,7 +173,7 @@ impl Listener {
 /// Readable when a call arrived; hung up when nobody is left who could make one.
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
@@ -164,20 +187,14 @@ impl Call {
         syscalls::Sysno::new(number).map_or("", |call| call.name())
     }
 
-    /// A copy of one of the caller's descriptors (pidfd_getfd(2)). It means the caller's only if
-    /// [`Listener::is_waiting`] after this.
-    ///
-    /// # Errors
-    /// `EBADF` where it has none of that number; `EPERM` where the caller may not be looked into.
-    pub fn descriptor(&self, fd: RawFd) -> io::Result<OwnedFd> {
-        let pidfd = match pidfd_open(self.pid, libc::PIDFD_THREAD) {
+    fn thread(&self) -> io::Result<OwnedFd> {
+        match pidfd_open(self.pid, libc::PIDFD_THREAD) {
             // Before Linux 6.9 only the first thread of a process has one.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                 pidfd_open(self.process()?, 0)
             }
             other => other,
-        }?;
-        crate::process::descriptor(pidfd.as_fd(), fd)
+        }
     }
 
     /// The process that the calling thread is one of.

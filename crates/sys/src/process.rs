@@ -659,6 +659,27 @@ fn code(line: &str) -> Option<(usize, usize)> {
     Some((number(start)?, number(end)?))
 }
 
+/// A text of the kernel's, whose size nobody knows before: in as few reads as there are pages of it.
+///
+/// # Errors
+/// open(2)'s and read(2)'s; `InvalidData` where it is not UTF-8.
+pub fn read_proc(path: impl AsRef<std::path::Path>) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut text = vec![0; 1 << 14];
+    let mut length = 0;
+    loop {
+        match file.read(&mut text[length..])? {
+            0 => break,
+            read => length += read,
+        }
+        if length == text.len() {
+            text.resize(2 * length, 0);
+        }
+    }
+    text.truncate(length);
+    String::from_utf8(text).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
 /// Start time of a process in clock ticks since boot: field 22 of `/proc/PID/stat`
 /// (proc(5)). With the id it names a process for ever.
 ///

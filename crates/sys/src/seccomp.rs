@@ -159,6 +159,23 @@ impl Filter {
         self.set(0).map(drop)
     }
 
+    /// The same by prctl(2): a filter that is installed already may allow that, and not seccomp(2).
+    ///
+    /// # Errors
+    /// prctl(2)'s for `PR_SET_SECCOMP`.
+    pub fn install_by_prctl(&self) -> io::Result<()> {
+        let program = self.program();
+        // SAFETY: the program outlives the call, and the kernel only reads it.
+        let done = unsafe {
+            libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
+        };
+        if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    fn program(&self) -> libc::sock_fprog {
+        libc::sock_fprog { len: self.0.len() as u16, filter: self.0.as_ptr().cast_mut() }
+    }
+
     /// The same with flags of seccomp(2) (`SECCOMP_FILTER_FLAG_*`), and gives the listener where one is
     /// among them.
     ///
@@ -183,8 +200,7 @@ impl Filter {
     }
 
     fn set(&self, flags: libc::c_ulong) -> io::Result<libc::c_long> {
-        let program =
-            libc::sock_fprog { len: self.0.len() as u16, filter: self.0.as_ptr().cast_mut() };
+        let program = self.program();
         // SAFETY: the program outlives the call, and the kernel only reads it.
         let done = unsafe {
             libc::syscall(

@@ -125,7 +125,7 @@ fn finish_helper(kind: Kind, mut child: std::process::Child) -> Result<(), MapEr
 /// Whether this process is in a user namespace that maps every id to itself: the initial one.
 #[must_use]
 pub fn is_initial() -> bool {
-    std::fs::read_to_string("/proc/self/uid_map")
+    crate::process::read_proc("/proc/self/uid_map")
         .is_ok_and(|map| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]))
 }
 

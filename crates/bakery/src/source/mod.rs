@@ -13,6 +13,7 @@ mod assembly;
 pub mod bootstrap;
 mod catalog;
 mod directory;
+mod disk;
 pub mod layout;
 mod lxd;
 pub mod registry;
@@ -42,6 +43,8 @@ pub struct Options {
     pub include: Vec<String>,
     /// OCI platform, such as `linux/arm64`; the host's where not given.
     pub platform: Option<String>,
+    /// Of a disk: the partition that is the root.
+    pub partition: Option<String>,
     /// Make anew even where nothing changed.
     pub force: bool,
     /// When to give a download up, however far it is; else as long as something comes.
@@ -108,6 +111,8 @@ pub const SOURCES: &[&dyn ImageSource] = &[
     &tar::Source,
     &web::Source,
     &directory::Source,
+    &disk::Source,
+    &disk::vagrant::Source,
     &layout::Source,
     &registry::Source,
 ];

@@ -13,7 +13,7 @@ use store::NewLayer;
 use store::unpack::{Limits, Style, Summary, unpack};
 
 use super::bootstrap::fetch::Fetcher;
-use super::{Content, Context, Draft, ImageSource, Pulled, lxd};
+use super::{Content, Context, Draft, ImageSource, Pulled, disk, lxd};
 use crate::compression::Compression;
 use crate::digest::Hashing;
 
@@ -68,8 +68,16 @@ pub(crate) fn pull_address(
     if stated.is_some() && previous(context) == stated.as_deref() {
         return Ok(Pulled::UpToDate);
     }
-    let stream = fetcher.stream(address)?;
-    draft(stream, address, 0, sha256, context).with_context(|| format!("unpacking {address}"))
+    let unpacking = || format!("unpacking {address}");
+    let mut stream = fetcher.stream(address)?;
+    let mut start = Vec::new();
+    stream.by_ref().take(disk::START).read_to_end(&mut start).with_context(unpacking)?;
+    let is_disk = disk::begins(&start).with_context(unpacking)?;
+    let whole = io::Cursor::new(start).chain(stream);
+    if is_disk {
+        return disk::pull_stream(whole, address, sha256, context).with_context(unpacking);
+    }
+    draft(whole, address, 0, sha256, context).with_context(unpacking)
 }
 
 fn draft(
@@ -100,7 +108,7 @@ fn reading(path: &Path) -> String {
 }
 
 /// A fifo would hang us, and could be read only once.
-fn open(path: &Path) -> Result<File> {
+pub(super) fn open(path: &Path) -> Result<File> {
     let mut options = File::options();
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, OFlags::NONBLOCK.bits() as i32);
     let file = options.read(true).open(path).with_context(|| reading(path))?;
@@ -112,13 +120,15 @@ fn open(path: &Path) -> Result<File> {
 fn previous<'a>(context: &Context<'a>) -> Option<&'a str> {
     match &context.previous?.origin {
         Origin::Tar { digest, .. } if !context.options.force => Some(digest),
+        // Of an address it is not known what is there.
+        Origin::Disk { content, .. } if !context.options.force => Some(content),
         _ => None,
     }
 }
 
 /// Unpacks; returns the SHA-256 of the whole archive in hex. `total` is its size in bytes, 0 where
 /// that is not known.
-fn fill(
+pub(super) fn fill(
     layer: &NewLayer,
     mut archive: impl Read + Send,
     total: u64,
@@ -141,20 +151,21 @@ fn fill(
     hashing.digest()
 }
 
-fn warn(summary: &Summary, tell: &dyn Tell) {
+pub(super) fn warn(summary: &Summary, tell: &dyn Tell) {
     for note in &summary.notes {
         tell.tell(Event::Warning { text: note.clone() });
     }
 }
 
 /// Tells how much of the file has been read.
-struct Progress<'a, R> {
-    inner: R,
-    what: &'a str,
-    total: u64,
-    done: u64,
-    told: u64,
-    tell: &'a dyn Tell,
+pub(super) struct Progress<'a, R> {
+    pub(super) inner: R,
+    pub(super) what: &'a str,
+    /// 0 where it is not known.
+    pub(super) total: u64,
+    pub(super) done: u64,
+    pub(super) told: u64,
+    pub(super) tell: &'a dyn Tell,
 }
 
 /// Bytes between two pieces of news.

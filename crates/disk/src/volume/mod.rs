@@ -1,12 +1,16 @@
 //! File systems: what each is recognised by, and how it is opened.
 
+mod btrfs;
 mod erofs;
+mod ext;
+mod fat;
+mod iso9660;
 mod squashfs;
 mod xfs;
 
 use std::sync::Arc;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{Blocks, Kind, Volume};
 
@@ -21,6 +25,15 @@ pub trait Format: Sync {
     /// Where they cannot be read.
     fn recognises(&self, blocks: &dyn Blocks) -> Result<bool>;
 
+    /// What it is called, as fstab(5) may name it; empty where this kind has no such thing.
+    ///
+    /// # Errors
+    /// Where that cannot be read.
+    fn identity(&self, blocks: &dyn Blocks) -> Result<Identity> {
+        let _ = blocks;
+        Ok(Identity::default())
+    }
+
     /// Opens it.
     ///
     /// # Errors
@@ -28,20 +41,55 @@ pub trait Format: Sync {
     fn open(&self, blocks: Arc<dyn Blocks>) -> Result<Box<dyn Volume>>;
 }
 
+/// How a file system is called.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// As `UUID=` of fstab(5) has it.
+    pub uuid: String,
+    /// As `LABEL=` has it.
+    pub label: String,
+}
+
+impl Identity {
+    /// Of sixteen bytes, and of a label that ends with a NUL byte where it is shorter than its room.
+    fn of(uuid: &[u8], label: &[u8]) -> Self {
+        let label = label.split(|&b| b == 0).next().unwrap_or_default();
+        let label = String::from_utf8_lossy(label).into_owned();
+        Self { uuid: crate::bytes::uuid(uuid), label }
+    }
+}
+
 /// Every file system there is.
-pub const FORMATS: &[&dyn Format] = &[&erofs::Erofs, &squashfs::Squashfs, &xfs::Xfs];
+pub const FORMATS: &[&dyn Format] = &[
+    &ext::Format,
+    &btrfs::Btrfs,
+    &xfs::Xfs,
+    &squashfs::Squashfs,
+    &erofs::Erofs,
+    &iso9660::Format,
+    &fat::Format,
+];
+
+/// The file system that these bytes hold.
+///
+/// # Errors
+/// Where they cannot be read.
+pub fn recognise(blocks: &dyn Blocks) -> Result<Option<&'static dyn Format>> {
+    for format in FORMATS {
+        if format.recognises(blocks)? {
+            return Ok(Some(*format));
+        }
+    }
+    Ok(None)
+}
 
 /// Opens whatever file system these bytes hold.
 ///
 /// # Errors
 /// Where they hold none that is known, and as [`Format::open`].
 pub fn open(blocks: Arc<dyn Blocks>) -> Result<Box<dyn Volume>> {
-    for format in FORMATS {
-        if format.recognises(&*blocks)? {
-            return format.open(blocks);
-        }
-    }
-    bail!("there is no file system that is known");
+    let Some(format) = recognise(&*blocks)? else { bail!("there is no file system that is known") };
+    format.open(blocks).with_context(|| format!("reading it as {}", format.name()))
 }
 
 /// Makes sure that a name could be one of a file's.

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use anyhow::Context;
 use disk::Blocks;
 
 /// Whether this process may mount.
@@ -88,20 +87,11 @@ impl Blocks for FileBlocks {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> anyhow::Result<()> {
         Ok(self.0.read_exact_at(buffer, offset)?)
     }
-}
 
-/// An image in memory.
-pub struct Bytes(pub Vec<u8>);
-
-impl Blocks for Bytes {
-    fn size(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> anyhow::Result<()> {
-        let from = usize::try_from(offset).ok().and_then(|offset| self.0.get(offset..));
-        let from = from.and_then(|from| from.get(..buffer.len())).context("beyond the end")?;
-        buffer.copy_from_slice(from);
-        Ok(())
+    fn is_hole(&self, offset: u64, length: u64) -> bool {
+        match rustix::fs::seek(&self.0, rustix::fs::SeekFrom::Data(offset)) {
+            Ok(data) => data >= offset + length,
+            Err(error) => error == rustix::io::Errno::NXIO,
+        }
     }
 }

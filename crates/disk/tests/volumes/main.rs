@@ -4,7 +4,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod btrfs;
 mod erofs;
+mod hostile;
 mod squashfs;
 mod xfs;
 

@@ -30,7 +30,7 @@ fn what_the_kernel_wrote() {
     let options: [&[&str]; 5] = [
         &[],
         &["-b", "size=1024", "-n", "size=8192", "-m", "bigtime=0,reflink=0"],
-        &["-i", "size=2048", "-d", "agcount=7"],
+        &["-i", "size=2048", "-d", "agcount=3"],
         &["-i", "size=256", "-m", "crc=0"],
         &["-m", "rmapbt=1"],
     ];

@@ -185,11 +185,12 @@ impl Bypass {
             return Ok(Verdict::Done(0));
         };
         let inode = rustix::fs::fstat(socket)?.st_ino;
-        let there = call.descriptor(number).and_then(|fd| Ok(rustix::fs::fstat(fd)?.st_ino));
+        let there =
+            listener.descriptor(call, number).and_then(|fd| Ok(rustix::fs::fstat(fd)?.st_ino));
         if let Some(before) = before
             && there.is_ok_and(|there| there == inode)
         {
-            let close = socket::closes_on_exec(call, number)?;
+            let close = socket::flags(call, number)?.contains(OFlags::CLOEXEC);
             // Where the caller is gone, there is nothing to put back.
             let _ = listener.put(call, before.as_fd(), number, close);
         }
@@ -198,7 +199,7 @@ impl Bypass {
 
     fn connect(&mut self, listener: &Listener, call: &Call) -> io::Result<Outcome> {
         let number = call.args[0] as RawFd;
-        let Some(socket) = Socket::of(call, number, &self.places)? else { return left() };
+        let Some(socket) = Socket::of(listener, call, number, &self.places)? else { return left() };
         let bytes = address(call, call.args[1], call.args[2])?;
         if !listener.is_waiting(call) {
             return left();
@@ -261,10 +262,10 @@ impl Bypass {
             }
             begun => begun,
         };
-        self.put(listener, call, socket, &made)?;
+        let flags = self.put(listener, call, socket, &made)?;
         match begun {
             Ok(()) => Ok(Outcome::Answered(Verdict::Done(0))),
-            Err(error) if !socket.waits()? => Err(error),
+            Err(error) if flags.contains(OFlags::NONBLOCK) => Err(error),
             // Who is near has answered meanwhile: nobody need be waited for, and the second call
             // says so to the socket.
             Err(_) if inet::tcp_state(made.as_fd())? == ESTABLISHED => {
@@ -325,18 +326,19 @@ impl Bypass {
         Ok(Some(made))
     }
 
-    /// In the place of the caller's socket.
+    /// In the place of the caller's socket; gives the flags that both have.
     fn put(
         &mut self,
         listener: &Listener,
         call: &Call,
         socket: &Socket,
         made: &OwnedFd,
-    ) -> io::Result<()> {
-        rustix::fs::fcntl_setfl(made, socket.flags()?)?;
-        let close = socket::closes_on_exec(call, socket.number)?;
-        listener.put(call, made.as_fd(), socket.number, close)?;
-        self.watchers.follow(call, socket.number, socket.fd.as_fd(), made.as_fd())
+    ) -> io::Result<OFlags> {
+        let flags = socket::flags(call, socket.number)?;
+        rustix::fs::fcntl_setfl(made, flags)?;
+        listener.put(call, made.as_fd(), socket.number, flags.contains(OFlags::CLOEXEC))?;
+        self.watchers.follow(listener, call, socket.number, socket.fd.as_fd(), made.as_fd())?;
+        Ok(flags)
     }
 }
 

@@ -275,15 +275,7 @@ impl Child<'_> {
 
     /// Where something is to be mounted; a directory is made where nothing is.
     fn target_directory(&self, target: &str) -> io::Result<OwnedFd> {
-        let root = self.root()?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        match root.open_in(target, flags, Mode::empty()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                root.create_dir_all(target, DIRECTORY_MODE)?;
-                root.open_in(target, flags, Mode::empty())
-            }
-            other => other,
-        }
+        self.root()?.create_dir_all(target, DIRECTORY_MODE)
     }
 
     fn target_file(&self, target: &str) -> io::Result<OwnedFd> {

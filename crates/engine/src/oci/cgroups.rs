@@ -270,7 +270,7 @@ fn is_writable(path: &Path) -> bool {
 /// Those controllers that the group has, for the groups below. Where it has processes of its own, it
 /// cannot; a limit that needs one misses it then.
 fn pass_down(directory: &Path) {
-    let read = |name| fs::read_to_string(directory.join(name)).unwrap_or_default();
+    let read = |name| read(&directory.join(name)).unwrap_or_default();
     let (all, passed) = (read("cgroup.controllers"), read("cgroup.subtree_control"));
     for controller in all.split_ascii_whitespace() {
         if !passed.split_ascii_whitespace().any(|c| c == controller) {
@@ -283,21 +283,25 @@ fn pass_down(directory: &Path) {
 fn inherit_cpuset(directory: &Path) -> io::Result<()> {
     for name in ["cpuset.cpus", "cpuset.mems"] {
         let path = directory.join(name);
-        if fs::read_to_string(&path)?.trim().is_empty()
+        if read(&path)?.trim().is_empty()
             && let Some(parent) = directory.parent()
         {
-            fs::write(&path, fs::read_to_string(parent.join(name))?.trim())?;
+            fs::write(&path, read(&parent.join(name))?.trim())?;
         }
     }
     Ok(())
 }
 
 fn collect(directory: &Path, found: &mut Vec<i32>) {
-    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    let text = read(&directory.join("cgroup.procs")).unwrap_or_default();
     found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             collect(&entry.path(), found);
         }
     }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    sys::process::read_proc(path)
 }

@@ -57,7 +57,7 @@ impl Making<'_> {
         if let Some(resources) = linux.resources.as_ref().filter(|_| self.containers.cgroups) {
             groups.limit(resources, rootless, &mut warn)?;
         }
-        let process = self.config.process.as_ref().context("config.json has no process")?;
+        let process = &bundle::process_of(self.config);
         let mut record = self.record(groups)?;
         self.place.write(&record)?;
         self.place.write_config(text)?;

@@ -158,8 +158,10 @@ impl Writer<'_> {
             let group = unified.context("this host has no control groups to limit devices with")?;
             return super::devices::attach(&group.path, &all);
         };
-        for (allow, text) in all {
-            write(group, if allow { "devices.allow" } else { "devices.deny" }, text)?;
+        // A file is opened once for all rules in a row that are its own.
+        for run in all.chunk_by(|(a, _), (b, _)| a == b) {
+            let file = if run[0].0 { "devices.allow" } else { "devices.deny" };
+            write_each(group, file, run.iter().map(|(_, text)| text.as_str()))?;
         }
         Ok(())
     }
@@ -371,10 +373,26 @@ fn unified_block(group: &Group, block: &BlockIo) -> Result<()> {
 }
 
 fn write(group: &Group, file: &str, value: impl ToString) -> Result<()> {
-    let (path, value) = (group.path.join(file), value.to_string());
-    // Never made where the kernel has none: it is a directory of its own on other file systems.
-    let opened = fs::OpenOptions::new().write(true).open(&path);
-    opened
-        .and_then(|mut file| std::io::Write::write_all(&mut file, value.as_bytes()))
-        .with_context(|| format!("cannot write {value:?} to {}", path.display()))
+    write_each(group, file, [value.to_string().as_str()])
+}
+
+fn write_each<'a>(
+    group: &Group,
+    file: &str,
+    values: impl IntoIterator<Item = &'a str>,
+) -> Result<()> {
+    let path = group.path.join(file);
+    let mut opened = None;
+    for value in values {
+        let what = || format!("cannot write {value:?} to {}", path.display());
+        let file = match &mut opened {
+            Some(file) => file,
+            // Never made where the kernel has none: it is a directory of its own on other file systems.
+            None => {
+                opened.insert(fs::OpenOptions::new().write(true).open(&path).with_context(what)?)
+            }
+        };
+        std::io::Write::write_all(file, value.as_bytes()).with_context(what)?;
+    }
+    Ok(())
 }

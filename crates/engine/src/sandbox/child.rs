@@ -360,7 +360,7 @@ const NO_FILTER: &str = "Unable to set up system call filtering as requested: \
 
 fn install(filters: &[Filter]) -> Step {
     filters.iter().try_for_each(|filter| {
-        filter.install().map_err(|error| match Errno::from_io_error(&error) {
+        filter.install_by_prctl().map_err(|error| match Errno::from_io_error(&error) {
             Some(Errno::INVAL) => NO_FILTER.to_owned(),
             _ => because(|| "prctl(PR_SET_SECCOMP)".to_owned())(error),
         })

@@ -9,6 +9,7 @@ use spec::network::{Attachment, DEFAULT, INTERNAL, Link, Mac};
 use sys::netns::Visit;
 
 use super::{Attached, Known, Network, Place, Prepared, Target};
+use crate::connect::is_gone;
 use crate::forward::{self, Forwarder, From};
 use crate::lease::{Directory, Lease, Member, Up, directories};
 use crate::link::{DEVICE, Inside, Links, has_ipv6, known_routes, nth};
@@ -296,22 +297,26 @@ fn linger(directory: &Directory) {
 /// Where its directory cannot be locked.
 pub(crate) fn leave(directory: &Directory) -> Result<()> {
     let _lock = directory.lock()?;
+    // One that dies between the two looks has its device still: then the next command sees to it.
+    let is_used = !directory.living().is_empty();
     tidy(directory);
-    if !directory.members().is_empty() {
-        return Ok(());
-    }
-    take_down(directory)
+    if is_used { Ok(()) } else { take_down(directory) }
 }
 
-/// Removes the devices of machines whose place nobody keeps; to be called with the lock held.
-fn tidy(directory: &Directory) {
-    let left = directory.left();
-    let site = directory.up().filter(|_| !left.is_empty()).and_then(|up| Site::of(directory, &up));
-    let links = site.and_then(|site| site.links().ok());
-    for member in left {
+/// Removes the devices of machines whose place nobody keeps, and then the place; to be called with
+/// the lock held.
+pub(crate) fn tidy(directory: &Directory) {
+    let site = directory.up().and_then(|up| Site::of(directory, &up));
+    let mut links = None;
+    directory.tidy(|member| {
+        let Some(site) = &site else { return true };
+        let links = links.get_or_insert_with(|| site.links());
         // Mostly it went with its machine.
-        let _ = links.as_ref().map(|links| links.remove(&member.device));
-    }
+        links.as_ref().is_ok_and(|links| match links.remove(&member.device) {
+            Ok(()) => true,
+            Err(error) => is_gone(&error),
+        })
+    });
 }
 
 /// Removes what there is of a network; to be called with the lock held.

@@ -15,7 +15,7 @@ use spec::event::Event;
 use spec::image::Origin;
 use spec::oci::{self, Descriptor, Document, Index, MAX_MANIFEST};
 use spec::platform::Platform;
-use spec::reference::{LayoutKind, LayoutReference, Reference};
+use spec::reference::{DiskReference, LayoutKind, LayoutReference, Reference};
 use store::Store;
 
 use self::archive::Archive;
@@ -250,7 +250,11 @@ pub fn sniff(path: &Path) -> Result<Reference> {
             Reference::Directory(path.into())
         });
     }
-    Ok(archive::sniff(path)?.map_or_else(|| Reference::Tar(path.into()), layout))
+    Ok(match archive::sniff(path)? {
+        Some(kind) => layout(kind),
+        None if super::disk::sniff(path)? => Reference::Disk(DiskReference::of(path.into())),
+        None => Reference::Tar(path.into()),
+    })
 }
 
 /// Of `dir:`: whether skopeo wrote it, or it is a root.

@@ -39,6 +39,12 @@ impl Format for Erofs {
         Ok(u32::from_le_bytes(magic) == MAGIC)
     }
 
+    fn identity(&self, blocks: &dyn Blocks) -> Result<super::Identity> {
+        let mut bytes = [0; 80];
+        blocks.read_at(SUPER_OFFSET, &mut bytes)?;
+        Ok(super::Identity::of(&bytes[48..64], &bytes[64..80]))
+    }
+
     fn open(&self, blocks: Arc<dyn Blocks>) -> Result<Box<dyn Volume>> {
         Ok(Box::new(Reader::new(blocks)?))
     }

@@ -51,6 +51,12 @@ impl Format for Xfs {
         Ok(u32::from_be_bytes(magic) == MAGIC)
     }
 
+    fn identity(&self, blocks: &dyn Blocks) -> Result<super::Identity> {
+        let mut bytes = [0; 120];
+        blocks.read_at(0, &mut bytes)?;
+        Ok(super::Identity::of(&bytes[32..48], &bytes[108..120]))
+    }
+
     fn open(&self, blocks: Arc<dyn Blocks>) -> Result<Box<dyn Volume>> {
         Ok(Box::new(Reader::new(blocks)?))
     }

@@ -10,9 +10,8 @@ use super::mounts;
 
 pub(super) fn check(config: &Config) -> Result<()> {
     version(&config.oci_version)?;
-    match &config.process {
-        Some(process) => self::process(process)?,
-        None => bail!("config.json has no process"),
+    if let Some(process) = &config.process {
+        self::process(process)?;
     }
     if config.root.as_ref().is_none_or(|root| root.path.is_empty()) {
         bail!("config.json has no root.path");

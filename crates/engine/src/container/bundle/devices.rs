@@ -45,7 +45,7 @@ fn device(device: &runtime::Device) -> Result<Device> {
         "p" => FileType::Fifo,
         other => bail!("the device {} is of the type {other:?}, not c, b, u or p", device.path),
     };
-    if !device.path.starts_with('/') {
+    if !device.path.starts_with('/') || std::path::Path::new(&device.path).file_name().is_none() {
         bail!("the device {:?} has no absolute path", device.path);
     }
     let number = match kind {

@@ -70,7 +70,7 @@ pub(crate) fn prepare(config: &Config, means: &mut Means<'_>) -> Result<Prepared
     check::check(config)?;
     let empty = Linux::default();
     let linux = config.linux.as_ref().unwrap_or(&empty);
-    let process = config.process.as_ref().context("config.json has no process")?;
+    let process = &process_of(config);
     let mut builder =
         Builder { config, linux, process, means, steps: Vec::new(), trees: Vec::new() };
     builder.isolate()?;
@@ -80,6 +80,12 @@ pub(crate) fn prepare(config: &Config, means: &mut Means<'_>) -> Result<Prepared
     let Builder { steps, trees, .. } = builder;
     let (namespaces, joined) = namespaces(linux);
     Ok(Prepared { namespaces, joined, steps, trees })
+}
+
+/// A container may be made without one; its start then fails (runtime-spec 1.2, `config.md`, "Process").
+pub(crate) fn process_of(config: &Config) -> Process {
+    let none = || Process { cwd: "/".into(), ..Process::default() };
+    config.process.clone().unwrap_or_else(none)
 }
 
 /// The steps of a further process in a container that runs, from inside of its namespaces on.
@@ -274,9 +280,7 @@ impl Builder<'_, '_> {
             self.piece(Piece::Mount(Box::new(prepared)));
         }
         if dev != Some(true) {
-            for device in devices::all(&self.linux.devices)? {
-                self.piece(Piece::Device(device));
-            }
+            self.piece(Piece::Devices(devices::all(&self.linux.devices)?));
             self.piece(Piece::DeviceLinks);
         }
         if self.process.terminal {
@@ -359,8 +363,12 @@ impl Builder<'_, '_> {
         let rights = rights::of(process, self.means.warn)?;
         let hooks = self.config.hooks.clone().unwrap_or_default().start_container;
         let hooks = (!hooks.is_empty()).then_some(Step::Bundle(Piece::Hooks(hooks)));
-        let find = Step::Bundle(Piece::Find(command(process)?));
         let wait = Step::Bundle(Piece::AwaitStart);
+        if self.config.process.is_none() {
+            self.steps.extend([wait, Step::Bundle(Piece::NoProcess)]);
+            return Ok(());
+        }
+        let find = Step::Bundle(Piece::Find(command(process)?));
         // A filter waits for the start too, as it may refuse what waiting needs. Without
         // no_new_privs it needs rights that are given up, so those wait for it.
         if filter.is_some() && !process.no_new_privileges {

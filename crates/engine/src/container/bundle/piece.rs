@@ -30,7 +30,7 @@ pub(crate) enum Piece {
     /// A directory that nothing is mounted on.
     PlainRoot(CString),
     Mount(Box<Mount>),
-    Device(Device),
+    Devices(Vec<Device>),
     DeviceLinks,
     ReadonlyLater(String, Change),
     Sysctl {
@@ -66,6 +66,8 @@ pub(crate) enum Piece {
     Find(Vec<CString>),
     /// All is ready; another process of ours says when.
     AwaitStart,
+    /// There is nothing to execute.
+    NoProcess,
     Seccomp {
         filter: Filter,
         flags: Flags,
@@ -150,7 +152,10 @@ impl Piece {
             Self::Root { path, .. } => format!("mount the root {}", text(path)),
             Self::PlainRoot(path) => format!("open the root {}", text(path)),
             Self::Mount(mount) => mount.describe(),
-            Self::Device(device) => format!("make the device {}", device.path),
+            Self::Devices(devices) => {
+                let paths = devices.iter().map(|device| device.path.as_str());
+                format!("make the devices {}", paths.collect::<Vec<_>>().join(", "))
+            }
             Self::DeviceLinks => "fill /dev".into(),
             Self::ReadonlyLater(path, _) => format!("make {path} read-only"),
             Self::Sysctl { path, value } => format!("write {value:?} to /proc/sys/{path}"),
@@ -171,6 +176,7 @@ impl Piece {
                 format!("find {}", path.first().map(text).unwrap_or_default())
             }
             Self::AwaitStart => "wait for the start".into(),
+            Self::NoProcess => "start a container whose config.json has no process".into(),
             Self::Seccomp { .. } => "install the system call filter".into(),
         }
     }

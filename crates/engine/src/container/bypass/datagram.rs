@@ -103,7 +103,7 @@ enum Sent {
 impl Bypass {
     pub(super) fn send_to(&mut self, listener: &Listener, call: &Call) -> io::Result<Outcome> {
         let [_, data, length, flags, name, name_length] = call.args;
-        let Some(socket) = self.datagrams(call)? else { return left() };
+        let Some(socket) = self.datagrams(listener, call)? else { return left() };
         if length > LONGEST as u64 {
             return Err(Errno::MSGSIZE.into());
         }
@@ -114,7 +114,7 @@ impl Bypass {
     }
 
     pub(super) fn send_message(&mut self, listener: &Listener, call: &Call) -> io::Result<Outcome> {
-        let Some(socket) = self.datagrams(call)? else { return left() };
+        let Some(socket) = self.datagrams(listener, call)? else { return left() };
         if call.foreign {
             return foreign(&socket);
         }
@@ -132,7 +132,7 @@ impl Bypass {
         listener: &Listener,
         call: &Call,
     ) -> io::Result<Outcome> {
-        let Some(mut socket) = self.datagrams(call)? else { return left() };
+        let Some(mut socket) = self.datagrams(listener, call)? else { return left() };
         if call.foreign {
             return foreign(&socket);
         }
@@ -164,8 +164,8 @@ impl Bypass {
         Ok(Outcome::Answered(Verdict::Done(sent)))
     }
 
-    fn datagrams(&self, call: &Call) -> io::Result<Option<Socket>> {
-        let socket = Socket::of(call, call.args[0] as RawFd, &self.places)?;
+    fn datagrams(&self, listener: &Listener, call: &Call) -> io::Result<Option<Socket>> {
+        let socket = Socket::of(listener, call, call.args[0] as RawFd, &self.places)?;
         // A stream does not look at the address.
         Ok(socket.filter(|socket| !socket.kind.is_tcp() && socket.place != Place::Inner))
     }

@@ -24,16 +24,22 @@ const DEVICE: OptionName = (SOCKET, 25);
 /// `SO_SNDTIMEO`, which is a limit for connect(2) as well.
 const SEND_TIME: OptionName = (SOCKET, 21);
 
-/// Of every socket: REUSEADDR, BROADCAST, KEEPALIVE, OOBINLINE, PRIORITY, LINGER, REUSEPORT,
-/// RCVLOWAT, RCVTIMEO, SNDTIMEO, TIMESTAMP, TIMESTAMPNS, RXQ_OVFL.
-const OF_SOCKET: [i32; 13] = [2, 6, 9, 10, 12, 13, 15, 18, 20, 21, 29, 35, 40];
-/// TOS, TTL, PKTINFO, MTU_DISCOVER, RECVERR, RECVTTL, RECVTOS, BIND_ADDRESS_NO_PORT, MULTICAST_TTL.
-const OF_IP: [i32; 9] = [1, 2, 8, 10, 11, 12, 13, 24, 33];
-/// UNICAST_HOPS, MTU_DISCOVER, RECVERR, V6ONLY, RECVPKTINFO, RECVHOPLIMIT, RECVTCLASS, TCLASS.
-const OF_IPV6: [i32; 8] = [16, 23, 25, 26, 49, 51, 66, 67];
-/// NODELAY, CORK, KEEPIDLE, KEEPINTVL, KEEPCNT, SYNCNT, LINGER2, DEFER_ACCEPT, WINDOW_CLAMP, QUICKACK,
-/// CONGESTION, USER_TIMEOUT, NOTSENT_LOWAT.
-const OF_TCP: [i32; 13] = [1, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 18, 25];
+/// Of every socket: REUSEADDR, KEEPALIVE, OOBINLINE, PRIORITY, LINGER, REUSEPORT, RCVLOWAT, RCVTIMEO,
+/// SNDTIMEO, TIMESTAMP, TIMESTAMPNS.
+const OF_SOCKET: [i32; 11] = [2, 9, 10, 12, 13, 15, 18, 20, 21, 29, 35];
+/// BROADCAST, RXQ_OVFL: streams have neither.
+const OF_DATAGRAMS: [i32; 2] = [6, 40];
+/// TOS, TTL, MTU_DISCOVER, RECVERR.
+const OF_IP: [i32; 4] = [1, 2, 10, 11];
+/// PKTINFO, RECVTTL, RECVTOS, MULTICAST_TTL: of each datagram.
+const OF_DATAGRAMS_OF_IP: [i32; 4] = [8, 12, 13, 33];
+/// UNICAST_HOPS, MTU_DISCOVER, RECVERR, V6ONLY, TCLASS.
+const OF_IPV6: [i32; 5] = [16, 23, 25, 26, 67];
+/// RECVPKTINFO, RECVHOPLIMIT, RECVTCLASS.
+const OF_DATAGRAMS_OF_IPV6: [i32; 3] = [49, 51, 66];
+/// NODELAY, CORK, KEEPIDLE, KEEPINTVL, KEEPCNT, SYNCNT, LINGER2, DEFER_ACCEPT, WINDOW_CLAMP, CONGESTION,
+/// USER_TIMEOUT, NOTSENT_LOWAT. QUICKACK is a state of a connection that there is.
+const OF_TCP: [i32; 12] = [1, 3, 4, 5, 6, 7, 8, 9, 10, 13, 18, 25];
 /// CORK, SEGMENT, GRO.
 const OF_UDP: [i32; 3] = [1, 103, 104];
 
@@ -98,10 +104,15 @@ fn names(kind: Kind) -> impl Iterator<Item = OptionName> {
     let of = |level: i32, names: &'static [i32], applies: bool| {
         names.iter().filter(move |_| applies).map(move |name| (level, *name))
     };
+    // Each costs a system call for each connection.
+    let datagrams = !kind.is_tcp();
     of(SOCKET, &OF_SOCKET, true)
+        .chain(of(SOCKET, &OF_DATAGRAMS, datagrams))
         // A socket of IPv6 carries IPv4 as well.
         .chain(of(IP, &OF_IP, true))
+        .chain(of(IP, &OF_DATAGRAMS_OF_IP, datagrams))
         .chain(of(IPV6, &OF_IPV6, kind.is_v6()))
+        .chain(of(IPV6, &OF_DATAGRAMS_OF_IPV6, datagrams && kind.is_v6()))
         .chain(of(TCP, &OF_TCP, kind.is_tcp()))
         .chain(of(UDP, &OF_UDP, kind.protocol == UDP))
 }

@@ -66,7 +66,7 @@ impl Bypass {
     }
 
     pub(super) fn bind(&mut self, listener: &Listener, call: &Call) -> io::Result<Outcome> {
-        let Some(socket) = Socket::of(call, call.args[0] as RawFd, &self.places)? else {
+        let Some(socket) = Socket::of(listener, call, call.args[0] as RawFd, &self.places)? else {
             return left();
         };
         let wanted = inet::decode(&address(call, call.args[1], call.args[2])?);
@@ -97,7 +97,7 @@ impl Bypass {
 
     /// A server is told the port that it asked for.
     pub(super) fn name(&mut self, listener: &Listener, call: &Call) -> io::Result<Outcome> {
-        let Some(socket) = Socket::of(call, call.args[0] as RawFd, &self.places)? else {
+        let Some(socket) = Socket::of(listener, call, call.args[0] as RawFd, &self.places)? else {
             return left();
         };
         if socket.place != Place::Host {

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use rustix::fs::OFlags;
 use sys::inet;
-use sys::notify::Call;
+use sys::notify::{Call, Listener};
 
 // socket(2), ip(7): families, types, protocols; and asm-generic/socket.h.
 const INET: i32 = 2;
@@ -70,8 +70,13 @@ pub(super) struct Places {
 impl Socket {
     /// `None` for what is none, and for sockets that stay as they are: of other families, and raw
     /// ones.
-    pub(super) fn of(call: &Call, number: RawFd, places: &Places) -> io::Result<Option<Self>> {
-        let fd = match call.descriptor(number) {
+    pub(super) fn of(
+        listener: &Listener,
+        call: &Call,
+        number: RawFd,
+        places: &Places,
+    ) -> io::Result<Option<Self>> {
+        let fd = match listener.descriptor(call, number) {
             Ok(fd) => fd,
             // The kernel says what is wrong with it.
             Err(error) if error.raw_os_error() == Some(EBADF) => return Ok(None),
@@ -114,8 +119,9 @@ impl Socket {
 
 const EBADF: i32 = 9;
 
-/// Whether the caller's descriptor is closed when it executes another program (proc(5), `fdinfo`).
-pub(super) fn closes_on_exec(call: &Call, number: RawFd) -> io::Result<bool> {
+/// The flags of the caller's descriptor (proc(5), `fdinfo`): those of the file, and whether it is
+/// closed when the caller executes another program.
+pub(super) fn flags(call: &Call, number: RawFd) -> io::Result<OFlags> {
     let mut buffer = [0; 256];
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let path = format!("/proc/{}/fdinfo/{number}", call.pid);
@@ -125,5 +131,5 @@ pub(super) fn closes_on_exec(call: &Call, number: RawFd) -> io::Result<bool> {
     let info = std::str::from_utf8(&buffer[..length]).unwrap_or_default();
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
     let flags = flags.and_then(|text| u32::from_str_radix(text.trim(), 8).ok());
-    Ok(flags.is_some_and(|flags| flags & OFlags::CLOEXEC.bits() != 0))
+    Ok(flags.map_or(OFlags::empty(), OFlags::from_bits_retain))
 }

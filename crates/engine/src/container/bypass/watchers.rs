@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-use sys::notify::Call;
+use sys::notify::{Call, Listener};
 
 /// The epolls of each thread's process, as far as they were looked for.
 pub(super) struct Watchers {
@@ -38,6 +38,7 @@ impl Watchers {
     /// only, or came over a socket, is not found.
     pub(super) fn follow(
         &mut self,
+        listener: &Listener,
         call: &Call,
         number: RawFd,
         old: BorrowedFd<'_>,
@@ -49,7 +50,7 @@ impl Watchers {
             let Ok(info) = std::fs::read_to_string(path) else { continue };
             let found = info.lines().filter_map(registration);
             for (_, registered) in found.filter(|(key, _)| *key == (number, inode)) {
-                let epoll = call.descriptor(epoll)?;
+                let epoll = listener.descriptor(call, epoll)?;
                 sys::inet::move_registration(epoll.as_fd(), number, old, new, registered)?;
             }
         }

@@ -11,9 +11,10 @@ use rustix::thread::UnshareFlags;
 use sys::mount::{self, Attributes, flag};
 use sys::process;
 
-use super::super::bundle::piece::{Device, Hierarchy, Kind, Mount, Piece};
-use super::super::step::Tree;
+use super::super::bundle::piece::Piece;
 use super::{Child, GO, cstring};
+
+mod mounts;
 
 /// First byte of the message that all is ready for the launcher's part.
 pub(crate) const SYNC: u8 = b'Y';
@@ -72,7 +73,7 @@ impl Child<'_> {
                 Ok(())
             }
             Piece::Mount(mount) => self.mount(mount),
-            Piece::Device(device) => self.device(device),
+            Piece::Devices(devices) => self.nodes(devices),
             Piece::DeviceLinks => self.at("/dev", links),
             Piece::ReadonlyLater(target, change) => {
                 mount::change(self.target_directory(target)?.as_fd(), *change, false)
@@ -113,175 +114,12 @@ impl Child<'_> {
             }
             Piece::Find(path) => find(path),
             Piece::AwaitStart => self.await_start(),
+            Piece::NoProcess => Err(Errno::INVAL.into()),
             Piece::Seccomp { filter, flags } => match filter.install_with(*flags)? {
                 Some(listener) => self.hand_listener(&listener),
                 None => Ok(()),
             },
         }
-    }
-
-    fn mount(&mut self, what: &Mount) -> io::Result<()> {
-        let target = what.target.as_str();
-        let mounted = match &what.kind {
-            Kind::Bind { tree, recursive } => Some(self.bind_tree(what, tree, *recursive)?),
-            Kind::Filesystem { .. } => {
-                self.new_filesystem(what)?;
-                None
-            }
-            Kind::Remount { flags, data } => {
-                let flags = flags | flag::REMOUNT;
-                self.at(target, || mount::plain(c"", c".", c"", flags, data))?;
-                None
-            }
-            Kind::Cgroups { hierarchies, namespace, read_only } => {
-                return self.cgroup_mounts(target, hierarchies, *namespace, *read_only);
-            }
-        };
-        let recursive = what.changes[1];
-        if what.propagation.is_empty() && (mounted.is_some() || recursive.is_none()) {
-            return Ok(());
-        }
-        let mounted = match mounted {
-            Some(tree) => tree,
-            None => self.root()?.open_in(target, OFlags::PATH, Mode::empty())?,
-        };
-        if !recursive.is_none() {
-            mount::change(mounted.as_fd(), recursive, true)?;
-        }
-        for (flag, recursive) in &what.propagation {
-            mount::propagate(mounted.as_fd(), *flag, *recursive)?;
-        }
-        Ok(())
-    }
-
-    fn bind_tree(&mut self, what: &Mount, tree: &Tree, recursive: bool) -> io::Result<OwnedFd> {
-        let tree = self.tree(tree, recursive)?;
-        for (change, recursive) in what.changes.into_iter().zip([false, true]) {
-            if change.is_none() {
-                continue;
-            }
-            match mount::change(tree.as_fd(), change, recursive) {
-                // What another user namespace has set cannot be cleared (mount_namespaces(7)).
-                Err(error) if is(&error, Errno::PERM) && change.clear != 0 => {
-                    let change = mount::Change { clear: 0, ..change };
-                    mount::change(tree.as_fd(), change, recursive)?;
-                }
-                other => other?,
-            }
-        }
-        let kind = FileType::from_raw_mode(rustix::fs::fstat(&tree)?.st_mode);
-        let target = match kind {
-            FileType::Directory => self.target_directory(&what.target)?,
-            _ => self.target_file(&what.target)?,
-        };
-        mount::attach(tree.as_fd(), target.as_fd())?;
-        Ok(tree)
-    }
-
-    fn new_filesystem(&self, what: &Mount) -> io::Result<()> {
-        let Kind::Filesystem { fstype, source, flags, data, fallback, copy_up } = &what.kind else {
-            return Ok(());
-        };
-        let below = self.target_directory(&what.target)?;
-        let data = with_mode(fstype, data, &below)?;
-        // What is copied must be written before nothing can be any more.
-        let first = if *copy_up { flags & !flag::RDONLY } else { *flags };
-        match self.at(&what.target, || mount::plain(source, c".", fstype, first, &data)) {
-            Err(error) if is(&error, Errno::PERM) && fallback.is_some() => {
-                let Some(path) = fallback else { return Err(error) };
-                let tree = mount::copy_tree(rustix::fs::CWD, path, true)?;
-                return mount::attach(tree.as_fd(), below.as_fd());
-            }
-            other => other?,
-        }
-        if *copy_up {
-            let open = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let above = self.root()?.open_in(&what.target, open, Mode::empty())?;
-            let below = rustix::fs::openat(&below, c".", open, Mode::empty())?;
-            super::copy_up::copy(below.as_fd(), above.as_fd())?;
-            if flags & flag::RDONLY != 0 {
-                let read_only = Attributes { read_only: true, ..Attributes::default() };
-                mount::set_attributes(above.as_fd(), read_only, false)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn cgroup_mounts(
-        &self,
-        target: &str,
-        hierarchies: &[Hierarchy],
-        namespace: bool,
-        read_only: bool,
-    ) -> io::Result<()> {
-        let inert = flag::NOSUID | flag::NODEV | flag::NOEXEC;
-        let flags = inert | if read_only { flag::RDONLY } else { 0 };
-        let attributes = Attributes { read_only, nosuid: true, nodev: true, noexec: true };
-        let one = |target: &str, hierarchy: &Hierarchy| {
-            let (fstype, data) = match &hierarchy.controllers {
-                Some(controllers) => (c"cgroup", controllers.as_c_str()),
-                None => (c"cgroup2", c""),
-            };
-            if namespace
-                && self.at(target, || mount::plain(fstype, c".", fstype, flags, data)).is_ok()
-            {
-                return Ok(());
-            }
-            let tree = mount::copy_tree(rustix::fs::CWD, &hierarchy.group, true)?;
-            mount::set_attributes(tree.as_fd(), attributes, false)?;
-            mount::attach(tree.as_fd(), self.target_directory(target)?.as_fd())
-        };
-        if let [only] = hierarchies
-            && only.name.is_empty()
-        {
-            return one(target, only);
-        }
-        self.at(target, || mount::plain(c"tmpfs", c".", c"tmpfs", inert, c"mode=0755"))?;
-        for hierarchy in hierarchies {
-            one(&format!("{target}/{}", hierarchy.name), hierarchy)?;
-            for link in &hierarchy.links {
-                let at = self.target_directory(target)?;
-                rustix::fs::symlinkat(&hierarchy.name, at, link)?;
-            }
-        }
-        if read_only {
-            let read_only = Attributes { read_only, ..Attributes::default() };
-            mount::set_attributes(self.target_directory(target)?.as_fd(), read_only, false)?;
-        }
-        Ok(())
-    }
-
-    fn device(&self, device: &Device) -> io::Result<()> {
-        let root = self.root()?;
-        let (parent, name) = match root.parent_of(&device.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if let Some((parent, _)) = device.path.rsplit_once('/') {
-                    root.create_dir_all(parent, super::DIRECTORY_MODE)?;
-                }
-                root.parent_of(&device.path)?
-            }
-            other => other?,
-        };
-        let mode = Mode::from_raw_mode(device.mode);
-        match rustix::fs::mknodat(&parent, &name, device.kind, mode, device.number) {
-            Ok(()) => {}
-            Err(Errno::PERM) if device.kind != FileType::Fifo => {
-                // In a user namespace: the launcher's own node.
-                let tree =
-                    mount::copy_tree(rustix::fs::CWD, &cstring(device.path.clone())?, false)?;
-                let target = self.target_file(&device.path)?;
-                return mount::attach(tree.as_fd(), target.as_fd());
-            }
-            Err(Errno::EXIST) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        }
-        if device.owner != (0, 0) {
-            let uid = rustix::fs::Uid::from_raw(device.owner.0);
-            let gid = rustix::fs::Gid::from_raw(device.owner.1);
-            let flags = AtFlags::SYMLINK_NOFOLLOW;
-            rustix::fs::chownat(&parent, &name, Some(uid), Some(gid), flags)?;
-        }
-        Ok(())
     }
 
     fn read_only(&self, paths: &[String]) -> io::Result<()> {
@@ -401,17 +239,6 @@ impl Child<'_> {
             _ => process::exit_now(super::REPORTED),
         }
     }
-}
-
-/// A file system in memory gets the permissions of what it covers, unless it is told others.
-fn with_mode(fstype: &CStr, data: &CStr, below: &OwnedFd) -> io::Result<std::ffi::CString> {
-    let text = data.to_string_lossy();
-    if fstype != c"tmpfs" || text.split(',').any(|option| option.starts_with("mode=")) {
-        return Ok(data.to_owned());
-    }
-    let mode = rustix::fs::fstat(below)?.st_mode & 0o7777;
-    let comma = if text.is_empty() { "" } else { "," };
-    cstring(format!("{text}{comma}mode={mode:o}"))
 }
 
 /// Clocks are those of the children only, but for who enters the namespace (time_namespaces(7)).

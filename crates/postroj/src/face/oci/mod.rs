@@ -10,6 +10,7 @@ use engine::oci::{Containers, Creation};
 
 use super::Face;
 
+mod bubblewrap;
 mod features;
 mod output;
 mod process;
@@ -31,6 +32,7 @@ Verbs:
   create [-b DIR] [--pid-file FILE] [--console-socket PATH] [--preserve-fds N] [--no-pivot] ID
   start ID                  let the process of a created container execute its command
   run [-d] [as create] ID   create, start, wait, delete
+  run --dry-run [-b DIR]    the line for bubblewrap that does the same, as near as it can
   state ID                  its state, as JSON
   kill [-a] ID [SIGNAL]     signal its process, or all of them [default: TERM]
   delete [-f] ID            remove what is left of it
@@ -65,7 +67,7 @@ const GLOBAL: [Known; 10] = [
     ("version", Some('v'), false),
 ];
 
-const CREATE: [Known; 11] = [
+const CREATE: [Known; 12] = [
     ("bundle", Some('b'), true),
     ("pid-file", None, true),
     ("console-socket", None, true),
@@ -77,6 +79,7 @@ const CREATE: [Known; 11] = [
     ("detach", Some('d'), false),
     ("keep", None, false),
     ("config", Some('f'), true),
+    ("dry-run", None, false),
 ];
 
 impl Face for Oci {
@@ -248,6 +251,9 @@ fn preserved(words: &Words) -> Result<u32> {
 
 fn create(containers: &Containers<'_>, args: &mut VecDeque<String>) -> Result<u8> {
     let words = Words::read(args, &CREATE, usize::MAX)?;
+    if words.is_set("dry-run") {
+        bail!("--dry-run is an option of run");
+    }
     let (id, creation) = (words.id()?, creation(&words)?);
     protect()?;
     let mut running = containers.create(id, &creation)?;

@@ -8,7 +8,7 @@ use engine::oci::{Containers, Execution, Running};
 use spec::runtime::{Capabilities, Process, User};
 
 use super::words::{Known, Words};
-use super::{CREATE, creation, preserved, protect};
+use super::{CREATE, bubblewrap, creation, preserved, protect};
 
 const EXEC: [Known; 19] = [
     ("console-socket", None, true),
@@ -34,6 +34,14 @@ const EXEC: [Known; 19] = [
 
 pub(super) fn run(containers: &Containers<'_>, args: &mut VecDeque<String>) -> Result<u8> {
     let words = Words::read(args, &CREATE, usize::MAX)?;
+    if words.is_set("dry-run") {
+        let (line, lacking) = bubblewrap::line(&creation(&words)?.bundle)?;
+        for what in lacking {
+            (containers.warn)(&format!("bubblewrap has no option for this: {what}"));
+        }
+        println!("{line}");
+        return Ok(0);
+    }
     let (id, creation) = (words.id()?, creation(&words)?);
     protect()?;
     let mut running = containers.create(id, &creation)?;

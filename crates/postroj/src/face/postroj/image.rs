@@ -48,7 +48,8 @@ pub(super) fn open(
     }
     let name = reference.to_string();
     // Whether a file has changed is only told by reading it.
-    let by_content = matches!(reference, Reference::Tar(_) | Reference::Layout(_));
+    let by_content =
+        matches!(reference, Reference::Tar(_) | Reference::Layout(_) | Reference::Disk(_));
     if policy == PullPolicy::Missing
         && !by_content
         && let Some(ready) = find(&store, &name, platform)?

@@ -17,7 +17,7 @@ use super::{Here, image, reference};
 /// Bring an image into the store, or bring it up to date
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Such as debian-12, debian:12, quay.io/a/b@sha256:…, ./rootfs.tar.xz or oci:DIR:TAG
+    /// Such as debian-12, debian:12, quay.io/a/b@sha256:…, ./rootfs.tar.xz, ./disk.qcow2 or oci:DIR:TAG
     image: String,
     /// Archive to make a Debian-like system from [default: configuration, else the host's apt sources]
     #[arg(long, value_name = "URL")]
@@ -31,6 +31,9 @@ pub(super) struct Args {
     /// Such as linux/arm64
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<String>,
+    /// Of a disk: which one is the root: its number, or a logical volume's GROUP/NAME, or a label or UUID
+    #[arg(long, value_name = "PARTITION")]
+    partition: Option<String>,
     /// Leave the plain name as it is
     #[arg(long, hide = true, requires = "platform")]
     beside: bool,
@@ -75,6 +78,7 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
         include: args.include.clone(),
         platform: platform.as_ref().map(Platform::to_string),
         force: args.force,
+        partition: args.partition.clone(),
         deadline: None,
     };
     let there = store.find(&name)?;
@@ -118,7 +122,11 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
 fn with_packages(args: &Args, here: &Here, name: &str) -> Result<u8> {
     let mut command = here.again();
     command.args(["pull", "--policy", args.policy.word()]);
-    for (option, value) in [("--mirror", &args.mirror), ("--platform", &args.platform)] {
+    for (option, value) in [
+        ("--mirror", &args.mirror),
+        ("--platform", &args.platform),
+        ("--partition", &args.partition),
+    ] {
         if let Some(value) = value {
             command.args([option, value]);
         }

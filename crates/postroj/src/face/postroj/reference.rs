@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use bakery::source;
 use bakery::source::registry::settings::Settings;
-use spec::reference::{LayoutKind, LayoutReference, Reference};
+use spec::reference::{DiskReference, LayoutKind, LayoutReference, Reference};
 
 /// Reads a reference; paths in it become absolute, so that they name the same image from everywhere.
 pub(super) fn parse(text: &str) -> Result<Reference> {
@@ -23,6 +23,10 @@ pub(super) fn parse(text: &str) -> Result<Reference> {
                 .with_context(|| format!("cannot open the image {}", path.display()))?
         }
         Reference::Tar(path) => Reference::Tar(absolute(path)?),
+        Reference::Disk(disk) => {
+            let path = absolute(disk.path)?;
+            Reference::Disk(DiskReference { path, ..disk })
+        }
         Reference::Directory(path) => source::layout::sniff_directory(&absolute(path)?),
         Reference::Layout(layout) if layout.kind == LayoutKind::ContainersStorage => {
             Reference::Layout(layout)
