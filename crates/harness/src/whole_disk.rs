@@ -256,6 +256,10 @@ impl Machine {
                 && disk.until == Until::CloudInit
                 && let Some(report) = report(&self.told)
             {
+                if !disk.keep {
+                    // What could be flushed is forgotten anyway. Dropped, it is killed.
+                    return Ok(report);
+                }
                 outcome = Some(report);
                 deadline = Some(self.power_off()?);
                 told_to_end = true;

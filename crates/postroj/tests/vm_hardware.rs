@@ -17,35 +17,14 @@ use engine::vm::hardware::{
 };
 use engine::vm::initramfs::{self, Archive};
 use engine::vm::qemu::{self, Ended, Qemu};
+use fixture::kernel::{Silent, find, kernel, root_of};
 use harness::kernel::{self, Kernel, Wish};
 use serde_json::{Value, json};
-use spec::event::{Event, Tell};
 use store::Store;
 use sys::rooted::Root;
 
 /// What an emulated machine may take on a host that has much else to do.
 const LONG: Duration = Duration::from_secs(100);
-
-struct Silent;
-
-impl Tell for Silent {
-    fn tell(&self, _: Event) {}
-}
-
-/// The kernel that every test uses; fetched once.
-fn kernel() -> Kernel {
-    find(&Options::default())
-}
-
-fn find(options: &Options) -> Kernel {
-    let store = Store::open(&fixture::home().join("store")).unwrap();
-    kernel::find(&Wish { file: None, image: None, store: &store, options, tell: &Silent }).unwrap()
-}
-
-/// The directory that the kernel's `boot` is in.
-fn root_of(kernel: &Kernel) -> PathBuf {
-    kernel.file.parent().unwrap().parent().unwrap().to_owned()
-}
 
 /// Loads the modules, waits for its port, and does what it reads there, a line at a time; each line that is
 /// answered ends with `.`.
