@@ -62,10 +62,10 @@ impl Identity {
 /// Every file system there is.
 pub const FORMATS: &[&dyn Format] = &[
     &ext::Format,
-    &btrfs::Btrfs,
     &xfs::Xfs,
     &squashfs::Squashfs,
     &erofs::Erofs,
+    &btrfs::Btrfs,
     &iso9660::Format,
     &fat::Format,
 ];

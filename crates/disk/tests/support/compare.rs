@@ -130,8 +130,11 @@ impl Comparison<'_> {
     }
 
     fn theirs(&self, path: &Path) -> Vec<Attribute> {
-        let mut list = vec![0; 64 << 10];
-        let length = llistxattr(path, &mut list[..]).unwrap_or(0);
+        let mut list = vec![0; 1024];
+        let length = llistxattr(path, &mut list[..]).unwrap_or_else(|_| {
+            list = vec![0; 64 << 10];
+            llistxattr(path, &mut list[..]).unwrap()
+        });
         let names = list[..length].split(|&b| b == 0).filter(|name| !name.is_empty());
         let names = names.filter(|name| self.is_compared(name));
         let mut xattrs: Vec<Attribute> = names

@@ -24,18 +24,29 @@ fn what_the_kernel_wrote() {
     }
     let scratch = tempfile::tempdir().unwrap();
     let image = scratch.path().join("image");
-    for (options, mount) in [
+    for (number, (options, mount)) in [
         (&["-m", "dup", "-d", "single"][..], "compress-force=zlib"),
         (&["-m", "single", "-n", "4096"], "compress-force=lzo"),
         (&["--mixed"], "compress-force=zstd"),
         (&["-O", "^no-holes,^extref"], "max_inline=0"),
-    ] {
+    ]
+    .into_iter()
+    .enumerate()
+    {
         println!("{options:?} {mount}");
         make(&image, options);
         let large = if mount.starts_with("compress") { 100 << 20 } else { 6 << 30 };
         {
             let mounted = Mounted::new(&image, &scratch.path().join("mnt"), mount);
-            nasty::fill(&mounted.path, nasty::Limits { large, target: 2000, ..Default::default() });
+            nasty::fill(
+                &mounted.path,
+                nasty::Limits {
+                    large,
+                    target: 2000,
+                    names: if number == 0 { 20_000 } else { 3000 },
+                    ..Default::default()
+                },
+            );
             more(&mounted.path);
         }
         crate::check(&image, "btrfs", scratch.path(), EXCEPT);

@@ -10,6 +10,9 @@ use disk::{Blocks, Kind, Volume};
 
 use crate::support::{FileBlocks, nasty, run};
 
+/// Faulty images of each kind.
+const FAULTS: usize = 400;
+
 /// An image with a fault, which notes what is read of it.
 struct Faulty {
     of: Arc<dyn Blocks>,
@@ -113,7 +116,7 @@ fn battery(image: &Path, kind: &str) {
         seed % below
     };
     let mut refused = 0;
-    for number in 0..1500 {
+    for number in 0..FAULTS {
         let faults = (0..=number % 4).map(|_| {
             let (at, length) = read[random(read.len() as u64) as usize];
             let mask = if number % 3 == 0 { 0xff } else { 1 << random(8) };
@@ -123,7 +126,7 @@ fn battery(image: &Path, kind: &str) {
         });
         refused += usize::from(open(Faulty::new(&whole, faults.collect())).is_err());
     }
-    println!("{kind}: {refused} of 1500 refused at once");
+    println!("{kind}: {refused} of {FAULTS} refused at once");
     for part in 0..60 {
         let faulty = Faulty::new(&whole, Vec::new());
         let size = whole.size() * part / 60;

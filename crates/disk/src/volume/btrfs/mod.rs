@@ -58,6 +58,12 @@ impl Format for Btrfs {
         Ok(&magic == MAGIC)
     }
 
+    fn identity(&self, blocks: &dyn Blocks) -> Result<super::Identity> {
+        let mut bytes = [0; 555];
+        blocks.read_at(SUPER_OFFSET, &mut bytes)?;
+        Ok(super::Identity::of(&bytes[32..48], &bytes[299..555]))
+    }
+
     fn open(&self, blocks: Arc<dyn Blocks>) -> Result<Box<dyn Volume>> {
         Ok(Box::new(Reader::new(blocks)?))
     }

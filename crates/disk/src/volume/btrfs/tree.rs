@@ -149,7 +149,13 @@ impl Trees {
         if let Some(first) = first {
             ensure!(count > 0 && key(0)? == first, "the block at {address} is another one");
         }
-        for number in 0..count {
+        // Where to begin: with the last that does not come after what is looked for.
+        let (mut first, mut behind) = (0, count);
+        while first < behind {
+            let middle = (first + behind) / 2;
+            if key(middle)? <= walk.from { first = middle + 1 } else { behind = middle }
+        }
+        for number in first.saturating_sub(1)..count {
             let (at, this) = (HEADER + number * size, key(number)?);
             let next = if number + 1 < count { Some(key(number + 1)?) } else { None };
             ensure!(next.is_none_or(|next| this < next), "the block at {address} is in disorder");
