@@ -80,7 +80,7 @@ impl Drop for Running {
 fn facts(record: &Record) -> Result<Facts> {
     let engine = engine::of(record);
     if !engine.has_own_kernel() {
-        return Ok(distro::facts::read(&engine.root(record)?)?);
+        return distro::facts::read(&engine.root(record)?);
     }
     let visit = engine.errand(record, &FACTS, "", Streams::default(), &[])?;
     serde_json::from_str(&visit.join()?).context("cannot hear of the machine's users")
