@@ -71,7 +71,10 @@ pub fn attend(machine: Box<dyn Machine>, attendance: Attendance<'_>) -> Result<O
     let session = match machine.terminal() {
         Some(terminal) => {
             let terminal = rustix::io::fcntl_dupfd_cloexec(terminal, 3)?;
-            Some(Session::new(terminal, attendance.interactive, attendance.boot.is_some())?)
+            let boots = attendance.boot.is_some();
+            let session = Session::new(terminal, attendance.interactive, boots)?;
+            session.resize(Some(machine.as_ref()))?;
+            Some(session)
         }
         None => None,
     };
@@ -245,7 +248,7 @@ impl Attendant<'_, '_> {
 
     fn handle(&mut self, signal: i32) -> Result<()> {
         if let Some(session) = &self.session
-            && session.handle(signal)?
+            && session.handle(signal, Some(self.machine))?
         {
             return Ok(());
         }

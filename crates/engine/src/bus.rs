@@ -81,6 +81,18 @@ impl<S: Read + Write> Bus<S> {
         self.call("org.freedesktop.DBus.Properties", "Set", "ssv", &body.0).map(drop)
     }
 
+    /// The system's state, and what has failed where it is degraded, a line each.
+    ///
+    /// # Errors
+    /// As [`Bus::system_state`].
+    pub fn state_and_failures(&mut self) -> io::Result<String> {
+        let mut text = self.system_state()? + "\n";
+        if text == "degraded\n" {
+            self.failed_units()?.iter().for_each(|unit| text += &format!("{unit}\n"));
+        }
+        Ok(text)
+    }
+
     /// Names of the units that have failed.
     ///
     /// # Errors

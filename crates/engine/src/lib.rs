@@ -40,6 +40,21 @@ pub trait Engine: Sync {
     /// Its name, as `--isolation` takes it.
     fn name(&self) -> &'static str;
 
+    /// Whether its machines run under a kernel of their own, which a plan then names, with the image as
+    /// one file system. Networks of the host are not joined to those: the engine has its own.
+    fn has_own_kernel(&self) -> bool {
+        false
+    }
+
+    /// Whether it can do what is asked for at all. Pure.
+    ///
+    /// # Errors
+    /// Names what it cannot, and why.
+    fn check(&self, request: &spec::request::Request) -> Result<()> {
+        let _ = request;
+        Ok(())
+    }
+
     /// Makes everything that the plan asks for, up to the point where its process would start.
     ///
     /// With what `remains` of the machine's last run, that is what is written in it.
@@ -97,6 +112,46 @@ pub trait Engine: Sync {
     /// Where the machine cannot be entered.
     fn talk(&self, record: &record::Record, socket: &str, talk: &mut Talk<'_>) -> Result<Visit>;
 
+    /// As [`Engine::visit`] or [`Engine::inside`], for what can be named: also where the machine is
+    /// under another kernel, whose own copy of this program does it. Its standard input and output are
+    /// those of `streams`, where given; of `unused` it keeps no copy.
+    ///
+    /// # Errors
+    /// Where the machine cannot be entered.
+    fn errand(
+        &self,
+        record: &record::Record,
+        errand: &'static Errand,
+        argument: &str,
+        streams: Streams,
+        unused: &[BorrowedFd<'_>],
+    ) -> Result<Visit> {
+        let take = |streams: &Streams| -> Result<()> {
+            if let Some(input) = &streams.input {
+                rustix::stdio::dup2_stdin(input)?;
+            }
+            if let Some(output) = &streams.output {
+                rustix::stdio::dup2_stdout(output)?;
+            }
+            // What is open twice is never seen to end.
+            unused.iter().for_each(|fd| sys::process::close_copy(*fd));
+            streams.input.iter().chain(&streams.output).for_each(|fd| {
+                sys::process::close_copy(std::os::fd::AsFd::as_fd(fd));
+            });
+            Ok(())
+        };
+        match errand.work {
+            Work::Files(work) => self.visit(record, &mut |root| {
+                take(&streams)?;
+                work(argument, root)
+            }),
+            Work::Inside(work) => self.inside(record, &mut || {
+                take(&streams)?;
+                work(argument)
+            }),
+        }
+    }
+
     /// Moves this process into a machine, as root with every right that there is inside: for
     /// looking at it with code of our own. Of its process ids only children made from now on
     /// are, and they are not confined: nothing of the image may be executed by them.
@@ -104,6 +159,22 @@ pub trait Engine: Sync {
     /// # Errors
     /// Where the machine has ended.
     fn enter(&self, record: &record::Record) -> Result<()>;
+}
+
+/// Something that this program does in machines, by a name that it has in every copy of it.
+pub struct Errand {
+    /// Unique.
+    pub name: &'static str,
+    /// What it is.
+    pub work: Work,
+}
+
+/// What an [`Errand`] does with its argument; the text is its answer.
+pub enum Work {
+    /// With the machine's files: see [`Engine::visit`].
+    Files(fn(&str, &Root) -> Result<String>),
+    /// Among its processes: see [`Engine::inside`].
+    Inside(fn(&str) -> Result<String>),
 }
 
 /// What [`Engine::inside`] does; the text is its answer.
@@ -130,7 +201,7 @@ pub struct Streams {
 /// A machine whose process waits to be started.
 pub trait Created {
     /// What the user should know of how the plan is carried out here, on one line.
-    fn remark(&self) -> Option<&'static str>;
+    fn remark(&self) -> Option<&str>;
 
     /// Its first process, in the launcher's process ids: what waits, in the machine's namespaces.
     fn process_id(&self) -> i32;
@@ -158,6 +229,14 @@ pub trait Machine {
 
     /// The machine's end of its terminal, where the plan asked for one.
     fn terminal(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Gives its terminal the size of this one.
+    ///
+    /// # Errors
+    /// Where one of them is hung up.
+    fn resize(&self, like: BorrowedFd<'_>) -> Result<()> {
+        self.terminal().map_or(Ok(()), |own| Ok(sys::pty::copy_size(like, own)?))
+    }
 
     /// Its first process, in the launcher's process ids.
     fn process_id(&self) -> i32;
@@ -289,4 +368,19 @@ impl std::error::Error for NotStarted {}
 pub use container::explain_map;
 
 /// Every engine there is; the first is the default.
-pub const ENGINES: &[&dyn Engine] = &[&container::Container];
+pub const ENGINES: &[&dyn Engine] = &[&container::Container, &vm::Vm];
+
+/// The engine of that name; the default where it is empty.
+#[must_use]
+pub fn by_name(name: &str) -> Option<&'static dyn Engine> {
+    let chosen = |engine: &&&dyn Engine| name.is_empty() || engine.name() == name;
+    ENGINES.iter().find(chosen).copied()
+}
+
+/// The engine that a machine was made by.
+#[must_use]
+pub fn of(record: &record::Record) -> &'static dyn Engine {
+    let name = record.plan.as_ref().map_or("", |plan| &plan.isolation);
+    // A record of a later version, perhaps: then what is tried fails, and says why.
+    by_name(name).unwrap_or(ENGINES[0])
+}

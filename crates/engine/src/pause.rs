@@ -18,7 +18,6 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use spec::boot::{Condition, Ready};
 use sys::signals;
 
-use crate::ENGINES;
 use crate::record::{Note, Record};
 use crate::state::RunDirectory;
 
@@ -82,7 +81,7 @@ fn heeds_watchdogs(record: &Record, heeds: bool) -> bool {
     else {
         return false;
     };
-    let talked = ENGINES[0].talk(record, bus, &mut |bus| {
+    let talked = crate::of(record).talk(record, bus, &mut |bus| {
         bus.stream().set_read_timeout(Some(HURRY))?;
         // What was due while all stood still has been seen before this is answered: it was
         // pending before the question (sd_event_source_set_priority(3)).
@@ -133,7 +132,7 @@ fn freeze(group: &Path, frozen: bool) -> Result<()> {
 
 /// All but process 1 and the sender (kill(2)): at once, so that none escapes by forking.
 fn signal_all(record: &Record, signal: i32) -> Result<()> {
-    let visit = ENGINES[0].inside(record, &mut || {
+    let visit = crate::of(record).inside(record, &mut || {
         match signals::send(-1, signal) {
             // Nobody but process 1 is there.
             Err(error) if error.raw_os_error() == Some(3) => {}

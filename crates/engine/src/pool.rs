@@ -11,7 +11,6 @@ use rustix::io::Errno;
 use spec::plan::HOSTNAME_FILES;
 use sys::signals;
 
-use crate::ENGINES;
 use crate::pause;
 use crate::record::{Note, Record};
 use crate::state::RunDirectory;
@@ -165,7 +164,7 @@ fn hand_out(run: &RunDirectory, member: &Record, name: &str, wanted: &Wanted) ->
 
 /// While all stand still: sethostname(2), and the files that tell it.
 fn set_hostname(member: &Record, old: &str, new: &str) -> Result<()> {
-    let visit = ENGINES[0].inside(member, &mut || {
+    let visit = crate::of(member).inside(member, &mut || {
         rustix::system::sethostname(new.as_bytes()).context("cannot set the host name")?;
         for name in HOSTNAME_FILES {
             let path = format!("/etc/{name}");

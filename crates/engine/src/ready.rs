@@ -34,7 +34,15 @@ pub struct Question {
     /// Its end is the answer's end.
     pub answer: File,
     /// Who writes it.
-    pub helper: sys::process::Child,
+    pub helper: Helper,
+}
+
+/// Who writes an answer.
+pub enum Helper {
+    /// A process of this host's, to be reaped.
+    Process(sys::process::Child),
+    /// One under another kernel, which ends with this.
+    Session(Box<dyn Machine>),
 }
 
 /// How often is looked for what cannot be heard.
@@ -116,7 +124,9 @@ fn answer(mut question: Question) -> Option<Condition> {
     let mut text = String::new();
     let read = (&mut question.answer).take(1 << 20).read_to_string(&mut text);
     // Reaped in any case; its answer is what counts.
-    let _ = question.helper.wait();
+    if let Helper::Process(helper) = &question.helper {
+        let _ = helper.wait();
+    }
     if read.is_err() {
         return None;
     }

@@ -12,6 +12,8 @@ use spec::plan::Plan;
 pub struct Record {
     /// Its name, which is that of the file.
     pub name: String,
+    /// The run directory that it is recorded in, where it was read from one.
+    pub run: Option<PathBuf>,
     /// Id of its first process, and that process's start time (clock ticks since boot).
     pub pid: Option<(i32, u64)>,
     /// Id of its monitor, and that process's start time.

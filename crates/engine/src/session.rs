@@ -9,6 +9,8 @@ use rustix::fs::OFlags;
 use sys::pty::{self, Raw};
 use sys::signals;
 
+use crate::Machine;
+
 /// A machine's terminal joined to the launcher's.
 pub(crate) struct Session {
     master: OwnedFd,
@@ -81,10 +83,6 @@ impl Session {
         let flags = rustix::fs::fcntl_getfl(&master)? | OFlags::NONBLOCK;
         rustix::fs::fcntl_setfl(&master, flags)?;
         let stdin = rustix::stdio::stdin();
-        let own = [stdin, rustix::stdio::stdout(), rustix::stdio::stderr()];
-        if let Some(terminal) = own.into_iter().find(|fd| pty::is_terminal(fd)) {
-            pty::copy_size(terminal, master.as_fd()).context("cannot set the window size")?;
-        }
         let raw = (interactive && pty::is_terminal(stdin))
             .then(|| Raw::new(stdin).context("cannot set the terminal to raw mode"))
             .transpose()?;
@@ -191,36 +189,43 @@ impl Session {
     ///
     /// # Errors
     /// The terminal's.
-    pub(crate) fn handle(&self, signal: i32) -> Result<bool> {
+    pub(crate) fn handle(&self, signal: i32, machine: Option<&dyn Machine>) -> Result<bool> {
         match signal {
-            signals::SIGWINCH => self.resize()?,
+            signals::SIGWINCH => self.resize(machine)?,
             signals::SIGTSTP => {
                 if let Some(raw) = &self.raw {
                     raw.pause()?;
                 }
                 signals::stop_self()?;
-                self.resume()?;
+                self.resume(machine)?;
             }
-            signals::SIGCONT => self.resume()?,
+            signals::SIGCONT => self.resume(machine)?,
             _ => return Ok(false),
         }
         Ok(true)
     }
 
     /// The shell may have changed the terminal while this process was stopped.
-    fn resume(&self) -> Result<()> {
+    fn resume(&self, machine: Option<&dyn Machine>) -> Result<()> {
         if let Some(raw) = &self.raw {
             raw.again()?;
         }
-        self.resize()
+        self.resize(machine)
     }
 
-    fn resize(&self) -> Result<()> {
-        let stdin = rustix::stdio::stdin();
-        if pty::is_terminal(stdin) {
-            pty::copy_size(stdin, self.master.as_fd()).context("cannot set the window size")?;
-        }
-        Ok(())
+    /// Gives the terminal the size of the launcher's, where that has one: through its machine, where
+    /// that has the terminal itself.
+    ///
+    /// # Errors
+    /// Where one of them is hung up.
+    pub(crate) fn resize(&self, machine: Option<&dyn Machine>) -> Result<()> {
+        let own = [STDIN, STDOUT, rustix::stdio::stderr()];
+        let Some(own) = own.into_iter().find(|fd| pty::is_terminal(fd)) else { return Ok(()) };
+        let resized = match machine {
+            Some(machine) => machine.resize(own),
+            None => pty::copy_size(own, self.master.as_fd()).map_err(Into::into),
+        };
+        resized.context("cannot set the window size")
     }
 }
 

@@ -23,6 +23,9 @@ pub struct RunDirectory {
     path: PathBuf,
 }
 
+/// Below the run directory: where the machines are reached that are reached by sockets, by their ids.
+pub(crate) const SOCKETS: &str = "sockets";
+
 /// A name that is taken until this is dropped.
 #[derive(Debug)]
 pub struct Claim {
@@ -157,7 +160,7 @@ impl RunDirectory {
         let mut file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
         let mut text = String::new();
         file.read_to_string(&mut text).ok()?;
-        let mut record = Record::parse(name, &text);
+        let mut record = Record { run: Some(self.path.clone()), ..Record::parse(name, &text) };
         // A shared lock would keep the monitor of a name that is just being claimed from its own.
         let is_gone = record.monitor.is_some_and(is_gone);
         record.monitored = record.exited.is_none() && !is_gone && is_locked(&file);
@@ -340,6 +343,15 @@ impl Claim {
         (&self.file).write_all(text.as_bytes()).context("cannot record the machine")
     }
 
+    /// Records which machine it is going to be, before anything is made that goes by its id.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn foresee_machine(&self, plan: &Plan) -> Result<()> {
+        let text = format!("plan {}\n", serde_json::to_string(plan)?);
+        (&self.file).write_all(text.as_bytes()).context("cannot record the machine")
+    }
+
     /// Records what must be ended with the machine, once that exists.
     ///
     /// # Errors
@@ -446,12 +458,16 @@ fn reap_file(path: &Path) -> bool {
         end(pid, start);
     }
     record.cgroups.iter().for_each(|path| sys::cgroups::remove(path));
+    let run = path.parent().and_then(Path::parent).filter(|_| !record.id().is_empty());
+    if let Some(run) = run {
+        let _ = std::fs::remove_file(run.join(SOCKETS).join(record.id()));
+    }
     if keeps {
         let exited = Note::Exited(Exited { code: KILLED, at: now() });
         let line = exited.line().unwrap_or_default();
         return file_append(path).and_then(|mut f| f.write_all(line.as_bytes())).is_ok();
     }
-    if let (false, Some(run)) = (record.id().is_empty(), path.parent().and_then(Path::parent)) {
+    if let Some(run) = run {
         let _ = std::fs::remove_file(run.join("logs").join(record.id()));
     }
     std::fs::remove_file(path).is_ok()

@@ -9,6 +9,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use sys::process::{self, Child};
 use sys::signals;
 
+use crate::Machine;
+
 /// A visitor on its way. It is killed when this is dropped. The fields are in the order of teardown:
 /// see [`end_with_listener`].
 pub struct Visit {
@@ -16,9 +18,13 @@ pub struct Visit {
     helper: Helper,
 }
 
-struct Helper {
-    process: Child,
-    over: bool,
+enum Helper {
+    Process {
+        process: Child,
+        over: bool,
+    },
+    /// Under another kernel: it ends with this.
+    Session(Option<Box<dyn Machine>>),
 }
 
 /// Longest answer: bytes. It fits in a pipe that nobody reads meanwhile (pipe(7), "Pipe capacity").
@@ -29,7 +35,12 @@ const FAILED: u8 = b'-';
 
 impl Visit {
     pub(crate) fn new(process: Child, answer: OwnedFd) -> Self {
-        Self { answer: answer.into(), helper: Helper { process, over: false } }
+        Self { answer: answer.into(), helper: Helper::Process { process, over: false } }
+    }
+
+    /// A visitor that is a session of its machine's.
+    pub(crate) fn of_session(answer: File, session: Box<dyn Machine>) -> Self {
+        Self { answer, helper: Helper::Session(Some(session)) }
     }
 
     /// Waits for its end; gives its answer.
@@ -40,13 +51,21 @@ impl Visit {
         let mut said = Vec::new();
         let read = (&mut self.answer).take(LONGEST as u64 + 1).read_to_end(&mut said);
         read.context("cannot hear from inside of the machine")?;
-        self.helper.over = true;
-        self.helper.process.wait().context("cannot wait for what works in the machine")?;
+        if let Helper::Process { process, over } = &mut self.helper {
+            *over = true;
+            process.wait().context("cannot wait for what works in the machine")?;
+        }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match said.split_first() {
             Some((&DONE, answer)) => Ok(text(answer)),
             Some((&FAILED, error)) => bail!("{}", text(error)),
-            _ => bail!("what works in the machine was killed"),
+            _ => {
+                if let Helper::Session(session) = &mut self.helper {
+                    // It may have said why it could not even begin.
+                    session.take().map(|session| session.wait(&mut |ended| ended)).transpose()?;
+                }
+                bail!("what works in the machine was killed")
+            }
         }
     }
 }
@@ -60,9 +79,9 @@ impl AsFd for Visit {
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        if !self.over {
-            let _ = self.process.signal(signals::SIGKILL);
-            let _ = self.process.wait();
+        if let Self::Process { process, over: false } = self {
+            let _ = process.signal(signals::SIGKILL);
+            let _ = process.wait();
         }
     }
 }

@@ -61,7 +61,10 @@ fn bake_step(
     plan.emulation = emulation(architecture, &plan, &host.launcher)?;
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let streams = Streams { input: None, output: Some(writer.try_clone()?), error: Some(writer) };
-    let machine = ENGINES[0].create(&plan, run, streams, None)?.start()?;
+    let machine = engine::by_name(&plan.isolation)
+        .unwrap_or(ENGINES[0])
+        .create(&plan, run, streams, None)?
+        .start()?;
     let mut last = VecDeque::new();
     for line in BufReader::new(File::from(reader)).split(b'\n') {
         let line = String::from_utf8_lossy(&line.context("cannot read its output")?).into_owned();

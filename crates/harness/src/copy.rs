@@ -5,17 +5,17 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use engine::record::Record;
-use engine::{ENGINES, Visit};
+use engine::{Errand, Streams, Visit};
 use rustix::pipe::PipeFlags;
+use serde::{Deserialize, Serialize};
 use store::pack::{self, Part, pack};
 use store::unpack::{self, Ids, Limits, Style, unpack_with};
-use sys::process::close_copy;
 use sys::rooted::Root;
 
 use path::{CopyPath, Plan};
@@ -34,7 +34,7 @@ pub enum End {
 }
 
 /// How to copy.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Manner {
     /// Owners are kept, and so are set-user-id bits, file capabilities and device nodes on
     /// the way out of a machine.
@@ -136,18 +136,17 @@ fn find(end: &End, follow: bool) -> Result<CopyPath> {
         }
         End::Machine(record, path) => {
             let found = CopyPath::new(&format!("{}:{path}", record.name), &format!("/{path}"));
-            let mut visitor = |root: &Root| {
-                let mut found = found.clone();
-                found.look(root, follow)?;
-                Ok(serde_json::to_string(&found)?)
-            };
-            let told = ENGINES[0].visit(record, &mut visitor)?.join()?;
+            let argument = serde_json::to_string(&(found, follow))?;
+            let visit =
+                engine::of(record).errand(record, &FIND, &argument, Streams::default(), &[]);
+            let told = visit?.join()?;
             serde_json::from_str(&told).context("cannot hear from inside of the machine")
         }
         End::Stream => bail!("a stream has no path"),
     }
 }
 
+#[derive(Serialize, Deserialize)]
 struct Work {
     plan: Plan,
     manner: Manner,
@@ -187,18 +186,13 @@ impl Work {
     }
 
     fn pack_inside_of(&self, record: &Record, reader: &OwnedFd, writer: &OwnedFd) -> Result<Visit> {
-        let mut visitor = |root: &Root| {
-            close_copy(reader.as_fd());
-            self.pack(root, writer.try_clone()?).map(|()| String::new())
-        };
-        ENGINES[0].visit(record, &mut visitor)
+        let streams = Streams { output: Some(writer.try_clone()?), ..Streams::default() };
+        self.inside(record, &PACK, streams, &[reader.as_fd(), writer.as_fd()])
     }
 
     fn pack_inside(&self, record: &Record, writer: &impl AsFd) -> Result<Visit> {
-        let mut visitor = |root: &Root| {
-            self.pack(root, writer.as_fd().try_clone_to_owned()?).map(|()| String::new())
-        };
-        ENGINES[0].visit(record, &mut visitor)
+        let output = Some(writer.as_fd().try_clone_to_owned()?);
+        self.inside(record, &PACK, Streams { output, ..Streams::default() }, &[])
     }
 
     fn unpack_inside(
@@ -207,12 +201,47 @@ impl Work {
         writer: Option<&OwnedFd>,
         reader: &impl AsFd,
     ) -> Result<Visit> {
-        let mut visitor = |root: &Root| {
-            if let Some(writer) = writer {
-                close_copy(writer.as_fd());
-            }
-            self.unpack(root, reader.as_fd().try_clone_to_owned()?).map(|()| String::new())
-        };
-        ENGINES[0].visit(record, &mut visitor)
+        let input = Some(reader.as_fd().try_clone_to_owned()?);
+        let unused: Vec<BorrowedFd<'_>> = writer.iter().map(|fd| fd.as_fd()).collect();
+        self.inside(record, &UNPACK, Streams { input, ..Streams::default() }, &unused)
+    }
+
+    fn inside(
+        &self,
+        record: &Record,
+        errand: &'static Errand,
+        streams: Streams,
+        unused: &[BorrowedFd<'_>],
+    ) -> Result<Visit> {
+        let argument = serde_json::to_string(self)?;
+        engine::of(record).errand(record, errand, &argument, streams, unused)
     }
 }
+
+/// Looks what is at a path.
+pub(crate) static FIND: Errand = Errand {
+    name: "copy-find",
+    work: engine::Work::Files(|argument, root| {
+        let (mut found, follow): (CopyPath, bool) = serde_json::from_str(argument)?;
+        found.look(root, follow)?;
+        Ok(serde_json::to_string(&found)?)
+    }),
+};
+
+/// Packs what is to be copied, to the standard output.
+pub(crate) static PACK: Errand = Errand {
+    name: "copy-pack",
+    work: engine::Work::Files(|argument, root| {
+        let work: Work = serde_json::from_str(argument)?;
+        work.pack(root, rustix::stdio::stdout().try_clone_to_owned()?).map(|()| String::new())
+    }),
+};
+
+/// Unpacks what comes over the standard input.
+pub(crate) static UNPACK: Errand = Errand {
+    name: "copy-unpack",
+    work: engine::Work::Files(|argument, root| {
+        let work: Work = serde_json::from_str(argument)?;
+        work.unpack(root, rustix::stdio::stdin().try_clone_to_owned()?).map(|()| String::new())
+    }),
+};

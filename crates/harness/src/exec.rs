@@ -2,15 +2,17 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use engine::record::Record;
-use engine::{ENGINES, Streams, attend};
+use engine::{Errand, Streams, attend};
 use plan::ExecRequest;
 use rustix::process::Signal;
 use spec::exit::Ended;
 use spec::image::Facts;
 use sys::process::{self, Child, Namespaces, Status};
+use sys::rooted::Root;
 
 /// Runs it until its end.
 ///
@@ -74,6 +76,26 @@ impl Drop for Running {
     }
 }
 
+/// What is known of the system in a machine, as it is now.
+fn facts(record: &Record) -> Result<Facts> {
+    let engine = engine::of(record);
+    if !engine.has_own_kernel() {
+        return distro::facts::read(&engine.root(record)?);
+    }
+    let visit = engine.errand(record, &FACTS, "", Streams::default(), &[])?;
+    serde_json::from_str(&visit.join()?).context("cannot hear of the machine's users")
+}
+
+/// Reads the facts of a machine's system.
+pub(crate) static FACTS: Errand = Errand {
+    name: "facts",
+    // Files are opened by way of /proc, which knows the machine's own processes only.
+    work: engine::Work::Inside(|_| {
+        let root = Root::open(Path::new("/")).context("cannot open the root directory")?;
+        Ok(serde_json::to_string(&distro::facts::read(&root)?)?)
+    }),
+};
+
 /// As [`exec`], with other streams than one's own.
 ///
 /// # Errors
@@ -97,12 +119,12 @@ fn enter(
     }
     // Names of users are the machine's, as they are now.
     let facts = match &request.user {
-        Some(_) => distro::facts::read(&ENGINES[0].root(record)?)?,
+        Some(_) => facts(record)?,
         None => Facts::default(),
     };
     let process = plan::exec(plan, &facts, request)?;
     let signals = attend::signals(process.terminal)?;
-    let machine = ENGINES[0].exec(record, &process, streams)?;
+    let machine = engine::of(record).exec(record, &process, streams)?;
     entered()?;
     let attendance = attend::Attendance {
         signals: &signals,

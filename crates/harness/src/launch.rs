@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use engine::attend::Over;
 use engine::record::{About, Exited, Note};
 use engine::state::{self, Own, RunDirectory};
-use engine::{ENGINES, Remains, Streams, attend};
+use engine::{Remains, Streams, attend};
 use spec::boot::Condition;
 use spec::exit::Ended;
 use spec::plan::{Network, Plan};
@@ -66,6 +66,7 @@ fn once(
 ) -> Result<Over> {
     let (plan, run, about) = (launch.plan, launch.run, launch.about);
     let is_first = remains.is_none();
+    let engine = engine::by_name(&plan.isolation).context("the machine's engine is not known")?;
     net::reap(run.path());
     // Whoever took it out of a pool may have said otherwise since.
     let taken = (!is_first && about.member.is_some())
@@ -79,7 +80,7 @@ fn once(
     let plan = taken.as_ref().unwrap_or(plan);
     let mut amended = None;
     let prepared = match &plan.network {
-        Network::Attached(attachment) => {
+        Network::Attached(attachment) if !engine.has_own_kernel() => {
             let plan = amended.insert(plan.clone());
             Some(net::prepare(attachment, plan, run.path())?)
         }
@@ -94,7 +95,7 @@ fn once(
                 .context("cannot restore what was written in the machine")?;
         }
     }
-    let waiting = ENGINES[0].create(plan, run, copies(&launch.streams)?, remains)?;
+    let waiting = engine.create(plan, run, copies(&launch.streams)?, remains)?;
     let own = match own {
         Some(own) => own,
         None => own.insert(run.own(&plan.name)?),

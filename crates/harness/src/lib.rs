@@ -34,3 +34,13 @@ pub use processes::{ProcessStatus, processes};
 pub use provision::{Provision, bootable};
 pub use pull::{Pull, Status, name_for, pull};
 pub use written::{Written, changes, export, take};
+
+/// What this program does in machines by name.
+pub const ERRANDS: &[&engine::Errand] = &[
+    &copy::FIND,
+    &copy::PACK,
+    &copy::UNPACK,
+    &exec::FACTS,
+    &processes::PROCESSES,
+    &probe::inside::LOOK,
+];

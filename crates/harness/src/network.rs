@@ -13,6 +13,8 @@ pub enum Default {
     Command,
     /// Of a system, which sets its network up itself: at worst none.
     System,
+    /// Of what has a kernel of its own, which no network of the host's reaches.
+    OwnKernel,
 }
 
 /// A network that can be had, and what the user should know of it, on one line.
@@ -28,15 +30,19 @@ pub fn settle(
     wishes: Wishes,
     run: &RunDirectory,
 ) -> Result<Settled> {
+    let own_kernel = default == Default::OwnKernel;
     let Some(mode) = asked else { return Ok(by_default(default, wishes)) };
     let mut network = NetworkRequest { mode: mode.clone(), wishes, ..NetworkRequest::default() };
     match mode {
         Mode::Host | Mode::None => {}
-        Mode::Bridge(name) => {
+        Mode::Bridge(name) if !own_kernel => {
             let (user, remark) = way_out(name, run);
             network.user = user;
             return Ok((network, remark));
         }
+        // The engine says what it can have.
+        _ if own_kernel => {}
+        Mode::Bridge(_) => {}
         Mode::User(accel, _) => {
             let user = Survey::new().user(*accel).map_err(anyhow::Error::msg);
             network.user = Some(user.context("there is no user-mode network here")?);
@@ -73,6 +79,9 @@ fn way_out(name: &str, run: &RunDirectory) -> (Option<User>, Option<String>) {
 
 fn by_default(default: Default, wishes: Wishes) -> Settled {
     let of = |mode, user| NetworkRequest { mode, user, wishes: wishes.clone(), path: None };
+    if default == Default::OwnKernel {
+        return (of(Mode::None, None), None);
+    }
     if rustix::process::geteuid().is_root() && survey::bridge().is_ok() {
         return (of(Mode::Bridge(DEFAULT.into()), None), None);
     }
@@ -83,7 +92,7 @@ fn by_default(default: Default, wishes: Wishes) -> Settled {
     };
     let (mode, instead) = match default {
         Default::Command => (Mode::Host, "sharing the host's"),
-        Default::System => (Mode::None, "the machine has none"),
+        Default::System | Default::OwnKernel => (Mode::None, "the machine has none"),
     };
     let remark =
         format!("no user-mode network here ({missing}): {instead} (--network says otherwise)");

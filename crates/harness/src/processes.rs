@@ -1,10 +1,11 @@
 //! The processes of a machine, as its own `/proc` tells of them: it is not to be trusted, and is only shown.
 
 use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
-use engine::ENGINES;
 use engine::record::Record;
+use engine::{Errand, Streams};
 use rustix::fs::{Mode, OFlags, RawDir};
 use serde::{Deserialize, Serialize};
 use sys::rooted::Root;
@@ -45,17 +46,24 @@ const SHOWN: usize = 1000;
 /// Where the machine has ended, or its `/proc` cannot be read.
 pub fn processes(record: &Record) -> Result<Vec<ProcessStatus>> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    let visit = ENGINES[0].visit(record, &mut |root| {
-        sys::process::close_copy(std::os::fd::AsFd::as_fd(&reader));
-        serde_json::to_writer(std::fs::File::from(writer.try_clone()?), &read(root)?)?;
-        Ok(String::new())
-    })?;
-    drop(writer);
+    let streams = Streams { output: Some(writer), ..Streams::default() };
+    let visit = engine::of(record).errand(record, &PROCESSES, "", streams, &[reader.as_fd()])?;
     let mut text = Vec::new();
     std::io::Read::read_to_end(&mut std::fs::File::from(reader), &mut text)?;
     visit.join().with_context(|| format!("cannot list the processes of {}", record.name))?;
     serde_json::from_slice(&text).context("cannot hear of the machine's processes")
 }
+
+/// Tells of them on the standard output.
+pub(crate) static PROCESSES: Errand = Errand {
+    name: "processes",
+    work: engine::Work::Files(|_, root| {
+        let mut output = std::io::stdout().lock();
+        serde_json::to_writer(&mut output, &read(root)?)?;
+        std::io::Write::flush(&mut output)?;
+        Ok(String::new())
+    }),
+};
 
 fn read(root: &Root) -> Result<Vec<ProcessStatus>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;

@@ -8,9 +8,9 @@ use std::io::{BufReader, BufWriter, Read};
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, bail, ensure};
+use engine::pause;
 use engine::record::{Note, Record, Snapshot};
 use engine::state::{self, RunDirectory};
-use engine::{ENGINES, pause};
 use rustix::fs::{Mode, mkdirat};
 use rustix::io::Errno;
 use spec::plan::{MountKind, Plan, Root as RootPlan};
@@ -150,7 +150,7 @@ fn copy(run: &RunDirectory, record: &Record, from: &str, parts: &[&str], to: &st
         .iter()
         .map(|part| Ok((*part, run.upper(record, format!("{from}/{part}").trim_matches('/'))?)))
         .collect::<Result<Vec<_>>>()?;
-    let visit = ENGINES[0].visit(record, &mut |_| {
+    let visit = engine::of(record).visit(record, &mut |_| {
         let scratch = scratch.open_dir("/")?;
         let _ = remove_tree(scratch.as_fd(), UNFINISHED.as_ref());
         let bytes = copy_parts(&scratch, &sources);
@@ -207,7 +207,7 @@ fn make(scratch: &impl AsFd, path: &str) -> Result<()> {
 
 fn remove_all(run: &RunDirectory, record: &Record, paths: &[&str]) -> Result<()> {
     let scratch = run.upper(record, ".")?;
-    let visit = ENGINES[0].visit(record, &mut |_| {
+    let visit = engine::of(record).visit(record, &mut |_| {
         for path in paths {
             match scratch.remove_all(path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use engine::Visit;
 use engine::record::Record;
 use engine::state::{self, RunDirectory};
-use engine::{ENGINES, Visit};
 use sha2::{Digest, Sha256};
 use spec::image::{Config, Image, Origin};
 use spec::plan::{MountKind, Plan, Root as RootPlan};
@@ -24,7 +24,7 @@ use sys::rooted::Root;
 /// # Errors
 /// Names the file that cannot be read.
 pub fn export(record: &Record, to: &impl AsFd) -> Result<()> {
-    let visit = ENGINES[0].visit(record, &mut |root| {
+    let visit = engine::of(record).visit(record, &mut |root| {
         let writer = File::from(to.as_fd().try_clone_to_owned()?);
         pack(root, BufWriter::with_capacity(BUFFER, writer), &pack::Options::default())?;
         Ok(String::new())
@@ -77,7 +77,7 @@ pub fn changes(run: &RunDirectory, record: &Record) -> Result<Vec<(Vec<u8>, Chan
     } else {
         // Files of the machine's other users are read as its root.
         let (reader, writer) = pipe()?;
-        let visit = ENGINES[0].visit(record, &mut |_| {
+        let visit = engine::of(record).visit(record, &mut |_| {
             close_copy(reader.as_fd());
             tell(&mut BufWriter::new(File::from(writer.try_clone()?)))?;
             Ok(String::new())
@@ -174,7 +174,7 @@ pub fn take(
     let except = except.into_iter().map(|path| path[1..].to_vec()).collect();
     let options = pack::Options { layer: true, except, ..pack::Options::default() };
     let (reader, writer) = pipe()?;
-    let visit: Visit = ENGINES[0].visit(record, &mut |_| {
+    let visit: Visit = engine::of(record).visit(record, &mut |_| {
         close_copy(reader.as_fd());
         let writer = BufWriter::with_capacity(BUFFER, File::from(writer.try_clone()?));
         pack(&upper, writer, &options).map(|()| String::new())

@@ -136,6 +136,8 @@ pub fn plan(
     Ok(Plan {
         id: launcher.id.clone(),
         name: request.name.clone().unwrap_or_else(|| launcher.id[..12].to_owned()),
+        isolation: request.isolation.clone(),
+        own_kernel: None,
         root: root::root(request, root),
         network: network::network(request, config)?,
         emulation: None,

@@ -17,6 +17,12 @@ pub struct Plan {
     pub id: String,
     /// The machine's name, unique among the running ones of this user.
     pub name: String,
+    /// The engine that carries it out, by its name; empty for the default one.
+    #[serde(default)]
+    pub isolation: String,
+    /// What a machine with a kernel of its own is made of.
+    #[serde(default)]
+    pub own_kernel: Option<OwnKernel>,
     /// The root file system.
     pub root: Root,
     /// User namespace.
@@ -99,6 +105,17 @@ impl Plan {
         plan.bypass.iter_mut().for_each(|bypass| bypass.ports.clear());
         plan
     }
+}
+
+/// What a machine with a kernel of its own is made of, as files of the host's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnKernel {
+    /// Absolute path of the kernel.
+    pub kernel: String,
+    /// Absolute path of its first root, which holds this program.
+    pub initramfs: String,
+    /// Absolute path of a file system (EROFS) with the image's files.
+    pub image: String,
 }
 
 /// Files of `/etc` that tell a machine's host name.

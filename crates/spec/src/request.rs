@@ -6,6 +6,8 @@ use crate::network::{Mode, User, Wishes};
 /// One request to run a command in an image.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Request {
+    /// The engine, by its name; empty for the default one.
+    pub isolation: String,
     /// Command and arguments; empty means the image's own.
     pub command: Vec<String>,
     /// Boots the image instead of running a command in it.

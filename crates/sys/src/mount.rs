@@ -38,7 +38,8 @@ impl Attributes {
     }
 
     /// As flags of mount(2).
-    fn flags(self) -> libc::c_ulong {
+    #[must_use]
+    pub fn flags(self) -> libc::c_ulong {
         [
             (self.read_only, libc::MS_RDONLY),
             (self.nosuid, libc::MS_NOSUID),
@@ -172,6 +173,14 @@ pub fn filesystem(
 /// mount(2)'s.
 pub fn bind(source: &CStr, target: &CStr) -> io::Result<()> {
     mount(source, target, c"", libc::MS_BIND, c"")
+}
+
+/// Moves a mount, with all that is mounted below it, to another place.
+///
+/// # Errors
+/// mount(2)'s (`MS_MOVE`).
+pub fn relocate(from: &CStr, to: &CStr) -> io::Result<()> {
+    mount(from, to, c"", libc::MS_MOVE, c"")
 }
 
 /// No mount or unmount from here on is seen outside of this namespace, nor the reverse.

@@ -12,7 +12,7 @@ use sys::process::{self, Namespaces};
 
 use super::door::Door;
 use crate::bus::Bus;
-use crate::ready::Question;
+use crate::ready::{Helper, Question};
 
 /// A manager that is busy answers late; one that hangs never does.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -41,7 +41,7 @@ pub(super) fn ask(pid: Pid, socket: &str) -> Result<Question> {
         }
     })
     .context("cannot enter the machine")?;
-    Ok(Question { answer: File::from(answer), helper })
+    Ok(Question { answer: File::from(answer), helper: Helper::Process(helper) })
 }
 
 fn tell(path: &str, mut writer: File) -> io::Result<()> {
@@ -50,12 +50,5 @@ fn tell(path: &str, mut writer: File) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut bus = Bus::connect(stream)?;
-    let state = bus.system_state()?;
-    writeln!(writer, "{state}")?;
-    if state == "degraded" {
-        for unit in bus.failed_units()? {
-            writeln!(writer, "{unit}")?;
-        }
-    }
-    Ok(())
+    writer.write_all(bus.state_and_failures()?.as_bytes())
 }

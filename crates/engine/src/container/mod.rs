@@ -256,7 +256,7 @@ const EMULATED: &str = "no control group is delegated to you, so the system's ow
      -p Delegate=yes` gives you real ones)";
 
 impl Created for Waiting {
-    fn remark(&self) -> Option<&'static str> {
+    fn remark(&self) -> Option<&str> {
         self.machine.emulates.then_some(EMULATED)
     }
 

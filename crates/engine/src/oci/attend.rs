@@ -32,6 +32,9 @@ pub fn attend(running: &mut Running) -> Result<u8> {
     let pidfd = running.pidfd()?;
     let mut session =
         running.terminal.take().map(|master| Session::new(master, true, false)).transpose()?;
+    if let Some(session) = &session {
+        session.resize(None)?;
+    }
     loop {
         let wants = session.as_ref().map(Session::wants);
         let mut polled =
@@ -50,7 +53,7 @@ pub fn attend(running: &mut Running) -> Result<u8> {
         }
         while let Some(signal) = signals.next()? {
             if let Some(session) = &session
-                && session.handle(signal)?
+                && session.handle(signal, None)?
             {
                 continue;
             }

@@ -1,9 +1,404 @@
-//! Machines with a kernel of their own, by QEMU.
+//! The engine of virtual machines: a plan run by a kernel of its own, under QEMU.
+//!
+//! Three processes: the monitor, as of any machine; the shim, which is its child, is the parent of
+//! QEMU and speaks with the guest; and QEMU. Whoever wants something done in the machine speaks
+//! with the shim, and the guest does it with the engine of containers: see `guest`.
+
+use std::cell::RefCell;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use spec::exit::Ended;
+use spec::plan::{Limits, MountKind, Network, Plan, Process, Root};
+use sys::process::{Child, Namespaces, Status};
+use sys::signals;
+use sys::socket;
+
+use crate::record::Record;
+use crate::state::{Claim, RunDirectory};
+use crate::visit::Visit;
+use crate::{Created, Engine, Errand, Inside, Machine, Question, Remains, Streams, Talk, Visitor};
 
 pub mod accelerator;
+mod channel;
+mod client;
 pub mod firmware;
+mod frame;
+pub mod guest;
 pub mod hardware;
 pub mod initramfs;
 pub mod qemu;
 pub mod qmp;
+mod refusal;
+mod shim;
+mod wire;
+
+use client::{Client, Wants};
+use hardware::{Architecture, Board, Boot, Disk, Format, Hardware, Line, Writes};
+use wire::{Request, Say, Told};
+
+/// Memory of a machine of which none is said: a system with a few services fits, and a page that is
+/// never touched takes nothing.
+const MEMORY: u64 = 1 << 30;
+
+/// Runs plans in virtual machines.
+pub(crate) struct Vm;
+
+impl Engine for Vm {
+    fn name(&self) -> &'static str {
+        "vm"
+    }
+
+    fn has_own_kernel(&self) -> bool {
+        true
+    }
+
+    fn check(&self, request: &spec::request::Request) -> Result<()> {
+        refusal::check(request)
+    }
+
+    fn create(
+        &self,
+        plan: &Plan,
+        run: &RunDirectory,
+        streams: Streams,
+        _remains: Option<Remains>,
+    ) -> Result<Box<dyn Created>> {
+        run.reap();
+        let (hardware, remark) = hardware(plan, run)?;
+        let claim = run.claim(&plan.name, &plan.id, plan.keep)?;
+        claim.foresee_machine(plan)?;
+        let socket = Socket { directory: directory(run), id: plan.id.clone() };
+        let listener = shim::listen(&socket.directory, &socket.id)?;
+        let (ours, theirs) = socket::pair().context("cannot make a socket for the machine")?;
+        let (ours_ref, claim_ref) = (&ours, &claim);
+        let shim = sys::process::spawn(Namespaces::NONE, None, move || {
+            ours_ref.close_copy();
+            claim_ref.close_copy();
+            shim::run(hardware, theirs, listener);
+        })
+        .context("cannot make a process for the virtual machine")?;
+        claim.record(shim.pid(), &[], plan)?;
+        let shim = Shim { process: shim, over: false };
+        let (plan, boots) = (for_guest(plan), plan.boot.is_some());
+        Ok(Box::new(Waiting { plan, boots, streams, client: ours, shim, claim, socket, remark }))
+    }
+
+    fn exec(
+        &self,
+        record: &Record,
+        process: &Process,
+        streams: Streams,
+    ) -> Result<Box<dyn Machine>> {
+        let wants = Wants {
+            streams: if process.terminal { Vec::new() } else { client::streams(process, streams)? },
+            terminal: process.terminal,
+            notifies: false,
+        };
+        let request = Request::Exec(Box::new(process.clone()));
+        Ok(Box::new(Client::open(connect(record)?, request, wants)?))
+    }
+
+    fn errand(
+        &self,
+        record: &Record,
+        errand: &'static Errand,
+        argument: &str,
+        streams: Streams,
+        _unused: &[BorrowedFd<'_>],
+    ) -> Result<Visit> {
+        let request =
+            Request::Errand { name: errand.name.to_owned(), argument: argument.to_owned() };
+        let mut further = Vec::new();
+        further.extend(streams.input.map(|fd| (channel::INPUT, fd)));
+        further.extend(streams.output.map(|fd| (channel::OUTPUT, fd)));
+        let (answer, client) = client::reader(connect(record)?, request, channel::ANSWER, further)?;
+        Ok(Visit::of_session(answer, Box::new(client)))
+    }
+
+    fn root(&self, record: &Record) -> Result<sys::rooted::Root> {
+        bail!("{}", elsewhere(record))
+    }
+
+    fn process(&self, record: &Record) -> Result<(i32, OwnedFd)> {
+        bail!("{}", elsewhere(record))
+    }
+
+    fn visit(&self, record: &Record, _visitor: &mut Visitor<'_>) -> Result<Visit> {
+        bail!("{}", elsewhere(record))
+    }
+
+    fn inside(&self, record: &Record, _visitor: &mut Inside<'_>) -> Result<Visit> {
+        bail!("{}", elsewhere(record))
+    }
+
+    fn talk(&self, record: &Record, _socket: &str, _talk: &mut Talk<'_>) -> Result<Visit> {
+        bail!("{}", elsewhere(record))
+    }
+
+    fn enter(&self, record: &Record) -> Result<()> {
+        bail!("{}", elsewhere(record))
+    }
+}
+
+fn elsewhere(record: &Record) -> String {
+    format!(
+        "this cannot be done with the virtual machine {}: its processes and files are under a kernel of its own",
+        record.name
+    )
+}
+
+/// Where the sockets of a run directory's machines are.
+fn directory(run: &RunDirectory) -> PathBuf {
+    run.path().join(crate::state::SOCKETS)
+}
+
+fn connect(record: &Record) -> Result<socket::Channel> {
+    if record.exited.is_some() {
+        bail!("the machine {} has ended", record.name);
+    }
+    let run = record.run.as_ref().context("the machine's run directory is not known")?;
+    shim::connect(&run.join(crate::state::SOCKETS), record.id())
+        .with_context(|| format!("cannot speak with the machine {}", record.name))
+}
+
+/// What QEMU is to make.
+fn hardware(plan: &Plan, run: &RunDirectory) -> Result<(Hardware, Option<String>)> {
+    let parts =
+        plan.own_kernel.as_ref().context("the plan names no kernel for a virtual machine")?;
+    let host =
+        Architecture::host().context("there are no virtual machines on this processor yet")?;
+    let found = accelerator::find(run.path(), host, Path::new(&parts.kernel))?;
+    let cpus = match plan.limits.milli_cpus {
+        Some(thousandths) => thousandths.div_ceil(1000).clamp(1, 255) as u32,
+        None => std::thread::available_parallelism().map_or(1, |n| n.get().min(4)) as u32,
+    };
+    let quick = accelerator::command_line(found.accelerator, host);
+    let hardware = Hardware {
+        name: format!("postroj-{}", &plan.id[..12]),
+        architecture: host,
+        accelerator: found.accelerator,
+        board: Board::Microvm,
+        cpus,
+        memory: plan.limits.memory.unwrap_or(MEMORY),
+        boot: Boot::Kernel {
+            kernel: parts.kernel.clone().into(),
+            initramfs: Some(parts.initramfs.clone().into()),
+            command_line: format!("console={} quiet {quick}", host.console()),
+        },
+        disks: vec![Disk {
+            file: Path::new(&parts.image).to_owned(),
+            format: Format::Raw,
+            writes: Writes::Refused,
+            serial: "image".into(),
+        }],
+        console: None,
+        ports: Vec::new(),
+        nics: Vec::new(),
+        shares: Vec::new(),
+        // The shim puts its own lines in their places.
+        monitor: Line::Descriptor(-1),
+    };
+    Ok((hardware, found.remark))
+}
+
+/// The same plan as the guest carries it out: the kernel is the machine's own, so nothing has to be
+/// kept from it, and its size is its limit.
+fn for_guest(plan: &Plan) -> Plan {
+    let mut plan = plan.clone();
+    plan.root = match plan.root {
+        Root::Overlay { links, read_only, .. } => {
+            Root::Overlay { layers: vec![guest::IMAGE.into()], links, read_only }
+        }
+        other @ Root::Directory { .. } => other,
+    };
+    if matches!(plan.network, Network::Attached(_)) {
+        plan.network = Network::Host;
+    }
+    plan.limits = Limits { pids: plan.limits.pids, ..Limits::default() };
+    if !plan.limits.any() && !plan.manages_control_groups() {
+        plan.mounts.retain(|mount| !matches!(mount.kind, MountKind::Cgroup { .. }));
+    }
+    (plan.own_kernel, plan.timeout) = (None, None);
+    plan
+}
+
+/// Removed with the machine.
+struct Socket {
+    directory: PathBuf,
+    id: String,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(self.directory.join(&self.id));
+    }
+}
+
+/// It is killed when this is dropped, and QEMU with it.
+struct Shim {
+    process: Child,
+    over: bool,
+}
+
+impl Drop for Shim {
+    fn drop(&mut self) {
+        if !self.over {
+            let _ = self.process.signal(signals::SIGKILL);
+            let _ = self.process.wait();
+        }
+    }
+}
+
+/// Created: the kernel starts already, and nothing is to be done yet.
+struct Waiting {
+    plan: Plan,
+    boots: bool,
+    streams: Streams,
+    client: socket::Channel,
+    shim: Shim,
+    claim: Claim,
+    socket: Socket,
+    remark: Option<String>,
+}
+
+impl Created for Waiting {
+    fn remark(&self) -> Option<&str> {
+        self.remark.as_deref()
+    }
+
+    fn process_id(&self) -> i32 {
+        self.shim.process.pid().as_raw_nonzero().get()
+    }
+
+    fn process(&self) -> BorrowedFd<'_> {
+        self.shim.process.as_fd()
+    }
+
+    fn start(self: Box<Self>) -> Result<Box<dyn Machine>> {
+        let Self { plan, boots, streams, client, shim, claim, socket, .. } = *self;
+        let process = &plan.process;
+        let wants = Wants {
+            streams: if process.terminal { Vec::new() } else { client::streams(process, streams)? },
+            terminal: process.terminal,
+            notifies: boots,
+        };
+        let client = Client::open(client, Request::Run(Box::new(plan)), wants)?;
+        Ok(Box::new(VirtualMachine {
+            client,
+            shim,
+            _claim: claim,
+            socket,
+            beside: RefCell::default(),
+        }))
+    }
+}
+
+/// A running virtual machine. The fields are in the order of teardown.
+struct VirtualMachine {
+    client: Client,
+    /// Commands that run until the machine ends.
+    beside: RefCell<Vec<Client>>,
+    shim: Shim,
+    socket: Socket,
+    _claim: Claim,
+}
+
+impl VirtualMachine {
+    /// Another session with this machine.
+    fn connect(&self) -> Result<socket::Channel> {
+        shim::connect(&self.socket.directory, &self.socket.id)
+    }
+}
+
+impl Machine for VirtualMachine {
+    fn ended(&self) -> BorrowedFd<'_> {
+        self.shim.process.as_fd()
+    }
+
+    fn executed(&self) -> Result<()> {
+        self.client.executed()
+    }
+
+    fn terminal(&self) -> Option<BorrowedFd<'_>> {
+        self.client.terminal()
+    }
+
+    fn resize(&self, _like: BorrowedFd<'_>) -> Result<()> {
+        self.client.resize()
+    }
+
+    fn process_id(&self) -> i32 {
+        self.shim.process.pid().as_raw_nonzero().get()
+    }
+
+    fn scratch(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn notifications(&self) -> Option<BorrowedFd<'_>> {
+        self.client.notifications()
+    }
+
+    fn calls(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn answer(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn requests(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn serve(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn ask(&self, socket: &str) -> Result<Question> {
+        let request = Request::Ask(socket.to_owned());
+        let (answer, client) =
+            client::reader(self.connect()?, request, channel::ANSWER, Vec::new())?;
+        Ok(Question { answer, helper: crate::ready::Helper::Session(Box::new(client)) })
+    }
+
+    fn run_inside(&self, command: &[String]) -> Result<()> {
+        let request = Request::Background(command.to_vec());
+        let client = Client::open(self.connect()?, request, Wants::default())?;
+        // It runs for as long as somebody waits for it.
+        self.beside.borrow_mut().push(client);
+        Ok(())
+    }
+
+    fn signal(&self, signal: i32) -> Result<()> {
+        if signal == signals::SIGKILL {
+            return self.shim.process.signal(signal).context("cannot kill the machine");
+        }
+        self.client.say(Say::Signal(signal))
+    }
+
+    fn wait_and_keep(
+        mut self: Box<Self>,
+        over: &mut dyn FnMut(Ended) -> Ended,
+    ) -> Result<(Ended, Option<Remains>)> {
+        let last = self.client.last();
+        let status = self.shim.process.wait().context("cannot wait for the machine")?;
+        self.shim.over = true;
+        match (last?, status) {
+            (Some(Told::Ended(end)), _) => Ok((over(end.into()), None)),
+            (Some(Told::Failed(failure)), _) => {
+                let error = anyhow::Error::from(failure);
+                over(Ended::Exited(spec::exit::FAILED));
+                Err(error)
+            }
+            (_, Status::Signalled(signal)) => Ok((over(Ended::Signalled(signal)), None)),
+            _ => {
+                over(Ended::Exited(spec::exit::FAILED));
+                Err(anyhow!("the virtual machine ended without a word"))
+            }
+        }
+    }
+}
 pub mod seed;

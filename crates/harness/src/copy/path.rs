@@ -30,7 +30,7 @@ pub(super) enum Kind {
 }
 
 /// What exactly is to be packed, and where it is to be unpacked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Plan {
     /// Path in the source's root.
     pub(super) source: Vec<u8>,

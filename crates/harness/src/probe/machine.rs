@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use distro::package::PackageManager;
+use engine::Waited;
 use engine::pool::{self, Wanted};
 use engine::record::Record;
 use engine::state::RunDirectory;
-use engine::{ENGINES, Waited};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use spec::boot::Condition;
 use spec::plan::Plan;
@@ -249,7 +249,7 @@ impl Machine {
 
     /// Its root, which is not to be trusted.
     pub(crate) fn root(&self) -> Result<Root> {
-        ENGINES[0].root(&self.record)
+        engine::of(&self.record).root(&self.record)
     }
 
     /// Copies files in: `SOURCE/.` is what is in a directory.

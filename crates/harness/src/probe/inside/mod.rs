@@ -14,10 +14,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use engine::ENGINES;
 use engine::record::Record;
+use engine::{Errand, Streams};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::WaitOptions;
 use serde::{Deserialize, Serialize};
 
 pub use engine::bus::Unit;
@@ -107,20 +106,22 @@ const MAX_FILE: u64 = 64 << 20;
 /// # Errors
 /// Where the machine cannot be entered.
 pub fn serve(record: &Record) -> Result<()> {
-    ENGINES[0].enter(record)?;
-    // In the machine's process ids are only children of whoever enters.
-    match sys::process::fork().context("cannot make a process in the machine")? {
-        Some(child) => {
-            rustix::process::waitpid(Some(child), WaitOptions::empty())?;
-            Ok(())
-        }
-        None => {
-            let _ = std::env::set_current_dir("/");
-            let served = answer_all();
-            sys::process::exit_now(u8::from(served.is_err()))
-        }
-    }
+    let streams = Streams {
+        input: Some(rustix::stdio::stdin().try_clone_to_owned()?),
+        output: Some(rustix::stdio::stdout().try_clone_to_owned()?),
+        error: None,
+    };
+    engine::of(record).errand(record, &LOOK, "", streams, &[])?.join().map(drop)
 }
+
+/// Answers until nobody asks any more.
+pub(crate) static LOOK: Errand = Errand {
+    name: "look",
+    work: engine::Work::Inside(|_| {
+        let _ = std::env::set_current_dir("/");
+        answer_all().map(|()| String::new())
+    }),
+};
 
 fn answer_all() -> Result<()> {
     let (input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());

@@ -135,7 +135,7 @@ pub(super) fn boot(
     };
     let interactive = !options.detach && sys::pty::is_terminal(rustix::stdio::stdin());
     start::start(here, options, name, system.init == "auto", |image, run| {
-        let network = options.network.request(Default::System, run)?;
+        let network = options.network.request(options.default_network(Default::System), run)?;
         let startup = harness::startup(&image.facts, &system.init, &wish)
             .with_context(|| format!("cannot boot {name}"))?;
         let mut request = Request {

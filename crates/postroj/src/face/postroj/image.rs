@@ -20,7 +20,7 @@ pub(super) struct Ready {
     pub(super) config: Config,
     pub(super) facts: Facts,
     /// What the store knows of it; `None` for what is no image of the store.
-    image: Option<Image>,
+    pub(super) image: Option<Image>,
     _lease: Option<Lease>,
 }
 

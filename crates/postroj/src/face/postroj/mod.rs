@@ -36,6 +36,7 @@ mod network;
 mod networks;
 mod oci;
 mod options;
+mod own_kernel;
 mod pause;
 mod pool;
 mod probe;

@@ -152,7 +152,7 @@ fn rate(text: &str) -> Result<u32, String> {
 
 fn degrade(machine: &str, degraded: Option<Degraded>, run: &RunDirectory) -> Result<()> {
     let record = run.find(machine)?;
-    let (pid, pidfd) = engine::ENGINES[0].process(&record)?;
+    let (pid, pidfd) = engine::of(&record).process(&record)?;
     let target = net::Target { pid, pidfd: pidfd.as_fd() };
     networks::degrade(run.path(), &record.name, degraded, &target)
 }
@@ -169,7 +169,7 @@ fn connect(asked: &Connected, run: &RunDirectory) -> Result<()> {
     let first = rustix::process::Pid::from_raw(first).context("its process is gone")?;
     let first = rustix::process::pidfd_open(first, rustix::process::PidfdFlags::empty())
         .with_context(|| format!("the machine {} has ended", record.name))?;
-    let (pid, pidfd) = engine::ENGINES[0].process(&record)?;
+    let (pid, pidfd) = engine::of(&record).process(&record)?;
     let place = net::Place {
         run: run.path(),
         machine: &record.name,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use harness::network::Default;
 use spec::platform::Platform;
 use spec::request::{MountRequest, Request, SeccompRequest, Ulimit, UsernsRequest};
 
@@ -82,6 +83,9 @@ pub(super) struct Options {
     /// Processor that the image is for, such as linux/arm64: another than the host's is emulated
     #[arg(long, value_name = "OS/ARCH", value_parser = Platform::parse)]
     pub(super) platform: Option<Platform>,
+    /// What keeps the machine apart: container, or vm, which is one with a kernel of its own
+    #[arg(long, value_name = "ENGINE", value_parser = isolation, default_value = "container")]
+    pub(super) isolation: String,
     /// Packages that the image's own package manager adds; made once for each image, and kept
     #[arg(long, value_name = "PACKAGE", value_delimiter = ',')]
     pub(super) install: Vec<String>,
@@ -123,6 +127,17 @@ impl Options {
         given.or_else(|| self.network.unique())
     }
 
+    /// The engine that was chosen.
+    pub(super) fn engine(&self) -> &'static dyn engine::Engine {
+        // The parser lets no other name through.
+        engine::by_name(&self.isolation).unwrap_or(engine::ENGINES[0])
+    }
+
+    /// What network the machine has where none is asked for.
+    pub(super) fn default_network(&self, default: Default) -> Default {
+        if self.engine().has_own_kernel() { Default::OwnKernel } else { default }
+    }
+
     /// Bytes of memory at most.
     pub(super) fn memory(&self) -> Option<u64> {
         self.memory
@@ -142,6 +157,7 @@ impl Options {
     pub(super) fn request(&self) -> Result<Request> {
         let security = |option| self.security_opt.contains(&option);
         Ok(Request {
+            isolation: self.isolation.clone(),
             env: environment(&self.env_file, &self.env)?,
             hostname: self.hostname.clone(),
             name: self.name.clone(),
@@ -170,7 +186,7 @@ impl Options {
             ulimits: self.ulimit.clone(),
             keep: self.detach && !self.rm,
             timeout: self.timeout,
-            ..Request::default()
+            ..std::default::Default::default()
         })
     }
 }
@@ -198,6 +214,14 @@ pub(super) fn environment(files: &[PathBuf], options: &[String]) -> Result<Vec<(
         }
     }
     Ok(env)
+}
+
+fn isolation(text: &str) -> Result<String, String> {
+    let known: Vec<&str> = engine::ENGINES.iter().map(|engine| engine.name()).collect();
+    match known.contains(&text) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("known are {}", known.join(" and "))),
+    }
 }
 
 fn capability(text: &str) -> Result<String, String> {

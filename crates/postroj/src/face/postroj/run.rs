@@ -85,7 +85,8 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
     let (name, command) = args.rest.split().context("no image is given")?;
     check_terminal(args)?;
     start::start(here, &args.options, name, false, |image, run| {
-        let network = args.options.network.request(Default::Command, run)?;
+        let network =
+            args.options.network.request(args.options.default_network(Default::Command), run)?;
         let request = Request {
             command: command.to_vec(),
             entrypoint: args.entrypoint.clone(),
@@ -123,7 +124,8 @@ fn as_system(
     if args.systemd == Systemd::Auto && !harness::is_init(&image.facts, program) {
         return Ok(request);
     }
-    let network = args.options.network.request(Default::System, run)?;
+    let network =
+        args.options.network.request(args.options.default_network(Default::System), run)?;
     Ok(Request {
         boot: Some(harness::startup_of(&image.facts, program)?),
         command: rest.to_vec(),

@@ -23,7 +23,7 @@ use spec::plan::Plan;
 use spec::request::Request;
 
 use super::options::Options;
-use super::{Here, image, pool};
+use super::{Here, image, own_kernel, pool};
 
 /// What is to be started.
 pub(super) struct Start {
@@ -61,9 +61,12 @@ pub(super) fn start(
     let run = RunDirectory::open(&here.places()?.run)?;
     let host = Host::new(run.path())?;
     // Before anything is done twice: this may start the program once more.
-    let ids = plan::id_mapping(&options.request()?, &host.launcher)?;
-    sys::exe::protect(|owner| harness::host::within_reach(&ids, owner))
-        .context("cannot keep postroj's own file out of the machine's reach")?;
+    let engine = options.engine();
+    if !engine.has_own_kernel() {
+        let ids = plan::id_mapping(&options.request()?, &host.launcher)?;
+        sys::exe::protect(|owner| harness::host::within_reach(&ids, owner))
+            .context("cannot keep postroj's own file out of the machine's reach")?;
+    }
     let ready = image::open(name, options.pull, options.platform.as_ref(), here)?;
     let wants = image::Wants { install: &options.install, init: boots };
     let ready = image::provisioned(ready, name, &wants, here)?;
@@ -71,9 +74,19 @@ pub(super) fn start(
     if let Some(membership) = &membership {
         request = Request { name: Some(membership.name.clone()), keep: false, ..request };
     }
-    let mut plan = plan::plan(&request, &ready.config, &ready.facts, &ready.root, &host.launcher)?;
-    plan.emulation =
-        harness::emulation(ready.facts.architecture.as_deref(), &plan, &host.launcher)?;
+    engine.check(&request)?;
+    let (plan, _held) = if engine.has_own_kernel() {
+        let (request, launcher) = own_kernel::request(request, &host.launcher);
+        let mut plan = plan::plan(&request, &ready.config, &ready.facts, &ready.root, &launcher)?;
+        let (parts, held) = own_kernel::parts(here, &ready)?;
+        plan.own_kernel = Some(parts);
+        (plan, Some(held))
+    } else {
+        let launcher = &host.launcher;
+        let mut plan = plan::plan(&request, &ready.config, &ready.facts, &ready.root, launcher)?;
+        plan.emulation = harness::emulation(ready.facts.architecture.as_deref(), &plan, launcher)?;
+        (plan, None)
+    };
     let about = About {
         image: name.to_owned(),
         created: state::now(),

@@ -11,7 +11,7 @@ use distro::init::Action;
 use engine::bus::UnitEnd;
 use engine::record::Record;
 use engine::state::RunDirectory;
-use engine::{ENGINES, Sources, Waited};
+use engine::{Sources, Waited};
 use harness::Running;
 use plan::ExecRequest;
 use regex_lite::Regex;
@@ -195,7 +195,7 @@ impl Wait<'_> {
             return self.look(|| self.is_active(init, unit)).or_else(|error| self.ended_or(error));
         };
         let whole = if unit.contains('.') { unit.to_owned() } else { format!("{unit}.service") };
-        let talked = ENGINES[0].talk(self.record, bus, &mut |bus| {
+        let talked = engine::of(self.record).talk(self.record, bus, &mut |bus| {
             let end = bus.wait_for_unit(&whole).context("cannot wait for the unit")?;
             Ok(if end == UnitEnd::Active { "active" } else { "failed" }.to_owned())
         });
