@@ -133,7 +133,11 @@ impl Comparison<'_> {
         let mut list = vec![0; 1024];
         let length = llistxattr(path, &mut list[..]).unwrap_or_else(|_| {
             list = vec![0; 64 << 10];
-            llistxattr(path, &mut list[..]).unwrap()
+            match llistxattr(path, &mut list[..]) {
+                // The image was made without any.
+                Err(rustix::io::Errno::OPNOTSUPP) => 0,
+                other => other.unwrap(),
+            }
         });
         let names = list[..length].split(|&b| b == 0).filter(|name| !name.is_empty());
         let names = names.filter(|name| self.is_compared(name));
