@@ -254,7 +254,7 @@ pub fn same(a: &mut dyn Volume, b: &mut dyn Volume) -> Result<()> {
 
 /// What of a file is not zero.
 fn nonzero(volume: &mut dyn Volume, file: u64) -> Result<BTreeMap<u64, Vec<u8>>> {
-    let mut found = BTreeMap::new();
+    let mut found: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
     volume.content(file, &mut |at, bytes| {
         for (number, block) in bytes.split(|&byte| byte == 0).scan(at, |next, block| {
             let here = *next;

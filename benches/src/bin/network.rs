@@ -89,10 +89,11 @@ struct Bench {
     /// A directory of nobody's, with copies of both, and slirp4netns alone.
     place: PathBuf,
     of_user: String,
-    of_user_own: String,
+    /// That directory in the user's machine.
+    volume: String,
     /// An address of this host's that machines reach.
     address: String,
-    /// nsenter(1)'s option for the namespace made by hand: `ip netns exec` mounts /sys anew besides,
+    /// The process that holds the namespace made by hand: `ip netns exec` mounts /sys anew besides,
     /// which not every host lets it.
     by_hand: String,
     servers: Vec<Child>,
@@ -113,26 +114,37 @@ impl Bench {
         });
         let mut iperf = Command::new("iperf3");
         iperf.args(["-s", "-p", THROUGHPUT]).stdout(Stdio::null());
-        let servers = vec![iperf.spawn().context("cannot start iperf3: apt install iperf3")?];
+        let mut servers = vec![iperf.spawn().context("cannot start iperf3: apt install iperf3")?];
+        let mut holder = Command::new("unshare");
+        holder.args(["--net", "sh", "-c", "echo; exec sleep infinity"]).stdout(Stdio::piped());
+        let mut holder = holder.spawn().context("cannot start unshare")?;
+        if let Some(told) = &mut holder.stdout {
+            told.read_exact(&mut [0]).context("cannot make a network namespace")?;
+        }
+        let by_hand = holder.id().to_string();
+        servers.push(holder);
         let place = std::env::temp_dir().join(format!("{BY_HAND}-{}", std::process::id()));
         std::fs::create_dir(&place)?;
         let copy = |from: &Path, name: &str| -> Result<String> {
             std::fs::copy(from, place.join(name))?;
             Ok(place.join(name).to_string_lossy().into_owned())
         };
-        let (of_user, of_user_own) = (copy(&postroj, "program")?, copy(&own, "probe")?);
+        let of_user = copy(&postroj, "program")?;
+        copy(&own, "probe")?;
+        let volume = format!("{}:/mnt:ro", place.display());
         std::os::unix::fs::symlink("/usr/bin/slirp4netns", place.join("slirp4netns"))?;
         set_up("chown", &["-R", "nobody:", &place.to_string_lossy()])?;
         let postroj = postroj.to_string_lossy().into_owned();
         let address = format!("{HAND}.1");
-        let by_hand = format!("--net=/run/netns/{BY_HAND}");
-        let bench = Self { postroj, own, place, of_user, of_user_own, address, by_hand, servers };
+        let inside = format!("nsenter -t {by_hand} -n ip");
+        let peer = by_hand.clone();
+        let bench = Self { postroj, own, place, of_user, volume, address, by_hand, servers };
         let script = format!(
             "ip link add {BY_HAND} type bridge && ip addr add {HAND}.1/24 dev {BY_HAND} && \
-             ip link set {BY_HAND} up && ip netns add {BY_HAND} && \
-             ip link add {BY_HAND}0 master {BY_HAND} type veth peer name eth0 netns {BY_HAND} && \
-             ip link set {BY_HAND}0 up && ip -n {BY_HAND} addr add {HAND}.2/24 dev eth0 && \
-             ip -n {BY_HAND} link set eth0 up && nft add table inet {BY_HAND} && \
+             ip link set {BY_HAND} up && \
+             ip link add {BY_HAND}0 master {BY_HAND} type veth peer name eth0 netns {peer} && \
+             ip link set {BY_HAND}0 up && {inside} addr add {HAND}.2/24 dev eth0 && \
+             {inside} link set eth0 up && nft add table inet {BY_HAND} && \
              nft 'add chain inet {BY_HAND} source {{ type nat hook postrouting priority srcnat; }}' && \
              nft add rule inet {BY_HAND} source ip saddr {HAND}.0/24 oifname != {BY_HAND} masquerade"
         );
@@ -143,7 +155,7 @@ impl Bench {
     fn command(&self, way: Way, program: &str, args: &[&str]) -> Command {
         let mut words: Vec<&str> = match way {
             Way::Loopback => Vec::new(),
-            Way::ByHand => vec!["nsenter", &self.by_hand],
+            Way::ByHand => vec!["nsenter", "-t", &self.by_hand, "-n"],
             Way::Ours => vec![&self.postroj, "run", "--network=bridge", "host"],
             Way::Accelerated => {
                 vec![&self.postroj, "run", "--network=user,accel=on,allow=10.213.0.0/24", "host"]
@@ -157,6 +169,8 @@ impl Bench {
                 "run",
                 "--userns=single",
                 "--network=user,accel=on,allow=10.213.0.0/24",
+                "-v",
+                &self.volume,
                 "host",
             ],
             Way::Carried | Way::Slirp => {
@@ -165,7 +179,7 @@ impl Bench {
         };
         let program = match way {
             // What the user may not reach is copied as well.
-            Way::OfUser if program == self.own.to_string_lossy() => &self.of_user_own,
+            Way::OfUser if program == self.own.to_string_lossy() => "/mnt/probe",
             _ => program,
         };
         words.push(program);
@@ -242,9 +256,7 @@ impl Drop for Bench {
             let _ = server.kill();
             let _ = server.wait();
         }
-        let script = format!(
-            "ip netns del {BY_HAND}; ip link del {BY_HAND}; nft delete table inet {BY_HAND}"
-        );
+        let script = format!("ip link del {BY_HAND}; nft delete table inet {BY_HAND}");
         let _ = set_up("sh", &["-c", &script]);
         let _ = std::fs::remove_dir_all(&self.place);
     }

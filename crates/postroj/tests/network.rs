@@ -82,6 +82,12 @@ fn battery(place: &Place, user: &dyn User, network: &str, expected: &Expected) {
         // The host of these tests allows it to all (icmp(7), ping_group_range).
         let ping = ["host", "ping", "-c1", "-W20", OUTSIDE[0]];
         out(&mut user.postroj(&[&["run"], &mode[..], &ping].concat()));
+    } else {
+        // Of ping(8) nothing leaves the machine where the way out is sockets of the host's.
+        let ping = ["host", "ping", "-c1", "-W1", OUTSIDE[0]];
+        let refused = said(&mut user.postroj(&[&["run"], &mode[..], &ping].concat()));
+        assert_eq!(refused.code, 1, "{network}: {refused:?}");
+        assert!(refused.out.contains("0 received"), "{network}: {refused:?}");
     }
     forking(place, user, &mode, expected);
     into(place, user, &mode, expected);

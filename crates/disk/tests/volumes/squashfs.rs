@@ -5,6 +5,10 @@ use crate::support::{nasty, run};
 
 #[test]
 fn each_compression_and_what_is_left_out() {
+    if !crate::is_root() {
+        println!("skipped: only root mounts; the tree itself is no exact measure for mksquashfs");
+        return;
+    }
     let scratch = tempfile::tempdir().unwrap();
     let tree = scratch.path().join("tree");
     std::fs::create_dir(&tree).unwrap();
@@ -35,10 +39,6 @@ fn each_compression_and_what_is_left_out() {
         let paths = [tree.to_str().unwrap(), image.to_str().unwrap()];
         let arguments = [&paths[..], options, &["-noappend", "-quiet", "-no-progress"]].concat();
         run("mksquashfs", &arguments);
-        if options.contains(&"-no-xattrs") && !crate::is_root() {
-            // There is nothing to compare with.
-            continue;
-        }
         println!("{options:?}");
         crate::check(&image, "squashfs", &tree, except);
     }

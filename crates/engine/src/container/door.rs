@@ -15,7 +15,7 @@ pub(super) struct Door {
 }
 
 /// As in `/proc/PID/ns` (namespaces(7)).
-const KINDS: [(&str, Namespaces); 7] = [
+const KINDS: [(&str, Namespaces); 8] = [
     ("user", Namespaces::USER),
     ("mnt", Namespaces::MOUNT),
     ("pid", Namespaces::PID),
@@ -23,6 +23,7 @@ const KINDS: [(&str, Namespaces); 7] = [
     ("ipc", Namespaces::IPC),
     ("net", Namespaces::NET),
     ("cgroup", Namespaces::CGROUP),
+    ("time", Namespaces::TIME),
 ];
 
 impl Door {
@@ -69,20 +70,33 @@ impl Door {
     /// process ids, only the children that it makes from now on. In the machine's user
     /// namespace it has every capability, and no id yet.
     pub(super) fn enter(&self) -> io::Result<()> {
-        self.enter_only(KINDS.into_iter().fold(Namespaces::NONE, |all, (_, kind)| all | kind))
+        sys::process::enter(self.pidfd.as_fd(), differing(self.pid)?)
     }
 
     /// As [`Door::enter`], into those of these kinds only.
     pub(super) fn enter_only(&self, kinds: Namespaces) -> io::Result<()> {
-        let mut wanted = Namespaces::NONE;
-        for (name, kind) in KINDS.into_iter().filter(|(_, kind)| kinds.contains(*kind)) {
-            let own = rustix::fs::stat(format!("/proc/self/ns/{name}"))?;
-            let theirs =
-                rustix::fs::stat(format!("/proc/{}/ns/{name}", self.pid.as_raw_nonzero()))?;
-            if (own.st_dev, own.st_ino) != (theirs.st_dev, theirs.st_ino) {
-                wanted |= kind;
-            }
-        }
-        sys::process::enter(self.pidfd.as_fd(), wanted)
+        sys::process::enter(self.pidfd.as_fd(), differing_of(self.pid, kinds)?)
     }
+}
+
+/// Those of a process's namespaces that are not this one's.
+///
+/// # Errors
+/// Where they cannot be looked at: the process has ended, or may not be seen.
+pub(super) fn differing(pid: Pid) -> io::Result<Namespaces> {
+    let all = KINDS.into_iter().fold(Namespaces::NONE, |all, (_, kind)| all | kind);
+    differing_of(pid, all)
+}
+
+fn differing_of(pid: Pid, kinds: Namespaces) -> io::Result<Namespaces> {
+    let mut wanted = Namespaces::NONE;
+    for (name, kind) in KINDS.into_iter().filter(|(_, kind)| kinds.contains(*kind)) {
+        // Where this kernel has none of a kind, there is none to enter.
+        let Ok(own) = rustix::fs::stat(format!("/proc/self/ns/{name}")) else { continue };
+        let theirs = rustix::fs::stat(format!("/proc/{}/ns/{name}", pid.as_raw_nonzero()))?;
+        if (own.st_dev, own.st_ino) != (theirs.st_dev, theirs.st_ino) {
+            wanted |= kind;
+        }
+    }
+    Ok(wanted)
 }

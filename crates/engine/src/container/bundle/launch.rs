@@ -68,7 +68,9 @@ pub(crate) fn create(prepared: &Prepared, linux: &Linux, start: OwnedFd) -> Resu
 pub(crate) fn inside(pid: Pid, steps: &[Step]) -> Result<Launched> {
     let door = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
         .context("the container's process has ended")?;
-    let wanted = differing(pid)?;
+    let wanted = super::super::door::differing(pid).with_context(|| {
+        format!("cannot look at the namespaces of the process {}", pid.as_raw_nonzero())
+    })?;
     let (ours, theirs) = socket::pair().context("cannot make a socket for the process")?;
     let enter = || process::enter(door.as_fd(), wanted);
     let run = |theirs: OwnedFd| {
@@ -164,37 +166,6 @@ fn is_own_user_namespace(file: BorrowedFd<'_>) -> bool {
         (Ok(theirs), Ok(own)) => (theirs.st_dev, theirs.st_ino) == (own.st_dev, own.st_ino),
         _ => false,
     }
-}
-
-/// Those of a process's namespaces that are not this one's.
-fn differing(pid: Pid) -> Result<Namespaces> {
-    const KINDS: [(&str, Namespaces); 8] = [
-        ("user", Namespaces::USER),
-        ("mnt", Namespaces::MOUNT),
-        ("pid", Namespaces::PID),
-        ("uts", Namespaces::UTS),
-        ("ipc", Namespaces::IPC),
-        ("net", Namespaces::NET),
-        ("cgroup", Namespaces::CGROUP),
-        ("time", Namespaces::TIME),
-    ];
-    let mut wanted = Namespaces::NONE;
-    for (name, kind) in KINDS {
-        let path = format!("/proc/{}/ns/{name}", pid.as_raw_nonzero());
-        let (own, theirs) =
-            match (rustix::fs::stat(format!("/proc/self/ns/{name}")), rustix::fs::stat(&path)) {
-                (Ok(own), Ok(theirs)) => (own, theirs),
-                // This kernel has no such namespaces.
-                (Err(_), _) => continue,
-                (_, Err(error)) => {
-                    return Err(error).with_context(|| format!("cannot open {path}"));
-                }
-            };
-        if (own.st_dev, own.st_ino) != (theirs.st_dev, theirs.st_ino) {
-            wanted |= kind;
-        }
-    }
-    Ok(wanted)
 }
 
 fn ranges(mappings: &[IdMapping]) -> Vec<Range> {
