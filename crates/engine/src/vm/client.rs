@@ -152,7 +152,11 @@ impl Client {
     }
 
     pub(super) fn resize(&self) -> Result<()> {
-        own_size().map_or(Ok(()), |size| self.say(Say::Resize(size)))
+        if let Some(size) = own_size() {
+            // It may have ended at this moment; that is seen elsewhere.
+            let _ = self.say(Say::Resize(size));
+        }
+        Ok(())
     }
 }
 

@@ -180,7 +180,8 @@ impl Agent<'_> {
         rustix::fs::fcntl_setfl(&terminal, OFlags::NONBLOCK)?;
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         if let Some(size) = session.size {
-            resize(&terminal, size)?;
+            // It may be hung up already, and what was written before is still in it.
+            let _ = resize(terminal.as_fd(), size);
         }
         self.channel.send_from(id, OUTPUT, terminal.try_clone()?);
         self.channel.write_to(id, INPUT, terminal.try_clone()?);
@@ -195,7 +196,7 @@ impl Agent<'_> {
                 session.size = Some(size);
                 if let Some(terminal) = &session.terminal {
                     // It may be hung up.
-                    let _ = resize(terminal, size);
+                    let _ = resize(terminal.as_fd(), size);
                 }
             }
             Ok(Say::Signal(signal)) => {
@@ -239,7 +240,7 @@ impl Agent<'_> {
     }
 }
 
-fn resize(terminal: &OwnedFd, size: Size) -> io::Result<()> {
+pub(super) fn resize(terminal: BorrowedFd<'_>, size: Size) -> io::Result<()> {
     let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
     Ok(rustix::termios::tcsetwinsize(terminal, size)?)
 }

@@ -122,7 +122,9 @@ fn errand(
 
 /// Until its end: passes signals on, and what a system says of itself.
 fn attend(machine: Box<dyn Machine>, size: Option<Size>, socket: &Channel) -> Result<Told> {
-    if let Some(terminal) = machine.terminal().filter(|_| size.is_some()) {
+    if let Some((terminal, size)) = machine.terminal().zip(size) {
+        // At once: the command may look as soon as it runs. It may have ended already, too.
+        let _ = super::agent::resize(terminal, size);
         socket.send(TERMINAL, &[terminal]).context("cannot hand the terminal over")?;
     }
     machine.executed()?;
