@@ -174,7 +174,8 @@ fn floor(directory: &Path) -> Result<()> {
     let line = std::fs::read_to_string(directory.join("qemu"))?;
     let mut args = line.split('\0');
     let mut command = Command::new(args.next().context("no program")?);
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    // The guest waits for whoever reads its port: an input at its end would count as nobody.
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     let mut qemu = command.spawn().context("cannot start QEMU")?;
     let mut said = [0; 6];
     let read = qemu.stdout.take().context("no output")?.read_exact(&mut said);
