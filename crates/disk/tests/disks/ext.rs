@@ -93,3 +93,21 @@ fn a_journal_that_was_not_written_back() {
         compare(&ours, &kernel, options);
     }
 }
+
+#[test]
+fn fast_commits_are_refused_where_they_count() {
+    if !is_root() {
+        println!("skipped: only root can mount a file system");
+        return;
+    }
+    let scene = Scene::new();
+    scene.sh("truncate -s 128M x.img; mkfs -t ext4 -O fast_commit -q x.img");
+    scene.mounted("x.img", "rw,commit=1000", |_| {
+        scene.sh("cd x.img.mnt; mkdir a; echo 1 >a/b; sync -f .; cp --sparse=always ../x.img ../whole.img");
+        scene.sh("cd x.img.mnt; echo 2 >a/c; sync a/c; cp --sparse=always ../x.img ../fast.img");
+    });
+    let ours = of_tree(&mut of_volume(scene.open("whole.img")).unwrap()).unwrap();
+    assert!(ours.contains_key(&b"a/b"[..]), "{ours:?}");
+    let error = of_volume(scene.open("fast.img")).err().expect("fast commits");
+    assert!(format!("{error:#}").contains("run e2fsck -p"), "{error:#}");
+}

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use super::Ext;
 use super::mapping::Run;
 use crate::Blocks;
-use crate::bytes::{be16, be32};
+use crate::bytes::{be16, be32, le16, le32};
 use crate::span::inside;
 
 /// All numbers of a journal are big endian.
@@ -90,7 +90,6 @@ impl<'a> Journal<'a> {
         }
         ensure!(journal.features & !KNOWN == 0, "it has features that are not known");
         if journal.features & FAST_COMMIT != 0 {
-            // What was committed fast since the last whole transaction is behind its end, and is lost here.
             let fast = match be32(&head, 84) {
                 0 => 256,
                 blocks => blocks,
@@ -156,11 +155,27 @@ impl<'a> Journal<'a> {
             at = self.after(at, passed);
             seen += u64::from(passed);
         }
+        if self.start != 0 {
+            self.refuse_fast(sequence)?;
+        }
         // A block that was revoked in its own transaction or later was given to another use.
         newest.retain(|block, (written, _)| {
             revoked.get(block).is_none_or(|gone| written.wrapping_sub(*gone).cast_signed() > 0)
         });
         Ok(newest.into_iter().map(|(block, (_, newer))| (block, newer)).collect())
+    }
+
+    /// What was committed fast since the last whole transaction lies behind the journal's end as changes of files, not
+    /// as blocks (journal.rst, "Fast Commits"): without it, what somebody was promised to be written would be missing.
+    fn refuse_fast(&self, next: u32) -> Result<()> {
+        const HEAD: u16 = 9;
+        if self.features & FAST_COMMIT == 0 {
+            return Ok(());
+        }
+        let first = self.read(self.length + 1)?;
+        let is_current = le16(&first, 0) == HEAD && le32(&first, 8) == next;
+        ensure!(!is_current, "it has fast commits: run e2fsck -p on the file system first");
+        Ok(())
     }
 
     fn part(&self, at: u32, bytes: &[u8]) -> Result<Option<Part>> {
