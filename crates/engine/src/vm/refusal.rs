@@ -23,13 +23,16 @@ pub(super) fn check(request: &Request) -> Result<()> {
         bail!("{option} means nothing with --isolation vm: {own}, and {why} (leave it out)");
     }
     match &request.network.mode {
-        Mode::None | Mode::User(..) => {}
-        Mode::Host | Mode::Container(_) | Mode::Namespace(_) => bail!(
-            "a virtual machine cannot share a network: {own} (--network none, or --network user)"
-        ),
-        Mode::Bridge(name) => bail!(
-            "a virtual machine cannot be on the network {name} yet (--network none, or --network user)"
-        ),
+        Mode::None => {}
+        Mode::Host | Mode::Container(_) | Mode::Namespace(_) => {
+            bail!("a virtual machine cannot share a network: {own} (--network none)")
+        }
+        Mode::User(..) => {
+            bail!("a virtual machine cannot be on a network of its user yet (--network none)")
+        }
+        Mode::Bridge(name) => {
+            bail!("a virtual machine cannot be on the network {name} yet (--network none)")
+        }
     }
     let is_bind = |mount: &&MountRequest| matches!(mount, MountRequest::Bind { .. });
     if let Some(MountRequest::Bind { source, .. }) = request.mounts.iter().find(is_bind) {
