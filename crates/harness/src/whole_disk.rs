@@ -19,7 +19,6 @@ use serde_json::Value;
 use sys::signals::{self, Signals};
 
 /// A disk that is to be started.
-#[derive(Debug)]
 pub struct WholeDisk<'a> {
     /// Its file.
     pub file: &'a Path,
@@ -27,8 +26,8 @@ pub struct WholeDisk<'a> {
     pub keep: bool,
     /// Started by a PC's old firmware instead of UEFI.
     pub bios: bool,
-    /// Who executes its instructions.
-    pub accelerator: Accelerator,
+    /// Who executes its instructions; asked once all else is known, for finding out takes long.
+    pub accelerator: &'a dyn Fn() -> Result<Accelerator>,
     /// Processors.
     pub cpus: u32,
     /// Bytes.
@@ -208,7 +207,7 @@ impl Machine {
         let hardware = Hardware {
             name: "postroj-disk".into(),
             architecture,
-            accelerator: disk.accelerator,
+            accelerator: (disk.accelerator)()?,
             board: Board::Pci,
             cpus: disk.cpus,
             memory: disk.memory,

@@ -135,7 +135,7 @@ pub(super) fn boot(
             file: &file,
             keep: wanted.keep_writes,
             bios: wanted.firmware == Some(Firmware::Bios),
-            accelerator: accelerator(here)?,
+            accelerator: &|| accelerator(here),
             cpus: options.whole_cpus().unwrap_or(cpus as u32),
             memory: options.memory().unwrap_or(MEMORY),
             network,
