@@ -48,6 +48,15 @@ impl PackageManager for Zypper {
         }
     }
 
+    /// By the repositories of the system that it runs on (zypper(8), "--installroot").
+    fn outside(&self, root: &str, packages: &[&str]) -> Option<Work> {
+        let there = ["zypper", "--non-interactive", "--installroot", root];
+        let install = ["install", "--auto-agree-with-licenses", "--no-recommends"];
+        let mut work = Work::on(&[&there[..], &install].concat(), packages)?;
+        work.commands.extend(Work::command(&there, &["clean", "--all"]).commands);
+        Some(work)
+    }
+
     fn records(&self) -> &'static [&'static str] {
         &["/etc/zypp", "/var/lib/zypp", "/var/log/zypp", "/var/lib/rpm", "/usr/lib/sysimage/rpm"]
     }
