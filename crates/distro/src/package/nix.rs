@@ -102,7 +102,8 @@ fn add(repository: &Repository<'_>) -> Work {
 const INCLUDE: &str = "touch /etc/nix/nix.conf
 grep -qxF \"$1\" /etc/nix/nix.conf || printf '\\n%s\\n' \"$1\" >> /etc/nix/nix.conf";
 
-const SIGNS: [Sign; 9] = [
+const SIGNS: [Sign; 10] = [
+    Sign { says: "not signed by any of the keys", means: Cause::Signature },
     Sign { says: "lacks a signature by a trusted key", means: Cause::Signature },
     Sign { says: "lacks a valid signature", means: Cause::Signature },
     Sign { says: "hash mismatch", means: Cause::Signature },
