@@ -107,7 +107,7 @@ fn is_served_from_outside(mini: &Mini) {
     list.sort_unstable();
     assert_eq!(list, ["base", "lib", "scripted"]);
     // Nothing of the helper came along, and nothing is left of what only helped.
-    for absent in ["/srv/repo", "/usr/bin/rpm", "/var/cache/*/*", "/mnt/usr"] {
+    for absent in ["/srv/repo", "/usr/bin/rpm", "/mnt/usr"] {
         let told = said(&mut run(micro, &helper, "scripted", &["sh", "-c", &format!("test -e {absent}")]));
         assert_eq!(told.code, 1, "{absent}: {told:?}");
     }
