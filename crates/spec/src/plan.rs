@@ -225,10 +225,13 @@ pub enum MountKind {
         /// Attributes of the mount.
         attributes: Attributes,
     },
-    /// A launcher's file system under a throw-away layer of its own.
+    /// A launcher's file system, or an image, under a throw-away layer of its own.
     Overlay {
-        /// Absolute path.
-        source: String,
+        /// Absolute paths, lowest first.
+        layers: Vec<String>,
+        /// Cannot be written.
+        #[serde(default)]
+        read_only: bool,
     },
     /// The machine's own view of its control groups.
     Cgroup {

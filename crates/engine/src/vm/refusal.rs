@@ -40,6 +40,10 @@ pub(super) fn check(request: &Request) -> Result<()> {
             "{source} cannot be mounted in a virtual machine yet: {own} (`postroj cp` copies files into it)"
         );
     }
+    let is_image = |mount: &&MountRequest| matches!(mount, MountRequest::Image { .. });
+    if let Some(MountRequest::Image { image, .. }) = request.mounts.iter().find(is_image) {
+        bail!("the image {image} cannot be mounted in a virtual machine yet: {own}");
+    }
     Ok(())
 }
 
