@@ -189,7 +189,7 @@ fn of(mini: &Mini) {
     place.passes(&image, "web", &[&signed[..], &there].concat());
     place.fails(&image, "web", &["--fast"], "web");
     // Signed by somebody else, which only counts where everybody is believed.
-    place.fails(&image, "foreign", &signed, "ignature");
+    place.fails(&image, "foreign", &signed, "not trusted");
     let trusted = format!("[trusted=yes] {repo}");
     let there = ["--check-file", "/usr/share/foreign/version"];
     place.passes(&image, "foreign", &[&["--fast", "--repo", &trusted][..], &there].concat());

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub struct Repository {
     /// `http://`, `https://`, or `file:` of a directory of this host.
     pub url: String,
+    /// What it is called, which pacman has to know: its database is `NAME.db`.
+    pub name: Option<String>,
     /// apt's: the suite, or a path with a slash at its end.
     pub suite: Option<String>,
     /// apt's.
@@ -23,7 +25,7 @@ pub struct Repository {
 const INSIDE: &str = "/run/host/repository-";
 
 impl Repository {
-    /// Reads `[deb ][\[signed-by=FILE|trusted=yes\]] URL|DIRECTORY [SUITE [COMPONENT…]]`. `key` is that of repositories
+    /// Reads `[deb ][\[signed-by=FILE|trusted=yes name=NAME\]] URL|DIRECTORY [SUITE [COMPONENT…]]`. `key` is that of repositories
     /// that name none themselves.
     ///
     /// # Errors
@@ -37,14 +39,15 @@ impl Repository {
             Some(inner) => inner.split_once(']').with_context(what)?,
             None => ("", rest),
         };
-        let (mut key, mut trusted) = (key.map(Path::to_owned), false);
+        let (mut key, mut trusted, mut name) = (key.map(Path::to_owned), false, None);
         for option in options.split_whitespace() {
             match option.split_once('=') {
                 Some(("signed-by", file)) => key = Some(file.into()),
                 Some(("trusted", "yes")) => trusted = true,
+                Some(("name", text)) => name = Some(text.to_owned()),
                 Some(("arch", _)) => {}
                 _ => bail!(
-                    "{option} is no option of a repository: signed-by=FILE and trusted=yes are"
+                    "{option} is no option of a repository: signed-by=FILE, trusted=yes and name=NAME are"
                 ),
             }
         }
@@ -66,7 +69,8 @@ impl Repository {
                 rest = rest.trim()
             ),
         };
-        Ok(Self { url, suite, components, key })
+        let name = name.or_else(|| database(&url));
+        Ok(Self { url, name, suite, components, key })
     }
 
     /// The directory of this host that it is.
@@ -100,11 +104,23 @@ impl Repository {
 impl fmt::Display for Repository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.key {
-            Some(key) => write!(f, "[signed-by={}] {}", key.display(), self.url)?,
-            None => write!(f, "[trusted=yes] {}", self.url)?,
+            Some(key) => write!(f, "[signed-by={}", key.display())?,
+            None => write!(f, "[trusted=yes")?,
         }
+        if let Some(name) = &self.name {
+            write!(f, " name={name}")?;
+        }
+        write!(f, "] {}", self.url)?;
         self.parts().map_or(Ok(()), |parts| write!(f, " {parts}"))
     }
+}
+
+/// The name of a directory with one database of pacman's.
+fn database(url: &str) -> Option<String> {
+    let entries = std::fs::read_dir(url.strip_prefix("file:")?).ok()?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names = names.filter_map(|name| name.strip_suffix(".db").map(str::to_owned));
+    names.next().filter(|_| names.next().is_none())
 }
 
 /// A directory as `file:` and its absolute path; what is elsewhere as it is.

@@ -55,7 +55,7 @@ impl<'a> Archive<'a> {
 
 /// A repository as apt has them.
 fn of_apt(repository: &Repository) -> Result<addition::Repository> {
-    let Repository { url, suite, components, key } = repository;
+    let Repository { url, suite, components, key, .. } = repository;
     let suite = suite.clone().with_context(|| {
         format!(
             "the repository {url} has no suite, which apt needs: URL SUITE COMPONENT, or URL ./"

@@ -67,7 +67,8 @@ impl Own<'_> {
             std::fs::read_to_string(file).with_context(what)
         });
         let (key, suite) = (key.transpose()?, one.parts());
-        let (name, url) = (format!("postroj-{number}"), one.inside(number));
+        let name = one.name.clone().unwrap_or_else(|| format!("postroj-{number}"));
+        let url = one.inside(number);
         let added = Added { name: &name, url: &url, suite: suite.as_deref(), key: key.as_deref() };
         let work = package::work(self.manager, &Operation::AddRepository(&added));
         let work = work.map_err(Error::msg)?;
