@@ -192,7 +192,7 @@ fn a_repository_comes_with_its_key() {
         ("apt", "Trusted: yes\n"),
         ("dnf", "gpgcheck=0\n"),
         ("zypper", "gpgcheck=0\n"),
-        ("pacman", "SigLevel = Optional TrustAll\n"),
+        ("pacman", "SigLevel = Never\n"),
     ] {
         let Work { files, commands } = work(manager(name), &open).unwrap();
         assert_eq!(files.len(), 1, "{name}");

@@ -79,7 +79,8 @@ fn add(repository: &Repository<'_>) -> Work {
     let (key, file) = (format!("/etc/pacman.d/{name}.asc"), format!("/etc/pacman.d/{name}.repo"));
     let level = match repository.key {
         Some(_) => "Required DatabaseOptional",
-        None => "Optional TrustAll",
+        // A signature that is there has to be of a known key even with `Optional TrustAll`.
+        None => "Never",
     };
     let text = format!("[{name}]\nSigLevel = {level}\nServer = {url}\n");
     let mut work = Work::default();

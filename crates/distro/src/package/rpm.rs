@@ -122,7 +122,8 @@ pub(super) fn repository(directory: &str, repository: &Repository<'_>, checked: 
     let (name, url) = (repository.name, repository.url);
     let key = format!("/etc/pki/rpm-gpg/{name}.asc");
     let file = format!("{directory}/{name}.repo");
-    let text = format!("[{name}]\nname={name}\nbaseurl={url}\nenabled=1\n");
+    // Else dnf would go on without one that it cannot reach, where its configuration says so.
+    let text = format!("[{name}]\nname={name}\nbaseurl={url}\nenabled=1\nskip_if_unavailable=0\n");
     let Some(content) = repository.key else {
         return Work::default().file(file, format!("{text}gpgcheck=0\n"));
     };
