@@ -88,7 +88,7 @@ fn a_command_runs_in_many_images_in_several_ways() {
         .collect();
     commands.sort();
     assert!(
-        commands[1].starts_with("postroj run --rm --network none -e OTHER=x -e 'WORD=not one' "),
+        commands[0].starts_with("postroj run --rm --network none -e OTHER=x -e 'WORD=not one' "),
         "{commands:?}"
     );
     place.nothing_is_left();

@@ -108,6 +108,19 @@ struct Asking<'a> {
 impl Asking<'_> {
     /// Whether it is good, what was seen, and whether it might get better.
     fn attempt(&self, log: &mut Log, patience: Duration) -> (bool, String, bool) {
+        let mut all = Vec::new();
+        let came = self.each(log, &mut all, patience);
+        log.note(all.join("; "));
+        came
+    }
+
+    /// One address after the other; `all` is what each said.
+    fn each(
+        &self,
+        log: &mut Log,
+        all: &mut Vec<String>,
+        patience: Duration,
+    ) -> (bool, String, bool) {
         let mut seen = String::new();
         for address in self.addresses {
             let socket = SocketAddr::new(*address, self.request.port);
@@ -116,7 +129,7 @@ impl Asking<'_> {
                 Ok((_, text)) => text.clone(),
                 Err(error) => plain(error),
             };
-            log.note(format!("{socket}: {told}"));
+            all.push(format!("{socket}: {told}"));
             match tried {
                 Ok((true, text)) => return (true, text, true),
                 Ok((false, text)) => seen = text,
