@@ -156,7 +156,6 @@ impl Probing<'_> {
         let began = self.begin(phase.word(), phase.word());
         let commands = self.commands(phase, packages)?;
         let nothing = commands.is_empty();
-        self.machine()?.ask::<()>(&Ask::Rest)?;
         for command in commands {
             let words: Vec<&str> = command.iter().map(String::as_str).collect();
             let timeout = Duration::from_secs(wish.phase_timeout);

@@ -59,8 +59,6 @@ pub enum Ask {
         /// Until it is given up.
         timeout: u64,
     },
-    /// Hangs up: something that takes long follows.
-    Rest,
     /// Notes changes of files from now on.
     Watch {
         /// Absolute paths of files and directories; they need not be there.
@@ -156,17 +154,22 @@ pub(crate) static LOOK: Errand = Errand {
 };
 
 fn answer_all() -> Result<()> {
-    let (input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
+    let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
     let mut eyes = Open::default();
-    for line in input.lines() {
-        let answer = serde_json::from_str(&line?)
+    loop {
+        // A question is a line, and the next one comes after the answer: none waits in a buffer.
+        eyes.units.listen(rustix::stdio::stdin())?;
+        let mut line = String::new();
+        if input.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let answer = serde_json::from_str(&line)
             .map_err(anyhow::Error::from)
             .and_then(|ask| answer(&ask, &mut eyes))
             .map_err(|error| format!("{error:#}"));
         output.write_all((serde_json::to_string(&answer)? + "\n").as_bytes())?;
         output.flush()?;
     }
-    Ok(())
 }
 
 /// What stays open from one question to the next.
@@ -179,7 +182,7 @@ struct Open {
 fn answer(ask: &Ask, open: &mut Open) -> Result<serde_json::Value> {
     let after = |ms: &u64| Instant::now() + Duration::from_millis(*ms);
     Ok(match ask {
-        Ask::Look { files } => serde_json::to_value(look(*files)?)?,
+        Ask::Look { files } => serde_json::to_value(look(*files, open)?)?,
         Ask::Settle { timeout, quiet } => {
             let quiet = Duration::from_millis(*quiet);
             serde_json::to_value(open.units.settle(after(timeout), quiet)?)?
@@ -190,10 +193,6 @@ fn answer(ask: &Ask, open: &mut Open) -> Result<serde_json::Value> {
         }
         Ask::Network { request, timeout } => {
             serde_json::to_value(network::wait(request, after(timeout))?)?
-        }
-        Ask::Rest => {
-            open.units.rest();
-            serde_json::Value::Null
         }
         Ask::Watch { paths } => {
             open.changes = Some(changes::Changes::of(paths)?);
@@ -233,10 +232,10 @@ fn answer(ask: &Ask, open: &mut Open) -> Result<serde_json::Value> {
     })
 }
 
-fn look(files: bool) -> Result<Look> {
+fn look(files: bool, open: &mut Open) -> Result<Look> {
     let processes = processes::all()?;
     Ok(Look {
-        units: units::all().unwrap_or_default(),
+        units: open.units.all().unwrap_or_default(),
         listeners: processes::listeners(&processes),
         processes,
         files: if files { files::all()? } else { Vec::new() },

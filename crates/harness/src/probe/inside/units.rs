@@ -1,6 +1,6 @@
 //! What systemd tells of its units, on its private socket: see [`engine::bus`].
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -23,18 +23,34 @@ fn connect() -> Result<Bus<UnixStream>> {
     Bus::connect(stream).context(what)
 }
 
-pub(super) fn all() -> Result<Vec<Unit>> {
-    Ok(connect()?.units()?)
-}
-
 /// Hears of every change from its first question on, so that no time of quiet is waited for twice.
 #[derive(Default)]
 pub(super) struct Watch(Option<Ear>);
 
 impl Watch {
-    /// Hangs up: what is not read for long is kept by the machine's systemd, in its memory.
-    pub(super) fn rest(&mut self) {
-        self.0 = None;
+    /// Listens until there is something to read from `input`, so that it is known when something changed last,
+    /// and that the machine's systemd need not keep what it has to say.
+    pub(super) fn listen(&mut self, input: BorrowedFd<'_>) -> Result<()> {
+        loop {
+            let mut polled = vec![PollFd::from_borrowed_fd(input, PollFlags::IN)];
+            let own = self.0.as_ref().map(|ear| ear.bus.stream().as_fd());
+            polled.extend(own.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+            match rustix::event::poll(&mut polled, None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                polled => polled?,
+            };
+            if !polled[0].revents().is_empty() {
+                return Ok(());
+            }
+            if self.0.as_mut().is_some_and(|ear| ear.hear(Instant::now()).is_err()) {
+                self.0 = None;
+            }
+        }
+    }
+
+    /// All units that are loaded.
+    pub(super) fn all(&mut self) -> Result<Vec<Unit>> {
+        self.with(Ear::units)
     }
 
     /// Does something by the connection; anew by another one where the manager has hung up since, as it does
