@@ -1,6 +1,8 @@
 //! What each package manager is told, word by word.
 
-use distro::package::{self, Cause, Operation, PACKAGE_MANAGERS, PackageManager, Repository, work};
+use distro::package::{
+    self, Cause, Operation, PACKAGE_MANAGERS, PackageManager, Repository, Work, work,
+};
 
 fn manager(name: &str) -> &'static dyn PackageManager {
     package::by_name(name).unwrap_or_else(|| panic!("no {name}"))
@@ -173,7 +175,7 @@ fn a_repository_comes_with_its_key() {
         name: "mine",
         url: "https://x.example.org/repo",
         suite: Some("stable main"),
-        key: "KEY\n",
+        key: Some("KEY\n"),
     };
     let add = Operation::AddRepository(&repository);
     let written = |name: &str| work(manager(name), &add).expect(name).files;
@@ -195,6 +197,21 @@ fn a_repository_comes_with_its_key() {
         assert!(files[1].1.contains("gpgcheck=1\ngpgkey=file:///etc/pki/rpm-gpg/mine.asc\n"));
         assert_eq!(said(name, &add), "rpm --import /etc/pki/rpm-gpg/mine.asc");
     }
+    // Without a key, whatever it has is good; the address is all that a manager is told.
+    let open = Repository { key: None, ..repository };
+    let open = Operation::AddRepository(&open);
+    for (name, part) in [
+        ("apt", "Trusted: yes\n"),
+        ("dnf", "gpgcheck=0\n"),
+        ("zypper", "gpgcheck=0\n"),
+        ("pacman", "SigLevel = Never\n"),
+    ] {
+        let Work { files, commands } = work(manager(name), &open).unwrap();
+        assert_eq!(files.len(), 1, "{name}");
+        assert!(files[0].1.contains(part) && !files[0].1.contains("gpgcheck=1"), "{files:?}");
+        assert!(!commands.concat().concat().contains("key"), "{name}: {commands:?}");
+    }
+    assert!(work(manager("apk"), &open).is_err());
     for bad in ["", "../x", "a b", "a/b", "x\n"] {
         let repository = Repository { name: bad, ..repository };
         assert!(work(manager("apt"), &Operation::AddRepository(&repository)).is_err(), "{bad:?}");

@@ -11,6 +11,7 @@ const MAX_MESSAGE: usize = 4 << 20;
 pub struct Bus<S> {
     stream: S,
     serial: u32,
+    heard: u64,
 }
 
 impl<S: Read + Write> Bus<S> {
@@ -33,7 +34,7 @@ impl<S: Read + Write> Bus<S> {
         if !line.starts_with(b"OK ") {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it refuses to talk"));
         }
-        Ok(Self { stream, serial: 0 })
+        Ok(Self { stream, serial: 0, heard: 0 })
     }
 
     /// The manager's `SystemState`, such as `running` or `degraded`.
@@ -152,7 +153,14 @@ impl<S: Read + Write> Bus<S> {
     /// # Errors
     /// Where the connection is over.
     pub fn hear(&mut self) -> io::Result<()> {
-        self.receive().map(drop)
+        self.receive()?;
+        self.heard += 1;
+        Ok(())
+    }
+
+    /// How many signals have come, those among answers too.
+    pub fn heard(&self) -> u64 {
+        self.heard
     }
 
     /// To wait for something to hear.
@@ -177,8 +185,7 @@ impl<S: Read + Write> Bus<S> {
                     let said = Reader::new(&body).string().unwrap_or_default();
                     return Err(io::Error::other(format!("it answers with an error: {said}")));
                 }
-                // Signals that nobody asked for.
-                _ => {}
+                _ => self.heard += 1,
             }
         }
     }
@@ -450,6 +457,7 @@ mod tests {
         let signal = answer(4, 0, b"xyz");
         let mut bus = bus(&[&signal, &answer(METHOD_RETURN, 1, &body.0)]).unwrap();
         assert_eq!(bus.system_state().unwrap(), "running");
+        assert_eq!(bus.heard(), 1);
     }
 
     #[test]

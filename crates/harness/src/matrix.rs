@@ -284,8 +284,10 @@ mod tests {
     fn wish(image: &str) -> Wish {
         Wish {
             image: image.into(),
+            variant: String::new(),
             packages: Vec::new(),
             from: Vec::new(),
+            repositories: Vec::new(),
             phases: Vec::new(),
             checks: Vec::new(),
             without: Vec::new(),

@@ -177,6 +177,22 @@ fn a_tree_has_the_right_verdicts() {
         list.as_array().unwrap().len()
     };
     assert_eq!(list(&["--tag", "quick"]), 1);
+    // A stream that is named, and another list.
+    let skipped = |args: &[&str]| -> usize {
+        let up = place.path("up");
+        let all = [&[&up[..], "--list", "--json"], args].concat();
+        let list: Value = serde_json::from_str(&out(&mut test(&all))).unwrap();
+        let denied =
+            |test: &&Value| test["skip"].as_str().is_some_and(|why| why.contains("denylist"));
+        list.as_array().unwrap().iter().filter(denied).count()
+    };
+    assert_eq!(skipped(&[]), 1);
+    assert_eq!(skipped(&["--denylist-stream", "stable"]), 1);
+    let all = list(&[]);
+    assert_eq!(skipped(&["--denylist-stream", "rawhide"]), all);
+    let own =
+        place.put("own.yaml", "- pattern: ext.up.bad.*\n  snooze: 2999-12-31\n  warn: true\n");
+    assert_eq!(skipped(&["--denylist", &own]), 5);
     assert_eq!(list(&["--tag", "special"]), 1);
     assert_eq!(list(&["ext.up.denied.*"]), 3);
     assert_eq!(list(&["--tag", "!quick", "ext.up.nondestructive"]), 1);

@@ -89,7 +89,7 @@ impl System {
     fn add_repository(&self) {
         let key = self.sh("cat /srv/mini.asc") + "\n";
         let url = "file:///srv/repo";
-        let repository = Repository { name: "mini", url, suite: None, key: &key };
+        let repository = Repository { name: "mini", url, suite: None, key: Some(&key) };
         self.done(&Operation::AddRepository(&repository));
         // A second time changes nothing.
         self.done(&Operation::AddRepository(&repository));

@@ -269,6 +269,9 @@ fn explained_on(label: &str) {
             wrong += &format!("{label}: {}: {why}: {cell:#}\n", case.what);
         }
         let directory = cell["wish"]["evidence"].as_str().unwrap();
+        if case.step.contains("://") {
+            has_a_trace(Path::new(directory), case);
+        }
         for name in [
             "console.txt",
             "journal.txt",
@@ -284,6 +287,36 @@ fn explained_on(label: &str) {
     }
     assert!(wrong.is_empty(), "{wrong}");
     nothing_is_left();
+}
+
+/// What was sent and what came, for people and for tcpdump; and the command that does it all once more.
+fn has_a_trace(directory: &Path, case: &Case) {
+    let files = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<PathBuf> = files
+        .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("network-"))
+        .collect();
+    let with = |ending: &str| files.iter().find(|path| path.extension().unwrap() == ending);
+    let text = std::fs::read_to_string(with("txt").expect("a trace")).unwrap();
+    assert!(text.starts_with(case.step) && text.contains(" times, until "), "{text}");
+    if case.what == "HTTP 503" {
+        assert!(text.contains("\nHTTP/1.1 503 Service Unavailable\n"), "{text}");
+        assert!(text.contains("GET / HTTP/1.1\n") && text.contains("hello"), "{text}");
+    }
+    // A kernel without packet sockets has no packets to show.
+    if Path::new("/proc/net/packet").exists() {
+        let packets = std::fs::read(with("pcap").expect("packets")).unwrap();
+        assert!(packets.starts_with(&0xa1b2_c3d4u32.to_le_bytes()) && packets.len() > 24 + 16 + 54);
+    }
+    if case.what == "port never opens" {
+        let again = std::fs::read_to_string(directory.join("command.txt")).unwrap();
+        let script = format!("postroj() {{ \"$POSTROJ\" \"$@\"; }}\n{again}");
+        let own = probe(&[]);
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]).env("POSTROJ", own.get_program());
+        command.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let said = said(&mut command);
+        assert!(said.code == 1 && said.out.contains("nobody listens at all"), "{said:?}");
+    }
 }
 
 fn is_as_expected(case: &Case, cell: &Value) -> Result<(), String> {

@@ -74,6 +74,14 @@ Architecture: s390x
 Tests: restarts
 Depends:
 Restrictions: needs-root, needs-reboot
+
+Tests: breaks
+Depends:
+Restrictions: needs-root, breaks-testbed
+
+Tests: as-root
+Depends:
+Restrictions: needs-root
 "#;
 
 #[test]
@@ -93,7 +101,7 @@ fn a_source_package_is_tested() {
     put(
         "tests/file",
         "#!/bin/sh\nset -e\ntest -f debian/control\necho z >\"$AUTOPKGTEST_ARTIFACTS/kept\"\ntest -d \"$AUTOPKGTEST_TMP\"\n\
-         test \"$(id -u)\" = 0\ntest \"$LANG\" = C.UTF-8\ntest -z \"$LC_ALL\"\n",
+         test \"$(id -un):$USER:$HOME\" = test:test:/home/test\necho y >debian/own\necho x >\"$AUTOPKGTEST_TMP/x\"\ntest \"$LANG\" = C.UTF-8\ntest -z \"$LC_ALL\"\n",
     );
     put("tests/fails", "#!/bin/sh\necho out; exit 9\n");
     let errors = "#!/bin/sh\necho warning >&2\n";
@@ -109,6 +117,12 @@ fn a_source_package_is_tested() {
         "tests/restarts",
         "#!/bin/sh\nset -e\ncase \"$AUTOPKGTEST_REBOOT_MARK\" in\n\
          '') echo x >\"$AUTOPKGTEST_TMP/own\"; /tmp/autopkgtest-reboot next ;;\nnext) cat \"$AUTOPKGTEST_TMP/own\" ;;\nesac\n",
+    );
+    put("tests/breaks", "#!/bin/sh\nrm -rf /usr/bin/* /etc/passwd\n");
+    put(
+        "tests/as-root",
+        "#!/bin/sh\nset -e\ntest \"$(id -u):$USER:$AUTOPKGTEST_NORMAL_USER\" = 0:root:test\n\
+         test \"$(stat -c %U debian)\" = test\n",
     );
     let args = ["--image", &image, "--fast", "--package", deb, &place.path("greet")];
     let (code, told) = report(&place, &args);
@@ -131,9 +145,18 @@ fn a_source_package_is_tested() {
             ("greet/virtual", "skipped", "isolation-machine"),
             ("greet/s390x", "skipped", "s390x"),
             ("greet/restarts", "pass", ""),
+            // Its machine is its own.
+            ("greet/breaks", "pass", ""),
+            ("greet/as-root", "pass", ""),
         ],
     );
     assert_eq!(code, 1);
     let kept = place.0.join("evidence/debian-12_file/artifacts/kept");
     assert_eq!(fs::read_to_string(kept).unwrap(), "z\n");
+    // By another user where that is wanted.
+    let args = ["--image", &image, "--fast", &place.path("greet"), "file", "--user", "root"];
+    let (_, told) = report(&place, &args);
+    expect(&told, &[("greet/file", "fail", "exit status 1")]);
+    let again = fs::read_to_string(place.0.join("evidence/debian-12_file/command.txt")).unwrap();
+    assert!(again.contains("--user root") && again.contains("--fast"), "{again}");
 }

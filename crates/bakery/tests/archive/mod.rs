@@ -1,6 +1,8 @@
 //! A small Debian-like archive, made up for tests: packages, indices, a signed Release, and
 //! a server on the loopback device that can be told to misbehave.
 
+#![allow(dead_code)] // Each test file uses its own part of this.
+
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -84,7 +86,7 @@ impl Package {
         self
     }
 
-    fn stanza(&self) -> String {
+    pub(crate) fn stanza(&self) -> String {
         let Self { name, version, fields, .. } = self;
         format!("Package: {name}\nVersion: {version}\nArchitecture: {}\n{fields}", architecture())
     }

@@ -34,6 +34,13 @@ pub trait Init: Sync {
     /// The command inside that does this with a service, and ends when it is done. Its exit
     /// status is that of LSB's init scripts (Linux Standard Base 5.0, Core, "Init Script Actions").
     fn service(&self, name: &str, action: Action) -> Vec<String>;
+
+    /// Files and directories inside of which one changes when a service comes up; what writes nothing is
+    /// asked from time to time.
+    fn signs(&self, _name: &str) -> Vec<String> {
+        // Where daemons put their process ids (daemon(7), FHS 3.0 "/run").
+        vec!["/run".into()]
+    }
 }
 
 /// What can be done with a service.

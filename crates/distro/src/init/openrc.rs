@@ -51,6 +51,11 @@ impl Init for Openrc {
     fn service(&self, name: &str, action: Action) -> Vec<String> {
         script(SERVICE, name, action)
     }
+
+    /// Its states are directories of links (openrc-run(8); librc's `rc_service_mark`).
+    fn signs(&self, _name: &str) -> Vec<String> {
+        ["/run", "/run/openrc/started", "/run/openrc/starting"].map(str::to_owned).to_vec()
+    }
 }
 
 const SIGPWR: i32 = 30;

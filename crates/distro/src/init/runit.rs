@@ -39,6 +39,17 @@ impl Init for Runit {
     fn service(&self, name: &str, action: Action) -> Vec<String> {
         script(SERVICE, name, action)
     }
+
+    /// runsv writes `supervise/status` anew by renaming (runsv(8)).
+    fn signs(&self, name: &str) -> Vec<String> {
+        let directories = ["/etc/service", "/var/service", "/service", "/run/runit/service"];
+        let of = |d: &str| [d.to_owned(), format!("{d}/{name}"), format!("{d}/{name}/supervise")];
+        directories
+            .into_iter()
+            .flat_map(of)
+            .chain([format!("/run/runit/supervise.{name}")])
+            .collect()
+    }
 }
 
 /// runit(8): stage 3 where `/etc/runit/stopit` can be executed, which `init 0` sees to.

@@ -56,6 +56,12 @@ impl Init for S6 {
     fn service(&self, name: &str, action: Action) -> Vec<String> {
         script(SERVICE, name, action)
     }
+
+    /// s6-supervise writes `supervise/status` anew by renaming.
+    fn signs(&self, name: &str) -> Vec<String> {
+        let of = |d: &str| [d.to_owned(), format!("{d}/{name}"), format!("{d}/{name}/supervise")];
+        ["/run/service", "/service", "/run/s6/services"].into_iter().flat_map(of).collect()
+    }
 }
 
 /// Where s6's documentation has it ("How to run s6-svscan as process 1").

@@ -1,6 +1,6 @@
 //! apk.
 
-use super::{Cause, Operation, PackageManager, Sign, Work};
+use super::{Cause, Operation, PackageManager, Repository, Sign, Work};
 
 /// apk(8): Alpine and its kin.
 pub(super) struct Apk;
@@ -49,18 +49,7 @@ impl PackageManager for Apk {
             Operation::InstallNoDeps(_) | Operation::MarkAutomatic(_) | Operation::Describe(_) => {
                 None
             }
-            // apk 2 and 3 both read this directory's files as well.
-            Operation::AddRepository(repository) => Some(
-                Work::default()
-                    .file(
-                        format!("/etc/apk/keys/{}.rsa.pub", repository.name),
-                        repository.key.to_owned(),
-                    )
-                    .file(
-                        format!("/etc/apk/repositories.d/{}.list", repository.name),
-                        format!("{}\n", repository.url),
-                    ),
-            ),
+            Operation::AddRepository(repository) => add(repository),
         }
     }
 
@@ -78,6 +67,14 @@ impl PackageManager for Apk {
     fn signs(&self) -> &'static [Sign] {
         &SIGNS
     }
+}
+
+/// apk 2 and 3 both read this directory's files as well. What is not signed is let through by an option for
+/// all repositories only, so that none of these is added.
+fn add(repository: &Repository<'_>) -> Option<Work> {
+    let Repository { name, url, key, .. } = repository;
+    let work = Work::default().file(format!("/etc/apk/keys/{name}.rsa.pub"), (*key)?.to_owned());
+    Some(work.file(format!("/etc/apk/repositories.d/{name}.list"), format!("{url}\n")))
 }
 
 const SIGNS: [Sign; 9] = [

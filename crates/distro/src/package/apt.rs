@@ -132,14 +132,20 @@ fn apt_get(words: &[&str], packages: &[&str]) -> Work {
 fn add(repository: &Repository<'_>) -> Option<Work> {
     let (suite, components) = repository.suite?.split_once(' ').unwrap_or((repository.suite?, ""));
     let (name, url) = (repository.name, repository.url);
-    let key = format!("/etc/apt/keyrings/{name}.asc");
     let components = match components {
         "" => String::new(),
         some => format!("Components: {some}\n"),
     };
-    let text = format!("Types: deb\nURIs: {url}\nSuites: {suite}\n{components}Signed-By: {key}\n");
+    let text = format!("Types: deb\nURIs: {url}\nSuites: {suite}\n{components}");
     let sources = format!("/etc/apt/sources.list.d/{name}.sources");
-    Some(Work::default().file(key, repository.key.to_owned()).file(sources, text))
+    Some(match repository.key {
+        Some(key) => {
+            let path = format!("/etc/apt/keyrings/{name}.asc");
+            let text = format!("{text}Signed-By: {path}\n");
+            Work::default().file(path, key.to_owned()).file(sources, text)
+        }
+        None => Work::default().file(sources, format!("{text}Trusted: yes\n")),
+    })
 }
 
 const SIGNS: [Sign; 12] = [

@@ -40,7 +40,7 @@ pub enum Operation<'a> {
     List,
     /// Prints the name and the version of the package in a file, with a tab between.
     Describe(&'a str),
-    /// Adds a repository whose packages must be signed with its key.
+    /// Adds a repository, whose packages must be signed with its key where it has one.
     AddRepository(&'a Repository<'a>),
 }
 
@@ -53,8 +53,9 @@ pub struct Repository<'a> {
     pub url: &'a str,
     /// An archive's suite and components, where it has them (sources.list(5)).
     pub suite: Option<&'a str>,
-    /// Its OpenPGP key in ASCII armour, or what the manager has in place of one.
-    pub key: &'a str,
+    /// Its OpenPGP key in ASCII armour, or what the manager has in place of one; without a key whatever it
+    /// has is good.
+    pub key: Option<&'a str>,
 }
 
 /// What has to be done, in this order.

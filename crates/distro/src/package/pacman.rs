@@ -77,11 +77,20 @@ fn listed(script: &str, word: &str) -> Option<Work> {
 fn add(repository: &Repository<'_>) -> Work {
     let (name, url) = (repository.name, repository.url);
     let (key, file) = (format!("/etc/pacman.d/{name}.asc"), format!("/etc/pacman.d/{name}.repo"));
-    let text = format!("[{name}]\nSigLevel = Required DatabaseOptional\nServer = {url}\n");
-    let mut work = Work::command(&["sh", "-ec", TRUST, "pacman-key", &key], &[]);
+    let level = match repository.key {
+        Some(_) => "Required DatabaseOptional",
+        // A signature that is there has to be of a known key even with `Optional TrustAll`.
+        None => "Never",
+    };
+    let text = format!("[{name}]\nSigLevel = {level}\nServer = {url}\n");
+    let mut work = Work::default();
+    if let Some(content) = repository.key {
+        work = Work::command(&["sh", "-ec", TRUST, "pacman-key", &key], &[])
+            .file(key.clone(), content.to_owned());
+    }
     let include = format!("Include = {file}");
     work.commands.extend(Work::command(&["sh", "-ec", INCLUDE, "sh", &include], &[]).commands);
-    work.file(key, repository.key.to_owned()).file(file, text)
+    work.file(file, text)
 }
 
 const TRUST: &str = "test -s /etc/pacman.d/gnupg/trustdb.gpg || pacman-key --init

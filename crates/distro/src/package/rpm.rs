@@ -141,15 +141,18 @@ pub(super) fn query(operation: &Operation<'_>) -> Option<Work> {
     }
 }
 
-/// A repository's file (dnf.conf(5), "Repo Options") and its key, which signs every package.
-pub(super) fn repository(directory: &str, repository: &Repository<'_>, more: &str) -> Work {
+/// A repository's file (dnf.conf(5), "Repo Options") and its key, which signs every package; `checked` stands
+/// there where it has one.
+pub(super) fn repository(directory: &str, repository: &Repository<'_>, checked: &str) -> Work {
     let (name, url) = (repository.name, repository.url);
     let key = format!("/etc/pki/rpm-gpg/{name}.asc");
-    let text = format!(
-        "[{name}]\nname={name}\nbaseurl={url}\nenabled=1\ngpgcheck=1\ngpgkey=file://{key}\n{more}"
-    );
+    let file = format!("{directory}/{name}.repo");
+    // Else dnf would go on without one that it cannot reach, where its configuration says so.
+    let text = format!("[{name}]\nname={name}\nbaseurl={url}\nenabled=1\nskip_if_unavailable=0\n");
+    let Some(content) = repository.key else {
+        return Work::default().file(file, format!("{text}gpgcheck=0\n"));
+    };
+    let text = format!("{text}gpgcheck=1\ngpgkey=file://{key}\n{checked}");
     let import = Work::command(&["rpm", "--import", &key], &[]);
-    import
-        .file(key.clone(), repository.key.to_owned())
-        .file(format!("{directory}/{name}.repo"), text)
+    import.file(key.clone(), content.to_owned()).file(file, text)
 }

@@ -66,6 +66,11 @@ impl Probing<'_> {
         let (manager, supply) = packages::supply(store, wish, machine)?;
         machine.manager = Some(manager);
         let installed = packages::list(machine, manager)?;
+        if !wish.repositories.is_empty() {
+            let began = self.begin("install", "repositories");
+            let seen = supply.add_repositories(self.machine()?)?;
+            self.end(began, passed(seen));
+        }
         self.write("packages-before.txt", &installed);
         let mut packages = Packages { manager, supply, added: Vec::new() };
         for &phase in &wish.phases {
@@ -89,10 +94,7 @@ impl Probing<'_> {
         let began = self.begin("boot", if is_here { "boot" } else { "pull and boot" });
         let mut options = wish.boot.clone();
         if !wish.packages.is_empty() {
-            let cache = self.place.store.cache().path();
-            let cache = cache.to_str().context("the store's path is not UTF-8")?;
-            std::fs::create_dir_all(cache).context("cannot make the store's cache")?;
-            options.extend(["--volume".into(), format!("{cache}:{CACHE}:ro")]);
+            options.extend(packages::volumes(self.place.store, wish)?);
         }
         let Place { program, run, .. } = self.place;
         let what = || format!("cannot boot {}", wish.image);
@@ -253,8 +255,7 @@ impl Probing<'_> {
         for probe in due {
             let began = self.begin(word, &probe.title());
             let machine = self.machine.as_mut().context("there is no machine")?;
-            let now: Look = machine.ask(&Ask::Look { files })?;
-            let mut scene = Scene { machine, wish, before, now: &now, since };
+            let mut scene = Scene { machine, wish, before, files, since };
             let finding = probe.check(&mut scene).unwrap_or_else(|error| Finding {
                 verdict: Verdict::Error,
                 expected: "it can be checked".into(),

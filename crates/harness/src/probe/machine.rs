@@ -65,7 +65,7 @@ pub(crate) struct Ran {
 }
 
 /// Most of a command's output that is looked at: bytes.
-const MAX_OUTPUT: u64 = 8 << 20;
+pub(crate) const MAX_OUTPUT: u64 = 8 << 20;
 
 /// How long a monitor may take after its machine's end.
 const CLEANUP: Duration = Duration::from_secs(20);
@@ -252,6 +252,12 @@ impl Machine {
         engine::of(&self.record).root(&self.record)
     }
 
+    /// Whether something is mounted there for it.
+    pub(super) fn mounts(&self, target: &str) -> bool {
+        let mounts = self.record.plan.iter().flat_map(|plan| &plan.mounts);
+        mounts.into_iter().any(|mount| mount.target == target)
+    }
+
     /// Copies files in: `SOURCE/.` is what is in a directory.
     pub(crate) fn put(&self, source: &Path, target: &str) -> Result<()> {
         let what = || format!("cannot copy {} into the machine", source.display());
@@ -362,7 +368,7 @@ impl Drop for Machine {
 }
 
 /// Waits until there is something to read, or the end.
-fn readable(fd: &impl AsFd, deadline: Instant) -> Result<bool> {
+pub(crate) fn readable(fd: &impl AsFd, deadline: Instant) -> Result<bool> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::test::Test;
+use repository::Repository;
 
 pub mod cell;
 pub mod check;
@@ -17,6 +18,7 @@ pub(crate) mod machine;
 pub(crate) mod packages;
 pub(crate) mod recorder;
 pub mod remembered;
+pub mod repository;
 
 pub use recorder::result;
 
@@ -27,10 +29,16 @@ pub use packages::CACHE;
 pub struct Wish {
     /// The image, as the user spelled it.
     pub image: String,
+    /// In which of several ways, where there are some: its name.
+    #[serde(default)]
+    pub variant: String,
     /// Packages that are installed together: names, paths, URLs.
     pub packages: Vec<String>,
     /// What is installed first, for an upgrade.
     pub from: Vec<String>,
+    /// Where packages may come from besides the image's own repositories.
+    #[serde(default)]
+    pub repositories: Vec<Repository>,
     /// What is done with the packages, in this order.
     pub phases: Vec<Phase>,
     /// Checks: their kind, and what the user gave for it.
@@ -71,13 +79,17 @@ impl Wish {
         }
     }
 
-    /// The image, and the processor where that was asked for.
+    /// The image, and the processor and the variant where those were asked for.
     #[must_use]
     pub fn system(&self) -> String {
-        match self.platform() {
-            Some(platform) => format!("{} ({platform})", self.image),
-            None => self.image.clone(),
+        let mut system = self.image.clone();
+        if let Some(platform) = self.platform() {
+            system += &format!(" ({platform})");
         }
+        if !self.variant.is_empty() {
+            system += &format!(" [{}]", self.variant);
+        }
+        system
     }
 
     /// The same for another processor than the image's own choice would be.
@@ -91,7 +103,17 @@ impl Wish {
     /// The processor that was asked for.
     #[must_use]
     pub fn platform(&self) -> Option<&str> {
-        let at = self.boot.iter().position(|word| word == "--platform")?;
+        self.boot_option("--platform")
+    }
+
+    /// What the machine is to be, where that was said: `container` or `vm`.
+    #[must_use]
+    pub fn isolation(&self) -> Option<&str> {
+        self.boot_option("--isolation")
+    }
+
+    fn boot_option(&self, option: &str) -> Option<&str> {
+        let at = self.boot.iter().position(|word| word == option)?;
         self.boot.get(at + 1).map(String::as_str)
     }
 
@@ -105,6 +127,7 @@ impl Wish {
         add("--image", &self.image);
         self.packages.iter().for_each(|package| add("--package", package));
         self.from.iter().for_each(|package| add("--from-version", package));
+        self.repositories.iter().for_each(|one| add("--repo", &one.to_string()));
         if !self.packages.is_empty() {
             let phases: Vec<&str> = self.phases.iter().map(|phase| phase.word()).collect();
             add("--phase", &phases.join(","));
@@ -112,12 +135,23 @@ impl Wish {
         self.checks.iter().for_each(|(kind, text)| add(&format!("--check-{kind}"), text));
         self.without.iter().for_each(|name| add("--without", name));
         self.allowed_ports.iter().for_each(|port| add("--allow-port", &port.to_string()));
-        add("--timeout", &self.timeout.to_string());
+        words.extend(self.limit_words());
         words.extend(self.boot_words());
         if self.packages.len() > 1 {
             words.push("--together".into());
         }
         words
+    }
+
+    /// How long things may take, where that is not as usual.
+    pub(crate) fn limit_words(&self) -> Vec<String> {
+        let limits = [
+            ("--timeout", self.timeout, TIMEOUT),
+            ("--phase-timeout", self.phase_timeout, PHASE_TIMEOUT),
+            ("--boot-timeout", self.boot_timeout, BOOT_TIMEOUT),
+        ];
+        let others = limits.into_iter().filter(|(_, own, usual)| own != usual);
+        others.flat_map(|(option, own, _)| [option.to_owned(), own.to_string()]).collect()
     }
 
     /// Options of `boot` as `probe` and `test` take them.
@@ -128,8 +162,9 @@ impl Wish {
         {
             words.extend(["--network".into(), mode.clone()]);
         }
-        if let Some(platform) = self.platform() {
-            words.extend(["--platform".into(), platform.to_owned()]);
+        for option in ["--platform", "--isolation"] {
+            let value = self.boot_option(option).into_iter();
+            words.extend(value.flat_map(|value| [option.to_owned(), value.to_owned()]));
         }
         if self.boot.iter().any(|word| word == "--fast") {
             words.push("--fast".into());
@@ -140,6 +175,13 @@ impl Wish {
         words
     }
 }
+
+/// For each check, where nobody says otherwise: seconds.
+pub const TIMEOUT: u64 = 30;
+/// For each phase of a package: seconds.
+pub const PHASE_TIMEOUT: u64 = 600;
+/// Until a system has to be up: seconds.
+pub const BOOT_TIMEOUT: u64 = 600;
 
 /// Something that is done with packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -55,9 +55,9 @@ impl Remembered {
         }
     }
 
-    /// `None` for what may be something else now without anybody seeing it: packages by name or address, and tests.
+    /// `None` for what may be something else now without anybody seeing it: packages by name or address, repositories, and tests.
     fn path(&self, wish: &Wish, image: &str) -> Option<PathBuf> {
-        if wish.test.is_some() {
+        if wish.test.is_some() || !wish.repositories.is_empty() {
             return None;
         }
         let plain = Wish { evidence: PathBuf::new(), always_evidence: false, ..wish.clone() };

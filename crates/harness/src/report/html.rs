@@ -1,5 +1,7 @@
 //! One file that shows it all in a browser, without a server: what it needs is in it.
 
+use std::path::Path;
+
 use super::{Report, Run, escaped};
 
 pub(super) struct Html;
@@ -21,9 +23,9 @@ impl Report for Html {
             .iter()
             .map(|cell| {
                 let mut logs = serde_json::Map::new();
-                for name in LOGS {
-                    if let Some(text) = tail(&cell.wish.evidence.join(name)) {
-                        logs.insert(name.to_owned(), text.into());
+                for name in logs_of(&cell.wish.evidence) {
+                    if let Some(text) = tail(&cell.wish.evidence.join(&name)) {
+                        logs.insert(name, text.into());
                     }
                 }
                 let command = crate::probe::cell::quoted(&cell.wish.command());
@@ -43,20 +45,21 @@ impl Report for Html {
     }
 }
 
-const LOGS: [&str; 7] = [
-    "journal.txt",
-    "failed-units.txt",
-    "console.txt",
-    "install.txt",
-    "upgrade.txt",
-    "remove.txt",
-    "purge.txt",
-];
+/// Names of the texts of a cell's evidence. What is told elsewhere on the page is left out.
+fn logs_of(evidence: &Path) -> Vec<String> {
+    const TOLD: [&str; 3] = ["command.txt", "packages-before.txt", "packages-after.txt"];
+    let names = std::fs::read_dir(evidence).into_iter().flatten().flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    let is_log = |name: &String| name.ends_with(".txt") && !TOLD.contains(&name.as_str());
+    let mut names: Vec<String> = names.filter(is_log).collect();
+    names.sort();
+    names
+}
 
 /// Of each log: bytes.
 const SHOWN: usize = 64 << 10;
 
-fn tail(path: &std::path::Path) -> Option<String> {
+fn tail(path: &Path) -> Option<String> {
     let bytes = std::fs::read(path).ok().filter(|bytes| !bytes.is_empty())?;
     let cut = bytes.len().saturating_sub(SHOWN);
     let text = String::from_utf8_lossy(&bytes[cut..]).into_owned();

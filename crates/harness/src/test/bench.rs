@@ -11,7 +11,7 @@ use crate::probe::cell::{Place, now, told};
 use crate::probe::check::{BUILT_IN, Finding, Probe, Scene};
 use crate::probe::inside::{Ask, Look};
 use crate::probe::machine::{Machine, Ran};
-use crate::probe::packages::{self, CACHE};
+use crate::probe::packages;
 use crate::probe::recorder::{Began, Recorder, passed};
 use crate::probe::{Phase, Verdict, Wish};
 
@@ -108,10 +108,7 @@ impl<'a> Bench<'a, '_> {
         options.retain(|word| !more.contains(word) || word != "--fast");
         options.extend_from_slice(more);
         if packages {
-            let cache = store.cache().path();
-            let cache = cache.to_str().context("the store's path is not UTF-8")?;
-            std::fs::create_dir_all(cache).context("cannot make the store's cache")?;
-            options.extend(["--volume".into(), format!("{cache}:{CACHE}:ro")]);
+            options.extend(packages::volumes(store, self.wish())?);
         }
         let full = match name {
             "" => format!("test-{}", std::process::id()),
@@ -136,6 +133,7 @@ impl<'a> Bench<'a, '_> {
         let store = self.place.store;
         let wish = Wish { image: image.to_owned(), ..self.wish().clone() };
         let (manager, supply) = packages::supply(store, &wish, self.machine(name)?)?;
+        supply.add_repositories(self.machine(name)?)?;
         let added = match supply.fetch(self.machine(name)?, wanted) {
             Ok(added) => added,
             Err(error) if error.is::<Unsatisfiable>() => {
@@ -193,9 +191,8 @@ impl<'a> Bench<'a, '_> {
         for check in checks.filter(|check| check.is_due(Phase::Install)) {
             let began = self.begin(phase, &check.title());
             let machine = self.machine(name)?;
-            let now: Look = machine.ask(&Ask::Look { files: false })?;
             let (before, since) = (&before.look, before.since);
-            let mut scene = Scene { machine, wish: &wish, before, now: &now, since };
+            let mut scene = Scene { machine, wish: &wish, before, files: false, since };
             let finding = check.check(&mut scene).unwrap_or_else(|error| Finding {
                 verdict: Verdict::Error,
                 expected: "it can be checked".into(),

@@ -13,11 +13,13 @@ use crate::probe::machine::Machine;
 use crate::probe::recorder::Recorder;
 
 use bench::Bench;
+pub use command::Command;
 pub use networks::tidy as tidy_networks;
 pub use select::Selection;
 
 mod autopkgtest;
 mod bench;
+mod command;
 mod globs;
 mod kola;
 mod networks;
@@ -59,6 +61,8 @@ pub enum Kind {
     Kola(kola::External),
     /// One of a Debian source package's.
     Autopkgtest(autopkgtest::Package),
+    /// A command in an image that is not booted.
+    Command(Command),
 }
 
 impl Test {
@@ -69,17 +73,36 @@ impl Test {
             Kind::Scenario(_) => "scenario",
             Kind::Kola(_) => "kola",
             Kind::Autopkgtest(_) => "autopkgtest",
+            Kind::Command(_) => "run",
         }
     }
 
     /// The command that runs it alone on the image of `wish`.
     pub(crate) fn command(&self, wish: &Wish) -> Vec<String> {
+        if let Kind::Command(command) = &self.kind {
+            let words = ["postroj", "run", "--rm"].map(str::to_owned).into_iter();
+            let rest = wish.boot.iter().chain([&wish.image]).chain(&command.words).cloned();
+            return words.chain(rest).collect();
+        }
         let mut words: Vec<String> = ["postroj", "test", "--image"].map(str::to_owned).to_vec();
         words.push(wish.image.clone());
         for package in &wish.packages {
             words.extend(["--package".into(), package.clone()]);
         }
+        for one in &wish.repositories {
+            words.extend(["--repo".into(), one.to_string()]);
+        }
+        words.extend(wish.limit_words());
         words.extend(wish.boot_words());
+        match &self.kind {
+            Kind::Kola(external) => {
+                words.extend(external.distro.iter().flat_map(|d| ["--distro".into(), d.clone()]));
+            }
+            Kind::Autopkgtest(package) => {
+                words.extend(package.user.iter().flat_map(|u| ["--user".into(), u.clone()]));
+            }
+            Kind::Scenario(_) | Kind::Command(_) => {}
+        }
         words.extend(self.required_tag.iter().flat_map(|tag| ["--tag".into(), tag.clone()]));
         words.extend([self.source.display().to_string(), self.name.clone()]);
         words
@@ -131,6 +154,15 @@ pub fn find(path: &Path, only: Option<&str>) -> Result<Vec<Test>> {
     Ok(tests)
 }
 
+/// Marks the tests of kola's that are on its denylist: that of the project, or `file`. `stream` is the
+/// distribution's that entries may be for.
+///
+/// # Errors
+/// Names the file that is wrong.
+pub fn deny(tests: &mut [Test], file: Option<&Path>, stream: Option<&str>) -> Result<()> {
+    kola::deny(tests, file, stream)
+}
+
 /// Runs a test. What goes wrong in it is in its steps; what machines it made remain, for evidence.
 ///
 /// # Errors
@@ -153,5 +185,6 @@ pub(crate) fn run<'a>(
         Kind::Scenario(scenario) => scenario::run(scenario, &mut bench),
         Kind::Kola(external) => kola::run(external, &mut bench),
         Kind::Autopkgtest(package) => autopkgtest::run(package, &mut bench),
+        Kind::Command(command) => command::run(command, &mut bench),
     }
 }

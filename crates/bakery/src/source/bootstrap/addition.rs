@@ -14,7 +14,7 @@ use spec::event::{Event, Tell};
 use store::Store;
 
 use super::super::Options;
-use super::archive::{self, Host, public};
+use super::archive::{self, Archive, Host, Trust, public};
 use super::configuration::Configuration;
 use super::deb::Deb;
 use super::fetch::{CONNECTIONS, Fetcher, Wanted};
@@ -33,6 +33,38 @@ pub struct System<'a> {
     pub architecture: &'a str,
     /// Its `/var/lib/dpkg/status`.
     pub status: &'a str,
+    /// Where packages may come from besides the release's own archive.
+    pub repositories: &'a [Repository],
+}
+
+/// A repository of apt's that a user names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repository {
+    /// `http://`, `https://` or `file:`.
+    pub uri: String,
+    /// A suite; or a path that ends with a slash, of one that has nothing but packages and an index.
+    pub suite: String,
+    /// Of a suite.
+    pub components: Vec<String>,
+    /// Its keys, binary or armoured; without any, whoever serves it is believed.
+    pub keyring: Option<PathBuf>,
+}
+
+impl Repository {
+    fn archive(&self) -> Archive {
+        let is_flat = self.suite.ends_with('/');
+        Archive {
+            uri: self.uri.trim_end_matches('/').to_owned(),
+            suite: self.suite.clone(),
+            components: if is_flat { vec![String::new()] } else { self.components.clone() },
+            trust: match &self.keyring {
+                Some(path) => Trust::Files(vec![path.clone()]),
+                None => Trust::Anyone,
+            },
+            check_valid_until: true,
+            optional: false,
+        }
+    }
 }
 
 /// A package that somebody asks for.
@@ -227,19 +259,16 @@ impl Addition<'_> {
         options: &Options,
         tell: &dyn Tell,
     ) -> Result<Vec<Added>> {
-        let label = self.system.label.context(
-            "the catalog does not know this system, so where its packages come from is not known: \
-             give files of them and of all that they need",
-        )?;
-        let catalog = Catalog::load()?;
-        let wanted =
-            catalog.resolve(label).with_context(|| format!("the catalog has no {label:?}"))?;
-        let configured = Configuration::read(&wanted.family.name)?;
-        let host = Host::read(Path::new("/"), wanted.family);
-        let suite = wanted.release.bootstrap.as_ref().with_context(|| {
-            format!("{label} is not made from an archive: give files of packages and of all that they need")
-        })?;
-        let archives = archive::choose(wanted.family, suite, options, &configured, &host)?;
+        let mut archives: Vec<Archive> = match self.archives(options) {
+            Ok(own) => own,
+            Err(error) if self.system.repositories.is_empty() => return Err(error),
+            Err(error) => {
+                let text = format!("only the given repositories are asked: {error:#}");
+                tell.tell(Event::Warning { text });
+                Vec::new()
+            }
+        };
+        archives.extend(self.system.repositories.iter().map(Repository::archive));
         tell.tell(Event::Phase { name: "reading package lists".into() });
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let suites: Result<Vec<Option<Suite>>> =
@@ -262,6 +291,23 @@ impl Addition<'_> {
             }
         }
         Ok(choice.added)
+    }
+
+    /// The system's own archives.
+    fn archives(&self, options: &Options) -> Result<Vec<Archive>> {
+        let label = self.system.label.context(
+            "the catalog does not know this system, so where its packages come from is not known: \
+             give files of them and of all that they need",
+        )?;
+        let catalog = Catalog::load()?;
+        let wanted =
+            catalog.resolve(label).with_context(|| format!("the catalog has no {label:?}"))?;
+        let configured = Configuration::read(&wanted.family.name)?;
+        let host = Host::read(Path::new("/"), wanted.family);
+        let suite = wanted.release.bootstrap.as_ref().with_context(|| {
+            format!("{label} is not made from an archive: give files of packages and of all that they need")
+        })?;
+        archive::choose(wanted.family, suite, options, &configured, &host)
     }
 
     /// Chooses among what is installed, what was given, and archives' entries by the archive's
@@ -329,7 +375,10 @@ impl Addition<'_> {
                     let download =
                         entry.download().map_err(|why| anyhow!("{why} in {}", public(base)))?;
                     choice.fetch.push(Wanted {
-                        urls: vec![format!("{base}/{}", download.filename)],
+                        urls: vec![format!(
+                            "{base}/{}",
+                            download.filename.trim_start_matches("./")
+                        )],
                         sha256: download.sha256.to_owned(),
                         size: download.size,
                         what: format!("{} {}", entry.name, entry.version),
@@ -373,7 +422,8 @@ mod tests {
     }
 
     fn choose(files: &[Given], names: &[&str], archive: &str, stays: bool) -> Result<Vec<String>> {
-        let system = System { label: None, architecture: "amd64", status: STATUS };
+        let system =
+            System { label: None, architecture: "amd64", status: STATUS, repositories: &[] };
         let status = installed(STATUS);
         let addition = Addition { system: &system, status: &status, files, names };
         let entries = packages::parse(archive.as_bytes()).unwrap();

@@ -17,7 +17,8 @@ use super::sources_list::{self, SignedBy, Source};
 pub(crate) struct Archive {
     /// Without a slash at its end.
     pub(crate) uri: String,
-    /// Such as `bookworm-updates`.
+    /// Such as `bookworm-updates`; ends with a slash where it is a path below the URI, without components
+    /// (sources.list(5), "exact path").
     pub(crate) suite: String,
     /// Its components.
     pub(crate) components: Vec<String>,
@@ -38,6 +39,8 @@ pub(crate) enum Trust {
     Fingerprints(Vec<PathBuf>, Vec<String>),
     /// Here, armoured.
     Embedded(String),
+    /// Whoever serves it is believed, as with apt's `trusted=yes`.
+    Anyone,
 }
 
 /// What the host's apt knows.
@@ -132,11 +135,25 @@ pub(crate) fn choose(
 }
 
 impl Archive {
-    /// Reads the keys.
+    /// It has neither `dists` nor components.
+    pub(crate) fn is_flat(&self) -> bool {
+        self.suite.ends_with('/')
+    }
+
+    /// Where its Release is, without a slash at the end.
+    pub(crate) fn base(&self) -> String {
+        let parts = self.suite.split('/').filter(|part| !part.is_empty() && *part != ".");
+        match self.is_flat() {
+            true => parts.fold(self.uri.clone(), |base, part| base + "/" + part),
+            false => format!("{}/dists/{}", self.uri, self.suite),
+        }
+    }
+
+    /// Reads the keys; `None` where none are needed.
     ///
     /// # Errors
     /// A file cannot be read, or holds no key.
-    pub(crate) fn keyring(&self) -> Result<Keyring> {
+    pub(crate) fn keyring(&self) -> Result<Option<Keyring>> {
         let read = |paths: &[PathBuf]| -> Result<Keyring> {
             let mut all = Keyring::default();
             for path in paths {
@@ -145,15 +162,16 @@ impl Archive {
             Ok(all)
         };
         match &self.trust {
-            Trust::Files(paths) => read(paths),
+            Trust::Anyone => Ok(None),
+            Trust::Files(paths) => read(paths).map(Some),
             Trust::Fingerprints(paths, fingerprints) => {
                 let keyring = read(paths)?.confined_to(fingerprints);
                 ensure!(!keyring.is_empty(), "no keyring has the keys {}", fingerprints.join(" "));
-                Ok(keyring)
+                Ok(Some(keyring))
             }
-            Trust::Embedded(text) => {
-                Keyring::parse(text.as_bytes()).context("reading the key in apt's sources")
-            }
+            Trust::Embedded(text) => Keyring::parse(text.as_bytes())
+                .context("reading the key in apt's sources")
+                .map(Some),
         }
     }
 

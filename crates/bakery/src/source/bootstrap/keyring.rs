@@ -178,6 +178,17 @@ impl Keyring {
     }
 }
 
+/// The text of a clearsigned message, whoever signed it.
+///
+/// # Errors
+/// It is no such message.
+pub(crate) fn clearsigned_text(message: &[u8]) -> Result<Vec<u8>> {
+    ensure!(message.len() <= MAX_SIZE, "the signed message is larger than {} MiB", MAX_SIZE >> 20);
+    let (message, _) = CleartextSignedMessage::from_armor(message)
+        .context("reading an OpenPGP clearsigned message")?;
+    Ok(message.signed_text().replace("\r\n", "\n").into_bytes())
+}
+
 /// Far more certificates or signatures than any file holds.
 const MAX_ITEMS: usize = 1000;
 

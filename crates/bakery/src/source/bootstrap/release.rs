@@ -45,18 +45,20 @@ impl Release {
         self.files.get(path)
     }
 
-    /// Checks that the Release is what was asked for, and is of use at a time.
+    /// Checks that the Release is what was asked for, where that has a name, and is of use at a time.
     ///
     /// # Errors
     /// It is another suite's, or expired (where that is to be checked), or from the future.
-    pub fn check(&self, suite: &str, now: u64, check_valid_until: bool) -> Result<()> {
+    pub fn check(&self, suite: Option<&str>, now: u64, check_valid_until: bool) -> Result<()> {
         let names: Vec<&str> =
             [&self.codename, &self.suite].into_iter().flatten().map(String::as_str).collect();
+        let known = if names.is_empty() { "no named suite".into() } else { names.join(" or ") };
         ensure!(
-            names.contains(&suite),
-            "the Release is for {}, not for {suite}",
-            if names.is_empty() { "no named suite".into() } else { names.join(" or ") }
+            suite.is_none_or(|suite| names.contains(&suite)),
+            "the Release is for {known}, not for {}",
+            suite.unwrap_or_default()
         );
+        let suite = suite.unwrap_or(&known);
         ensure!(
             self.date <= now.saturating_add(CLOCK_TOLERANCE),
             "the Release of {suite} is dated {} hours in the future: is the clock right?",
@@ -171,18 +173,18 @@ mod tests {
     fn suite_and_dates_are_checked() {
         let release =
             parse(text("Valid-Until: Sat, 16 Aug 2025 09:16:30 UTC\n").as_bytes()).unwrap();
-        release.check("bookworm", DATE + 1, true).unwrap();
-        release.check("stable", DATE - 3_600, true).unwrap();
+        release.check(Some("bookworm"), DATE + 1, true).unwrap();
+        release.check(Some("stable"), DATE - 3_600, true).unwrap();
         let says = |suite, now, part: &str| {
-            let error = release.check(suite, now, true).unwrap_err().to_string();
+            let error = release.check(Some(suite), now, true).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         };
         says("trixie", DATE, "for bookworm or stable, not for trixie");
         says("bookworm", DATE - 2 * 86_400, "48 hours in the future");
         says("bookworm", DATE + 8 * 86_400, "expired 24 hours ago");
-        release.check("bookworm", DATE + 8 * 86_400, false).unwrap();
+        release.check(Some("bookworm"), DATE + 8 * 86_400, false).unwrap();
         let forever = parse(text("").as_bytes()).unwrap();
-        forever.check("bookworm", u64::MAX, true).unwrap();
+        forever.check(Some("bookworm"), u64::MAX, true).unwrap();
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::io::Read as _;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use sha2::{Digest as _, Sha256};
 
-use super::archive::{Archive, public};
+use super::archive::{Archive, Trust, public};
 use super::fetch::{Fetcher, Wanted};
+use super::keyring;
 use super::release::{self, Release};
 use crate::compression::Compression;
 use crate::digest::{Hashing, hex};
@@ -37,11 +38,16 @@ impl Suite {
         archive: &Archive,
         now: u64,
     ) -> Result<Option<Self>> {
-        let base = format!("{}/dists/{}", archive.uri, archive.suite);
-        let verified = signed_release(fetcher, archive, &base, now).with_context(|| {
-            format!("verifying the suite {} of {}", archive.suite, public(&archive.uri))
-        })?;
+        let verified =
+            signed_release(fetcher, archive, &archive.base(), now).with_context(|| {
+                format!("verifying the suite {} of {}", archive.suite, public(&archive.uri))
+            })?;
         let Some(text) = verified else {
+            // apt takes a directory with nothing but an index too, where it need not be signed.
+            if archive.trust == Trust::Anyone && archive.is_flat() {
+                let (archive, release) = (archive.clone(), Release::default());
+                return Ok(Some(Self { archive, release, digest: String::new() }));
+            }
             ensure!(
                 archive.optional,
                 "the archive {} has no suite {}",
@@ -53,7 +59,9 @@ impl Suite {
         let release = release::parse(&text).with_context(|| {
             format!("reading the Release of {} of {}", archive.suite, public(&archive.uri))
         })?;
-        release.check(&archive.suite, now, archive.check_valid_until)?;
+        // A path is no name that a Release could have.
+        let suite = (!archive.is_flat()).then_some(&archive.suite[..]);
+        release.check(suite, now, archive.check_valid_until)?;
         let digest = hex(&Sha256::digest(&text));
         Ok(Some(Self { archive: archive.clone(), release, digest }))
     }
@@ -62,7 +70,7 @@ impl Suite {
     pub(crate) fn has(&self, architecture: &str) -> bool {
         let directory = format!("/binary-{architecture}/Packages");
         self.archive.components.iter().any(|component| {
-            [".xz", ".zst", ".gz", ""].iter().any(|suffix| {
+            SUFFIXES.iter().any(|suffix| {
                 self.release.file(&format!("{component}{directory}{suffix}")).is_some()
             })
         })
@@ -80,10 +88,18 @@ impl Suite {
         architecture: &str,
     ) -> Result<Vec<u8>> {
         let suite = &self.archive.suite;
-        let plain = format!("{component}/binary-{architecture}/Packages");
-        let found = [".xz", ".zst", ".gz", ""].into_iter().find_map(|suffix| {
+        let plain = match self.archive.is_flat() {
+            true => "Packages".to_owned(),
+            false => format!("{component}/binary-{architecture}/Packages"),
+        };
+        let base = self.archive.base();
+        if self.release == Release::default() {
+            return unlisted(fetcher, &base);
+        }
+        let found = SUFFIXES.into_iter().find_map(|suffix| {
             let path = format!("{plain}{suffix}");
-            Some((suffix, self.release.file(&path)?, path))
+            let listed = self.release.file(&path);
+            Some((suffix, listed.or_else(|| self.release.file(&format!("./{path}")))?, path))
         });
         let (suffix, listed, path) = found.ok_or_else(|| {
             anyhow!(
@@ -91,9 +107,9 @@ impl Suite {
                 public(&self.archive.uri)
             )
         })?;
-        let base = format!("{}/dists/{suite}", self.archive.uri);
         let by_hash = self.release.by_hash.then(|| {
-            format!("{base}/{component}/binary-{architecture}/by-hash/SHA256/{}", listed.sha256)
+            let directory = plain.strip_suffix("Packages").unwrap_or_default();
+            format!("{base}/{directory}by-hash/SHA256/{}", listed.sha256)
         });
         let file = fetcher.file(&Wanted {
             urls: by_hash.into_iter().chain([format!("{base}/{path}")]).collect(),
@@ -116,7 +132,13 @@ fn signed_release(
     base: &str,
     now: u64,
 ) -> Result<Option<Vec<u8>>> {
-    let keyring = archive.keyring()?;
+    let Some(keyring) = archive.keyring()? else {
+        if let Some(text) = fetcher.read(&format!("{base}/Release"), MAX_RELEASE)? {
+            return Ok(Some(text));
+        }
+        let message = fetcher.read(&format!("{base}/InRelease"), MAX_RELEASE)?;
+        return message.map(|message| keyring::clearsigned_text(&message)).transpose();
+    };
     if let Some(message) = fetcher.read(&format!("{base}/InRelease"), MAX_RELEASE)? {
         return keyring.verify_clearsigned(&message, now).map(Some);
     }
@@ -128,6 +150,24 @@ fn signed_release(
         .context("the archive has neither InRelease nor Release.gpg: it is not signed")?;
     keyring.verify_detached(&text, &signature, now)?;
     Ok(Some(text))
+}
+
+/// How indices may be compressed, the best first.
+const SUFFIXES: [&str; 4] = [".xz", ".zst", ".gz", ""];
+
+/// The index of a directory that has nothing else.
+fn unlisted(fetcher: &Fetcher<'_>, base: &str) -> Result<Vec<u8>> {
+    for suffix in SUFFIXES {
+        let url = format!("{base}/Packages{suffix}");
+        if let Some(bytes) = fetcher.read(&url, MAX_INDEX)? {
+            let compression = Compression::of_suffix(suffix).context("a suffix from that list")?;
+            let mut text = Vec::new();
+            compression.decoder(&mut &bytes[..])?.take(MAX_INDEX + 1).read_to_end(&mut text)?;
+            ensure!(text.len() as u64 <= MAX_INDEX, "it unpacks to more than {MAX_INDEX} bytes");
+            return Ok(text);
+        }
+    }
+    Err(anyhow!("{} has neither a Release nor Packages", public(base)))
 }
 
 fn unpack(

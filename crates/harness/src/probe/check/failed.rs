@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::super::Phase;
-use super::super::inside::{Ask, Look, Unit, Waited};
+use super::super::inside::{Ask, Settled, Unit};
 use super::{Finding, Probe, Scene};
 
 pub(super) struct Failed;
@@ -18,17 +18,16 @@ impl Probe for Failed {
     }
 
     fn check(&self, scene: &mut Scene<'_>) -> Result<Finding> {
-        if scene.now.units.is_empty() {
+        if !scene.has_systemd()? {
             return Ok(Finding::pass("there is no systemd"));
         }
         let ask = Ask::Settle { timeout: scene.timeout(), quiet: scene.quiet() };
-        let settled: Waited = scene.machine.ask(&ask)?;
-        let now: Look = scene.machine.ask(&Ask::Look { files: false })?;
+        let Settled { good, units } = scene.machine.ask(&ask)?;
         let before = |unit: &Unit, state: &str| {
             scene.before.units.iter().any(|b| b.name == unit.name && b.active == state)
         };
         let all = |state: &str| -> Vec<&Unit> {
-            now.units.iter().filter(|u| u.active == state && !before(u, state)).collect()
+            units.iter().filter(|u| u.active == state && !before(u, state)).collect()
         };
         let (failed, activating) = (all("failed"), all("activating"));
         let names = |units: &[&Unit]| {
@@ -38,7 +37,7 @@ impl Probe for Failed {
             let cause = scene.journal_of(&unit.name);
             return Ok(Finding::fail("none failed", format!("failed: {}", names(&failed)), cause));
         }
-        if let (false, Some(unit)) = (settled.good, activating.first()) {
+        if let (false, Some(unit)) = (good, activating.first()) {
             let seen =
                 format!("still activating after {} s: {}", scene.wish.timeout, names(&activating));
             let cause = scene.journal_of(&unit.name);

@@ -24,9 +24,10 @@ impl Probe for Files {
     fn check(&self, scene: &mut Scene<'_>) -> Result<Finding> {
         let records = scene.machine.manager.map_or(&[][..], |manager| manager.records());
         let is_record = |path: &str| records.iter().any(|record| path.starts_with(record));
-        let before: HashSet<&String> = scene.before.files.iter().collect();
-        let left: Vec<&str> = scene
-            .now
+        let before = scene.before;
+        let before: HashSet<&String> = before.files.iter().collect();
+        let now = scene.look()?;
+        let left: Vec<&str> = now
             .files
             .iter()
             .filter(|path| !before.contains(path) && !is_of_logging(path) && !is_record(path))

@@ -63,8 +63,8 @@ pub struct Scene<'a> {
     pub(crate) wish: &'a Wish,
     /// How it was before the packages came.
     pub(crate) before: &'a Look,
-    /// How it is now that they came or went.
-    pub(crate) now: &'a Look,
+    /// With the names of all files, when it is looked at anew.
+    pub(crate) files: bool,
     /// When the phase began: microseconds since the epoch.
     pub(crate) since: u64,
 }
@@ -103,6 +103,15 @@ impl Scene<'_> {
     /// Nothing may have changed for so long until what has just been installed counts as started.
     fn quiet(&self) -> u64 {
         if self.wish.packages.is_empty() { 0 } else { QUIET }
+    }
+
+    /// How it is now that the packages came or went.
+    fn look(&mut self) -> Result<Look> {
+        self.machine.ask(&Ask::Look { files: self.files })
+    }
+
+    fn has_systemd(&self) -> Result<bool> {
+        Ok(self.machine.init()? == "systemd")
     }
 
     fn run(&self, command: &[&str]) -> Result<super::machine::Ran> {

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 
 use super::super::Phase;
-use super::super::inside::{Ask, Protocol, Request, Waited};
+use super::super::inside::{Answered, Ask, Protocol, Request, Trace};
 use super::{Finding, Probe, Scene};
 
 struct Network {
@@ -63,6 +63,19 @@ pub(super) fn port(text: &str) -> Option<u16> {
     request(text).ok().map(|request| request.port)
 }
 
+impl Network {
+    /// As evidence; what cannot be written is missed by nobody but its reader.
+    fn write(&self, trace: &Trace, scene: &Scene<'_>) {
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+        let name: String = self.text.chars().map(plain).take(60).collect();
+        let path = |ending: &str| scene.wish.evidence.join(format!("network-{name}.{ending}"));
+        let _ = std::fs::write(path("txt"), format!("{}\n{}", self.text, trace.text));
+        if !trace.packets.is_empty() {
+            let _ = std::fs::write(path("pcap"), trace.pcap());
+        }
+    }
+}
+
 impl Probe for Network {
     fn title(&self) -> String {
         self.text.clone()
@@ -74,7 +87,10 @@ impl Probe for Network {
 
     fn check(&self, scene: &mut Scene<'_>) -> Result<Finding> {
         let ask = Ask::Network { request: self.request.clone(), timeout: scene.timeout() };
-        let waited: Waited = scene.machine.ask(&ask)?;
+        let Answered { waited, trace } = scene.machine.ask(&ask)?;
+        if let Some(trace) = &trace {
+            self.write(trace, scene);
+        }
         if waited.good {
             return Ok(Finding::pass(waited.seen));
         }

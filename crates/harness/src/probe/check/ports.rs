@@ -25,10 +25,12 @@ impl Probe for Ports {
             .filter_map(|(_, text)| network::port(text))
             .chain(scene.wish.allowed_ports.iter().copied())
             .collect();
+        let before = scene.before;
         let was = |port, protocol: &str| {
-            scene.before.listeners.iter().any(|l| l.port == port && l.protocol == protocol)
+            before.listeners.iter().any(|l| l.port == port && l.protocol == protocol)
         };
-        let new = || scene.now.listeners.iter().filter(|l| !was(l.port, &l.protocol));
+        let now = scene.look()?;
+        let new = || now.listeners.iter().filter(|l| !was(l.port, &l.protocol));
         let list = |unexpected: bool| {
             let shown = new().filter(|l| unexpected != named.contains(&l.port) || !unexpected);
             shown.map(ToString::to_string).collect::<Vec<_>>().join(", ")

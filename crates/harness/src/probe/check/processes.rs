@@ -19,16 +19,17 @@ impl Probe for Processes {
 
     fn check(&self, scene: &mut Scene<'_>) -> Result<Finding> {
         // What ran before may have been started anew, as a manager does it after a reload.
+        let before = scene.before;
         let known = |process: &Process| {
             let name = process.program.trim_end_matches(" (deleted)");
-            scene.before.processes.iter().any(|before| {
+            before.processes.iter().any(|before| {
                 before.pid == process.pid && before.start == process.start
                     || before.program == name && before.command == process.command
             })
         };
         let is_system = |process: &Process| process.program.contains("/lib/systemd/");
         let left: Vec<String> = scene
-            .now
+            .look()?
             .processes
             .iter()
             .filter(|process| !known(process) && !is_system(process))

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use distro::init::{self, Action};
 
 use super::super::Phase;
+use super::super::inside::Ask;
 use super::{Finding, Probe, Scene};
 
 struct Service {
@@ -20,8 +21,8 @@ pub(super) fn parse(text: &str) -> Result<Box<dyn Probe>> {
     Ok(Box::new(Service { name: text.to_owned() }))
 }
 
-/// Between two questions: inits other than systemd give no sign of what their services do.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Between two questions where no file changes: what a service does need not be seen in one.
+const PAUSE: Duration = Duration::from_millis(500);
 
 impl Probe for Service {
     fn title(&self) -> String {
@@ -42,6 +43,8 @@ impl Probe for Service {
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
         let deadline = Instant::now() + Duration::from_secs(scene.wish.timeout);
         loop {
+            let paths = init.signs(&self.name);
+            scene.machine.ask::<()>(&Ask::Watch { paths })?;
             let ran = scene.run(&words)?;
             // As an init script's (LSB, "Init Script Actions").
             let seen = match ran.code {
@@ -51,13 +54,15 @@ impl Probe for Service {
                 Some(_) => "unknown",
                 None => "no answer",
             };
-            if Instant::now() + PAUSE >= deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
                 let seen = format!("{seen} after {} s", scene.wish.timeout);
                 let told = ran.output.trim();
                 let cause = (!told.is_empty()).then(|| format!("its init says:\n{told}"));
                 return Ok(Finding::fail("running", seen, cause));
             }
-            std::thread::sleep(PAUSE);
+            let timeout = left.min(PAUSE).as_millis() as u64;
+            scene.machine.ask::<()>(&Ask::Change { timeout })?;
         }
     }
 }

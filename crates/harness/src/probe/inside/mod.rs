@@ -2,10 +2,13 @@
 //! answers questions, a line of JSON each. Nothing of the image is executed by it, and nothing that it
 //! says comes from the image's programs, but for what systemd tells of itself.
 
+mod capture;
+mod changes;
 mod files;
 mod network;
 mod processes;
 mod tls;
+mod trace;
 mod units;
 
 use std::fs::Permissions;
@@ -20,8 +23,9 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use serde::{Deserialize, Serialize};
 
 pub use engine::bus::Unit;
-pub use network::{Protocol, Request};
+pub use network::{Answered, Protocol, Request};
 pub use processes::{Listener, Process};
+pub use trace::{Packet, Trace};
 
 /// A question. Times are milliseconds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -55,6 +59,16 @@ pub enum Ask {
         /// Until it is given up.
         timeout: u64,
     },
+    /// Notes changes of files from now on.
+    Watch {
+        /// Absolute paths of files and directories; they need not be there.
+        paths: Vec<String>,
+    },
+    /// Waits until one of them changes.
+    Change {
+        /// Until it is given up.
+        timeout: u64,
+    },
     /// Whether something is there.
     Exists {
         /// Absolute path.
@@ -64,6 +78,13 @@ pub enum Ask {
     Read {
         /// Absolute path.
         path: String,
+    },
+    /// Writes a file, and makes the directories that it needs.
+    Write {
+        /// Absolute path.
+        path: String,
+        /// What is in it.
+        text: String,
     },
     /// Copies files of the machine.
     Copy {
@@ -98,6 +119,15 @@ pub struct Waited {
     pub late: bool,
 }
 
+/// What came of waiting until a system has nothing to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// It has nothing to do.
+    pub good: bool,
+    /// Units that are loaded.
+    pub units: Vec<Unit>,
+}
+
 /// Largest file that is read: bytes.
 const MAX_FILE: u64 = 64 << 20;
 
@@ -124,32 +154,54 @@ pub(crate) static LOOK: Errand = Errand {
 };
 
 fn answer_all() -> Result<()> {
-    let (input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
-    for line in input.lines() {
-        let answer = serde_json::from_str(&line?)
+    let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
+    let mut eyes = Open::default();
+    loop {
+        // A question is a line, and the next one comes after the answer: none waits in a buffer.
+        eyes.units.listen(rustix::stdio::stdin())?;
+        let mut line = String::new();
+        if input.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let answer = serde_json::from_str(&line)
             .map_err(anyhow::Error::from)
-            .and_then(|ask| answer(&ask))
+            .and_then(|ask| answer(&ask, &mut eyes))
             .map_err(|error| format!("{error:#}"));
         output.write_all((serde_json::to_string(&answer)? + "\n").as_bytes())?;
         output.flush()?;
     }
-    Ok(())
 }
 
-fn answer(ask: &Ask) -> Result<serde_json::Value> {
+/// What stays open from one question to the next.
+#[derive(Default)]
+struct Open {
+    units: units::Watch,
+    changes: Option<changes::Changes>,
+}
+
+fn answer(ask: &Ask, open: &mut Open) -> Result<serde_json::Value> {
     let after = |ms: &u64| Instant::now() + Duration::from_millis(*ms);
     Ok(match ask {
-        Ask::Look { files } => serde_json::to_value(look(*files)?)?,
+        Ask::Look { files } => serde_json::to_value(look(*files, open)?)?,
         Ask::Settle { timeout, quiet } => {
             let quiet = Duration::from_millis(*quiet);
-            serde_json::to_value(units::settle(after(timeout), quiet)?)?
+            serde_json::to_value(open.units.settle(after(timeout), quiet)?)?
         }
         Ask::Unit { name, timeout, quiet } => {
             let quiet = Duration::from_millis(*quiet);
-            serde_json::to_value(units::wait(name, after(timeout), quiet)?)?
+            serde_json::to_value(open.units.wait(name, after(timeout), quiet)?)?
         }
         Ask::Network { request, timeout } => {
             serde_json::to_value(network::wait(request, after(timeout))?)?
+        }
+        Ask::Watch { paths } => {
+            open.changes = Some(changes::Changes::of(paths)?);
+            serde_json::Value::Null
+        }
+        Ask::Change { timeout } => {
+            let changes = open.changes.as_ref().context("nothing is watched")?;
+            changes.wait(Duration::from_millis(*timeout))?;
+            serde_json::Value::Null
         }
         Ask::Exists { path } => std::fs::symlink_metadata(path).is_ok().into(),
         Ask::Read { path } => {
@@ -158,6 +210,14 @@ fn answer(ask: &Ask) -> Result<serde_json::Value> {
             let file = std::fs::File::open(path).with_context(|| format!("opening {path}"))?;
             file.take(MAX_FILE).read_to_end(&mut text)?;
             String::from_utf8_lossy(&text).into()
+        }
+        Ask::Write { path, text } => {
+            let parent = std::path::Path::new(path).parent().context("it has no directory")?;
+            std::fs::create_dir_all(parent)
+                .and_then(|()| std::fs::write(path, text))
+                .and_then(|()| std::fs::set_permissions(path, Permissions::from_mode(0o644)))
+                .with_context(|| format!("writing {path}"))?;
+            serde_json::Value::Null
         }
         Ask::Copy { directory, files } => {
             std::fs::create_dir_all(directory).with_context(|| format!("making {directory}"))?;
@@ -172,17 +232,18 @@ fn answer(ask: &Ask) -> Result<serde_json::Value> {
     })
 }
 
-fn look(files: bool) -> Result<Look> {
+fn look(files: bool, open: &mut Open) -> Result<Look> {
     let processes = processes::all()?;
     Ok(Look {
-        units: units::all().unwrap_or_default(),
+        units: open.units.all().unwrap_or_default(),
         listeners: processes::listeners(&processes),
         processes,
         files: if files { files::all()? } else { Vec::new() },
     })
 }
 
-/// How long is waited between two looks at what gives no sign.
+/// How long is waited between two attempts at a server: that a socket begins to listen is told to nobody
+/// (sock_diag(7) has groups for sockets that are destroyed only).
 const TICK: Duration = Duration::from_millis(20);
 
 /// Tries until something is good, the deadline has passed, or trying on is of no use.

@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail};
 use regex_lite::Regex;
 use serde::{Deserialize, Serialize};
 
-use super::{Waited, processes, tls, until};
+use super::trace::{Heard, Log, Trace};
+use super::{Waited, capture, processes, tls, until};
 
 /// What is asked of whom.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,55 +56,110 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// As much of a body as is looked at: bytes.
 const MAX_BODY: u64 = 4 << 20;
 
-pub(super) fn wait(request: &Request, deadline: Instant) -> Result<Waited> {
+pub(super) fn wait(request: &Request, deadline: Instant) -> Result<Answered> {
     let addresses = addresses(&request.host)?;
     let body = request.body.as_deref().map(Regex::new).transpose().context("no pattern")?;
+    let asking = Asking { request, addresses: &addresses, body: body.as_ref() };
+    let mut log = Log::new();
     let mut waited = until(deadline, || {
         let left = deadline.saturating_duration_since(Instant::now()).clamp(super::TICK, PATIENCE);
-        let (good, seen, late) = attempt(request, &addresses, body.as_ref(), left);
+        let (good, seen, late) = asking.attempt(&mut log, left);
         Ok(Waited { good, seen, late })
     })?;
-    if !waited.good && waited.late {
-        let listeners: Vec<String> =
-            processes::listeners(&processes::all()?).iter().map(ToString::to_string).collect();
-        let listening = if listeners.is_empty() {
-            "nobody listens at all".into()
-        } else {
-            listeners.join(", ")
-        };
+    if waited.good {
+        return Ok(Answered { waited, trace: None });
+    }
+    let listeners: Vec<String> =
+        processes::listeners(&processes::all()?).iter().map(ToString::to_string).collect();
+    let listening = match listeners.is_empty() {
+        true => "nobody listens at all".into(),
+        false => listeners.join(", "),
+    };
+    // Once more, for those who want to see it.
+    let packets = match request.protocol {
+        Protocol::Udp => Vec::new(),
+        _ => capture::during(|| asking.attempt(&mut log, AGAIN)).1,
+    };
+    if waited.late {
         waited.seen = format!("{}; listening: {listening}", waited.seen);
     }
-    Ok(waited)
+    let text = format!("listening: {listening}\n\n{}", log.text());
+    Ok(Answered { waited, trace: Some(Trace { text, packets }) })
 }
 
-fn attempt(
-    request: &Request,
-    addresses: &[IpAddr],
-    body: Option<&Regex>,
-    patience: Duration,
-) -> (bool, String, bool) {
-    let mut seen = String::new();
-    for address in addresses {
-        let socket = SocketAddr::new(*address, request.port);
-        let tried = match request.protocol {
+/// For the attempt whose packets are kept.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// What came of asking a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// How it answers.
+    pub waited: Waited,
+    /// Of one that does not answer as it should.
+    pub trace: Option<Trace>,
+}
+
+struct Asking<'a> {
+    request: &'a Request,
+    addresses: &'a [IpAddr],
+    body: Option<&'a Regex>,
+}
+
+impl Asking<'_> {
+    /// Whether it is good, what was seen, and whether it might get better.
+    fn attempt(&self, log: &mut Log, patience: Duration) -> (bool, String, bool) {
+        let mut all = Vec::new();
+        let came = self.each(log, &mut all, patience);
+        log.note(all.join("; "));
+        came
+    }
+
+    /// One address after the other; `all` is what each said.
+    fn each(
+        &self,
+        log: &mut Log,
+        all: &mut Vec<String>,
+        patience: Duration,
+    ) -> (bool, String, bool) {
+        let mut seen = String::new();
+        for address in self.addresses {
+            let socket = SocketAddr::new(*address, self.request.port);
+            let tried = self.address(socket, log, patience);
+            let told = match &tried {
+                Ok((_, text)) => text.clone(),
+                Err(error) => plain(error),
+            };
+            all.push(format!("{socket}: {told}"));
+            match tried {
+                Ok((true, text)) => return (true, text, true),
+                Ok((false, text)) => seen = text,
+                Err(error) if let Some(why) = tls::distrust(&error) => return (false, why, false),
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    return (false, error.to_string(), false);
+                }
+                Err(_) if seen.is_empty() => seen = told,
+                Err(_) => {}
+            }
+        }
+        (false, seen, true)
+    }
+
+    fn address(
+        &self,
+        socket: SocketAddr,
+        log: &mut Log,
+        patience: Duration,
+    ) -> std::io::Result<(bool, String)> {
+        match self.request.protocol {
             Protocol::Tcp => {
                 TcpStream::connect_timeout(&socket, patience).map(|_| (true, "it accepts".into()))
             }
             Protocol::Udp => Ok(bound(socket)),
-            Protocol::Http | Protocol::Https => http(request, socket, body, patience),
-        };
-        match tried {
-            Ok((true, text)) => return (true, text, true),
-            Ok((false, text)) => seen = text,
-            Err(error) if let Some(why) = tls::distrust(&error) => return (false, why, false),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return (false, error.to_string(), false);
+            Protocol::Http | Protocol::Https => {
+                http(self.request, socket, self.body, patience, &mut log.said)
             }
-            Err(error) if seen.is_empty() => seen = plain(&error),
-            Err(_) => {}
         }
     }
-    (false, seen, true)
 }
 
 fn plain(error: &std::io::Error) -> String {
@@ -136,13 +192,17 @@ fn http(
     socket: SocketAddr,
     body: Option<&Regex>,
     patience: Duration,
+    said: &mut Vec<u8>,
 ) -> std::io::Result<(bool, String)> {
     let stream = TcpStream::connect_timeout(&socket, patience)?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     match request.protocol {
-        Protocol::Https => ask(request, tls::open(stream, &request.host, request.insecure)?, body),
-        _ => ask(request, stream, body),
+        Protocol::Https => {
+            let stream = tls::open(stream, &request.host, request.insecure)?;
+            ask(request, Heard::new(stream, said), body)
+        }
+        _ => ask(request, Heard::new(stream, said), body),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What systemd tells of its units, on its private socket: see [`engine::bus`].
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use engine::bus::{Bus, Unit};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use super::Waited;
+use super::{Settled, Waited};
 
 const SOCKET: &str = "/run/systemd/private";
 
@@ -23,75 +23,162 @@ fn connect() -> Result<Bus<UnixStream>> {
     Bus::connect(stream).context(what)
 }
 
-pub(super) fn all() -> Result<Vec<Unit>> {
-    Ok(connect()?.units()?)
-}
+/// Hears of every change from its first question on, so that no time of quiet is waited for twice.
+#[derive(Default)]
+pub(super) struct Watch(Option<Ear>);
 
-/// Waits for a signal until then; tells whether one came.
-fn hear(bus: &mut Bus<UnixStream>, until: Instant) -> Result<bool> {
-    let left = until.saturating_duration_since(Instant::now());
-    let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-    let fd = bus.stream().as_fd();
-    if rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&left))? == 0 {
-        return Ok(false);
+impl Watch {
+    /// Listens until there is something to read from `input`, so that it is known when something changed last,
+    /// and that the machine's systemd need not keep what it has to say.
+    pub(super) fn listen(&mut self, input: BorrowedFd<'_>) -> Result<()> {
+        loop {
+            let mut polled = vec![PollFd::from_borrowed_fd(input, PollFlags::IN)];
+            let own = self.0.as_ref().map(|ear| ear.bus.stream().as_fd());
+            polled.extend(own.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+            match rustix::event::poll(&mut polled, None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                polled => polled?,
+            };
+            if !polled[0].revents().is_empty() {
+                return Ok(());
+            }
+            if self.0.as_mut().is_some_and(|ear| ear.hear(Instant::now()).is_err()) {
+                self.0 = None;
+            }
+        }
     }
-    bus.hear().context("the machine's systemd hung up")?;
-    Ok(true)
+
+    /// All units that are loaded.
+    pub(super) fn all(&mut self) -> Result<Vec<Unit>> {
+        self.with(Ear::units)
+    }
+
+    /// Does something by the connection; anew by another one where the manager has hung up since, as it does
+    /// when it executes itself anew.
+    fn with<T>(&mut self, work: impl Fn(&mut Ear) -> Result<T>) -> Result<T> {
+        if let Some(ear) = &mut self.0
+            && let Ok(done) = ear.drain().and_then(|()| work(ear))
+        {
+            return Ok(done);
+        }
+        work(self.0.insert(Ear::open()?))
+    }
+
+    /// Waits until no unit has a job, and nothing has changed for a moment.
+    pub(super) fn settle(&mut self, deadline: Instant, quiet: Duration) -> Result<Settled> {
+        self.with(|ear| settle(ear, deadline, quiet))
+    }
+
+    /// Waits until a unit is active and stays so for a moment.
+    pub(super) fn wait(
+        &mut self,
+        name: &str,
+        deadline: Instant,
+        quiet: Duration,
+    ) -> Result<Waited> {
+        self.with(|ear| wait(ear, name, deadline, quiet))
+    }
 }
 
-/// Waits until no unit has a job, and nothing has changed for a moment.
-pub(super) fn settle(deadline: Instant, quiet: Duration) -> Result<Waited> {
-    let mut bus = connect()?;
-    bus.subscribe()?;
+/// A connection that gets signals.
+struct Ear {
+    bus: Bus<UnixStream>,
+    heard: u64,
+    /// Nothing has changed since then, as far as was read.
+    changed: Instant,
+}
+
+impl Ear {
+    fn open() -> Result<Self> {
+        let mut bus = connect()?;
+        bus.subscribe()?;
+        Ok(Self { heard: bus.heard(), bus, changed: Instant::now() })
+    }
+
+    /// Reads what has come.
+    fn drain(&mut self) -> Result<()> {
+        while self.hear(Instant::now())? {}
+        Ok(())
+    }
+
+    /// Waits for a signal until then; tells whether one came.
+    fn hear(&mut self, until: Instant) -> Result<bool> {
+        let left = until.saturating_duration_since(Instant::now());
+        let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        let fd = self.bus.stream().as_fd();
+        if rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&left))? == 0 {
+            return Ok(false);
+        }
+        self.bus.hear().context("the machine's systemd hung up")?;
+        self.note();
+        Ok(true)
+    }
+
+    fn units(&mut self) -> Result<Vec<Unit>> {
+        let units = self.bus.units()?;
+        self.note();
+        Ok(units)
+    }
+
+    fn unit(&mut self, name: &str) -> Result<Unit> {
+        let unit = self.bus.unit(name)?;
+        self.note();
+        Ok(unit)
+    }
+
+    fn note(&mut self) {
+        if self.bus.heard() != self.heard {
+            (self.heard, self.changed) = (self.bus.heard(), Instant::now());
+        }
+    }
+}
+
+fn settle(ear: &mut Ear, deadline: Instant, quiet: Duration) -> Result<Settled> {
     loop {
-        let units = bus.units()?;
+        let units = ear.units()?;
         let busy: Vec<String> = units
             .iter()
             .filter(|unit| !unit.job.is_empty() || unit.active == "activating")
             .map(|unit| format!("{} ({})", unit.name, unit.sub))
             .collect();
-        if busy.is_empty() {
-            let quiet = Instant::now() + quiet;
-            if quiet >= deadline || !hear(&mut bus, quiet)? {
-                return Ok(Waited { good: true, seen: "nothing is under way".into(), late: false });
-            }
-        } else if !hear(&mut bus, deadline)? {
-            return Ok(Waited { good: false, seen: busy.join(", "), late: true });
+        let now = Instant::now();
+        let until = match busy.is_empty() {
+            true if now >= ear.changed + quiet => return Ok(Settled { good: true, units }),
+            true => deadline.min(ear.changed + quiet),
+            false => deadline,
+        };
+        if now >= deadline {
+            return Ok(Settled { good: busy.is_empty(), units });
         }
-        if Instant::now() >= deadline {
-            return Ok(Waited { good: busy.is_empty(), seen: busy.join(", "), late: true });
-        }
+        ear.hear(until)?;
     }
 }
 
-/// Waits until a unit is active and stays so for a moment.
-pub(super) fn wait(name: &str, deadline: Instant, quiet: Duration) -> Result<Waited> {
-    let mut bus = connect()?;
-    bus.subscribe()?;
+fn wait(ear: &mut Ear, name: &str, deadline: Instant, quiet: Duration) -> Result<Waited> {
+    let mut since = None;
     loop {
-        let unit = bus.unit(name)?;
+        let unit = ear.unit(name)?;
         let seen = told(&unit);
         let is_over = unit.job.is_empty();
         match &unit.active[..] {
             "active" | "reloading" if is_over => {
-                // What it said of itself may be the launch of a process that ends at once.
-                let quiet = Instant::now() + quiet;
-                while Instant::now() < quiet && bus.unit(name)?.active == unit.active {
-                    hear(&mut bus, quiet)?;
-                }
-                if bus.unit(name)?.active == unit.active {
+                // What it said of itself may be the launch of a process that ends at once. It has been so at
+                // least since something was last heard.
+                let calm = *since.get_or_insert(ear.changed) + quiet;
+                if Instant::now() >= calm {
                     return Ok(Waited { good: true, seen, late: false });
                 }
+                ear.hear(calm)?;
                 continue;
             }
             "failed" if is_over => return Ok(Waited { good: false, seen, late: false }),
-            "inactive" if is_over && bus.units()?.iter().all(|other| other.job.is_empty()) => {
+            "inactive" if is_over && ear.units()?.iter().all(|other| other.job.is_empty()) => {
                 return Ok(Waited { good: false, seen, late: false });
             }
-            _ => {}
+            _ => since = None,
         }
-        if Instant::now() >= deadline || !hear(&mut bus, deadline)? {
-            return Ok(Waited { good: false, seen: told(&bus.unit(name)?), late: true });
+        if Instant::now() >= deadline || !ear.hear(deadline)? {
+            return Ok(Waited { good: false, seen: told(&ear.unit(name)?), late: true });
         }
     }
 }

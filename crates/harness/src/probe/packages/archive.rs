@@ -1,6 +1,7 @@
 //! Packages of Debian and its kin: found and fetched outside, so that the machine needs no network, and
 //! installed inside by apt, which sees nothing but files.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -10,12 +11,12 @@ use distro::package::{Operation, PackageManager};
 use spec::event::Silent;
 use spec::image::Origin;
 use store::Store;
-use sys::rooted::Root;
 
 use super::super::Wish;
 use super::super::inside::Ask;
 use super::super::machine::Machine;
-use super::{CACHE, Commands, NAMED, Package, Supply, commands};
+use super::super::repository::Repository;
+use super::{Commands, NAMED, Package, Supply, bring, commands};
 
 /// How packages of Debian and its kin come into a machine.
 pub(super) struct Archive<'a> {
@@ -26,13 +27,14 @@ pub(super) struct Archive<'a> {
     removes: bool,
     /// How long a download may take.
     patience: Duration,
+    repositories: Vec<addition::Repository>,
 }
 
 impl<'a> Archive<'a> {
     pub(super) fn new(
         store: &'a Store,
         wish: &Wish,
-        root: &Root,
+        release: &BTreeMap<String, String>,
         manager: &'static dyn PackageManager,
     ) -> Result<Self> {
         let known = store.find(&wish.image)?.and_then(|image| match image.origin {
@@ -40,15 +42,27 @@ impl<'a> Archive<'a> {
             _ => None,
         });
         let label = known.or_else(|| {
-            let facts = distro::facts::read(root).ok()?;
-            let field = |name: &str| facts.os_release.get(name).cloned();
+            let field = |name: &str| release.get(name).cloned();
             let label = format!("{}-{}", field("ID")?, field("VERSION_ID")?);
             distro::catalog::is_label(&label).then_some(label)
         });
         let removes = wish.phases.iter().any(|phase| !phase.installs());
         let patience = Duration::from_secs(wish.phase_timeout);
-        Ok(Self { store, manager, label, removes, patience })
+        let repositories = wish.repositories.iter().map(of_apt).collect::<Result<_>>()?;
+        Ok(Self { store, manager, label, removes, patience, repositories })
     }
+}
+
+/// A repository as apt has them.
+fn of_apt(repository: &Repository) -> Result<addition::Repository> {
+    let Repository { url, suite, components, key, .. } = repository;
+    let suite = suite.clone().with_context(|| {
+        format!(
+            "the repository {url} has no suite, which apt needs: URL SUITE COMPONENT, or URL ./"
+        )
+    })?;
+    let (uri, components, keyring) = (url.clone(), components.clone(), key.clone());
+    Ok(addition::Repository { uri, suite, components, keyring })
 }
 
 /// dpkg's status.
@@ -57,11 +71,17 @@ fn status(machine: &mut Machine) -> Result<String> {
 }
 
 impl Supply for Archive<'_> {
+    /// Packages are looked for outside.
+    fn add_repositories(&self, _: &mut Machine) -> Result<String> {
+        Ok("they are asked from outside".into())
+    }
+
     fn fetch(&self, machine: &mut Machine, asked: &[String]) -> Result<Vec<Package>> {
         let status = status(machine)?;
         let asked: Vec<Asked> = asked.iter().map(|text| Asked::parse(text)).collect();
         let architecture = architecture(&status).context("dpkg's status names no architecture")?;
-        let system = System { label: self.label.as_deref(), architecture, status: &status };
+        let (label, repositories) = (self.label.as_deref(), &self.repositories[..]);
+        let system = System { label, architecture, status: &status, repositories };
         let options =
             Options { deadline: Some(Instant::now() + self.patience), ..Options::default() };
         let added = addition::add(self.store, &options, &Silent, &system, &asked)?;
@@ -71,7 +91,7 @@ impl Supply for Archive<'_> {
             format!("{}_{version}_{}.deb", added.name, added.architecture)
         };
         let files: Vec<(String, String)> =
-            added.iter().map(|a| (file(a), format!("{CACHE}/{}", a.sha256))).collect();
+            added.iter().map(|a| (file(a), a.sha256.clone())).collect();
         let packages = added.iter().zip(&files).map(|(added, (file, _))| Package {
             name: added.name.clone(),
             version: added.version.clone(),
@@ -79,7 +99,7 @@ impl Supply for Archive<'_> {
             path: Some(format!("{NAMED}/{file}")),
         });
         let packages = packages.collect();
-        machine.ask::<()>(&Ask::Copy { directory: NAMED.into(), files })?;
+        bring(self.store, machine, &files)?;
         Ok(packages)
     }
 

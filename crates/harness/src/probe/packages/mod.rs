@@ -9,7 +9,9 @@ use distro::package::{self, Operation, PackageManager};
 use store::Store;
 
 use super::Wish;
+use super::inside::Ask;
 use super::machine::Machine;
+use super::repository::Repository;
 
 /// Where the store's downloads are inside, and where copies with names are: managers look through links, and
 /// people shall see in their messages what they are about.
@@ -33,6 +35,12 @@ pub(crate) type Commands = Vec<Vec<String>>;
 
 /// How packages come into a machine.
 pub(crate) trait Supply {
+    /// Makes the repositories that the user named known to who will look for packages; tells what was done.
+    ///
+    /// # Errors
+    /// One cannot be added.
+    fn add_repositories(&self, machine: &mut Machine) -> Result<String>;
+
     /// Finds out what is to be installed, and brings it to where the machine has it.
     ///
     /// # Errors
@@ -57,13 +65,58 @@ pub(crate) fn supply<'a>(
     wish: &Wish,
     machine: &Machine,
 ) -> Result<(&'static dyn PackageManager, Box<dyn Supply + 'a>)> {
-    let root = machine.root()?;
-    let manager = package::find(&root).context("the image has no package manager")?;
+    let (manager, release) = match machine.root() {
+        Ok(root) => {
+            let facts = distro::facts::read(&root);
+            (package::find(&root), facts.map(|facts| facts.os_release).unwrap_or_default())
+        }
+        // What has a kernel of its own is as its image was.
+        Err(_) => {
+            let facts = store.find(&wish.image)?.context("the image is gone")?.facts;
+            let manager = facts.package_manager.as_deref().and_then(package::by_name);
+            (manager, facts.os_release)
+        }
+    };
+    let manager = manager.context("the image has no package manager")?;
     let supply: Box<dyn Supply + 'a> = match manager.name() {
-        "apt" => Box::new(archive::Archive::new(store, wish, &root, manager)?),
+        "apt" => Box::new(archive::Archive::new(store, wish, &release, manager)?),
         _ => Box::new(own::Own::new(store, manager, wish)),
     };
     Ok((manager, supply))
+}
+
+/// Options of `boot` for a machine that packages will be installed in.
+///
+/// # Errors
+/// Where the store's cache cannot be made, or a repository would have to be mounted where that cannot be.
+pub(crate) fn volumes(store: &Store, wish: &Wish) -> Result<Vec<String>> {
+    let volumes = Repository::volumes(&wish.repositories);
+    if wish.isolation() == Some("vm") {
+        anyhow::ensure!(
+            volumes.is_empty(),
+            "a directory cannot be a repository of a virtual machine: serve it over HTTP"
+        );
+        return Ok(volumes);
+    }
+    let cache = store.cache().path();
+    let cache = cache.to_str().context("the store's path is not UTF-8")?;
+    std::fs::create_dir_all(cache).context("cannot make the store's cache")?;
+    let own = ["--volume".to_owned(), format!("{cache}:{CACHE}:ro")];
+    Ok(own.into_iter().chain(volumes).collect())
+}
+
+/// Brings downloads inside: names that they get there, and digests by which the store has them.
+fn bring(store: &Store, machine: &mut Machine, files: &[(String, String)]) -> Result<()> {
+    let (directory, mounted) = (NAMED.to_owned(), machine.mounts(CACHE));
+    let copies = |(name, sha256): &(String, String)| (name.clone(), format!("{CACHE}/{sha256}"));
+    let copies = if mounted { files.iter().map(copies).collect() } else { Vec::new() };
+    machine.ask::<()>(&Ask::Copy { directory, files: copies })?;
+    if !mounted {
+        for (name, sha256) in files {
+            machine.put(&store.cache().path().join(sha256), &format!("{NAMED}/{name}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// The command lines of an operation.

@@ -1,29 +1,34 @@
 //! Packages of a system whose own manager finds what they need: names go to it as they are, and files are
 //! brought inside first.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use bakery::source::bootstrap::addition::{self, Asked};
-use distro::package::{Operation, PackageManager};
+use distro::package::{self, Operation, PackageManager, Repository as Added};
 use spec::event::Silent;
 use store::Store;
 
 use super::super::Wish;
 use super::super::inside::Ask;
 use super::super::machine::Machine;
-use super::{CACHE, Commands, NAMED, Package, Supply, asked as told, commands, list};
+use super::super::repository::Repository;
+use super::{Commands, NAMED, Package, Supply, asked as told, bring, commands, list};
 
 pub(super) struct Own<'a> {
     store: &'a Store,
     manager: &'static dyn PackageManager,
     /// Its repositories can be asked.
     has_network: bool,
+    repositories: Vec<Repository>,
 }
 
 impl<'a> Own<'a> {
     pub(super) fn new(store: &'a Store, manager: &'static dyn PackageManager, wish: &Wish) -> Self {
         let at = wish.boot.iter().position(|word| word == "--network");
         let network = at.and_then(|at| wish.boot.get(at + 1));
-        Self { store, manager, has_network: network.is_none_or(|mode| mode != "none") }
+        // What lies on this host is asked without any.
+        let here = wish.repositories.iter().any(|one| one.directory().is_some());
+        let has_network = here || network.is_none_or(|mode| mode != "none");
+        Self { store, manager, has_network, repositories: wish.repositories.clone() }
     }
 
     /// What a file says of itself; where the manager cannot tell, what its name says.
@@ -54,7 +59,38 @@ fn by_file_name(path: &str) -> String {
     file[..end.map_or(file.len(), |(at, _)| at)].to_owned()
 }
 
+impl Own<'_> {
+    fn add(&self, machine: &mut Machine, number: usize, one: &Repository) -> Result<()> {
+        let key = one.key.as_ref().map(|file| {
+            let what =
+                || format!("cannot read the key {} as text: it has to be armoured", file.display());
+            std::fs::read_to_string(file).with_context(what)
+        });
+        let (key, suite) = (key.transpose()?, one.parts());
+        let name = one.name.clone().unwrap_or_else(|| format!("postroj-{number}"));
+        let url = one.inside(number);
+        let added = Added { name: &name, url: &url, suite: suite.as_deref(), key: key.as_deref() };
+        let work = package::work(self.manager, &Operation::AddRepository(&added));
+        let work = work.map_err(Error::msg)?;
+        for (path, text) in work.files {
+            machine.ask::<()>(&Ask::Write { path, text })?;
+        }
+        for command in work.commands {
+            told(machine, &command)?;
+        }
+        Ok(())
+    }
+}
+
 impl Supply for Own<'_> {
+    fn add_repositories(&self, machine: &mut Machine) -> Result<String> {
+        for (number, one) in self.repositories.iter().enumerate() {
+            self.add(machine, number, one)
+                .with_context(|| format!("cannot add the repository {}", one.url))?;
+        }
+        Ok(format!("{} of them", self.repositories.len()))
+    }
+
     fn fetch(&self, machine: &mut Machine, asked: &[String]) -> Result<Vec<Package>> {
         let mut packages = Vec::new();
         for text in asked {
@@ -63,8 +99,7 @@ impl Supply for Own<'_> {
                 None => (text.clone(), String::new(), None),
                 Some((file, sha256)) => {
                     let path = format!("{NAMED}/{file}");
-                    let files = vec![(file, format!("{CACHE}/{sha256}"))];
-                    machine.ask::<()>(&Ask::Copy { directory: NAMED.into(), files })?;
+                    bring(self.store, machine, &[(file, sha256)])?;
                     let (name, version) = self.describe(machine, &path)?;
                     (name, version, Some(path))
                 }

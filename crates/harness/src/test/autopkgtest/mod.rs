@@ -25,6 +25,9 @@ pub struct Package {
     pub restrictions: Vec<String>,
     /// Architectures that it is for, in Debian's words; all where there is none.
     pub architectures: Vec<String>,
+    /// Who runs it where it need not be root; else somebody ordinary.
+    #[serde(default)]
+    pub user: Option<String>,
 }
 
 /// What a test executes.
@@ -46,7 +49,6 @@ impl Package {
         let unknown = self.restrictions.iter().find(|own| !KNOWN.contains(&own.as_str()));
         if let Some(unknown) = unknown {
             return Some(match &unknown[..] {
-                "isolation-machine" => "it needs a virtual machine: isolation-machine".into(),
                 "hint-testsuite-triggers" => "it is no test: hint-testsuite-triggers".into(),
                 other => format!("the restriction {other} is not known"),
             });
@@ -56,12 +58,13 @@ impl Package {
 }
 
 /// Restrictions that a machine of ours can heed. Each test has one of its own, so that it can break it.
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 15] = [
     "allow-stderr",
     "breaks-testbed",
     "build-needed",
     "flaky",
     "isolation-container",
+    "isolation-machine",
     "needs-internet",
     "needs-reboot",
     "needs-recommends",
@@ -166,6 +169,7 @@ fn of_stanza(
             depends: stanza.get("Depends").map_or_else(|| "@".into(), unfolded),
             restrictions: restrictions.clone(),
             architectures: words(stanza, "Architecture"),
+            user: None,
         };
         let unknown = unknown.map(|(field, _)| format!("the field {field} is not known"));
         Test {
@@ -210,7 +214,7 @@ mod tests {
         let tests = find(
             "Tests: a, b\nRestrictions: needs-root, superficial\nClasses: quick\n\n\
              Test-Command: x\n y\nDepends: @,\n# no\n z\n\nTest-Command: w\nFeatures: test-name=named\n\n\
-             Tests: c\nRestrictions: isolation-machine\n\nTests: d\nColour: red\n",
+             Tests: c\nRestrictions: hint-testsuite-triggers\n\nTests: d\nColour: red\n",
         )
         .unwrap();
         let names: Vec<&str> = tests.iter().map(|test| test.name.as_str()).collect();
@@ -222,7 +226,7 @@ mod tests {
         assert_eq!(package.program, Program::Command("x y".into()));
         assert_eq!(package.depends, "@, z");
         assert_eq!(tests[0].tags, ["needs-root", "superficial", "quick"]);
-        assert!(tests[4].skip.as_deref().unwrap().contains("isolation-machine"));
+        assert!(tests[4].skip.as_deref().unwrap().contains("it is no test"));
         assert!(tests[5].skip.as_deref().unwrap().contains("Colour"));
         for (text, part) in [
             ("Restrictions: x\n", "neither Tests"),

@@ -31,6 +31,10 @@ pub(in crate::test) fn run(package: &Package, bench: &mut Bench<'_, '_>) -> Resu
         bench.skip("it needs the internet, and the machine has no network that leads there");
         return Ok(());
     }
+    if package.has("isolation-machine") && wish.isolation() != Some("vm") {
+        bench.skip("it needs a virtual machine: isolation-machine (--isolation vm is one)");
+        return Ok(());
+    }
     bench.boot(ONLY, &wish.image, &[], true)?;
     let ran = bench.machine(ONLY)?.run(&["dpkg", "--print-architecture"], QUICK)?;
     let architecture = ran.output.trim().to_owned();
@@ -42,7 +46,8 @@ pub(in crate::test) fn run(package: &Package, bench: &mut Bench<'_, '_>) -> Resu
         bench.skip(&format!("it is for the architectures {own}"));
         return Ok(());
     }
-    if !install(package, &architecture, bench)? || !put(package, bench)? {
+    let user = user(package, bench)?;
+    if !install(package, &architecture, bench)? || !put(package, &user, bench)? {
         return Ok(());
     }
     let name = bench.test.name.clone();
@@ -54,10 +59,14 @@ pub(in crate::test) fn run(package: &Package, bench: &mut Bench<'_, '_>) -> Resu
         bench,
         ONLY,
         &mut |bench, mark, left| {
-            let script = script(package, mark);
+            let script = script(package, &user, mark);
             let machine = bench.machine(ONLY)?;
             let command = ["bash", "-c", &script];
-            let ran = machine.run_with(&[], &command, Some(&errors), left)?;
+            let options = match package.has("needs-root") {
+                true => Vec::new(),
+                false => user.options(),
+            };
+            let ran = machine.run_with(&options, &command, Some(&errors), left)?;
             all += &ran.output;
             any_errors |= errors.metadata().is_ok_and(|about| about.len() > 0);
             Ok(ran)
@@ -69,6 +78,44 @@ pub(in crate::test) fn run(package: &Package, bench: &mut Bench<'_, '_>) -> Resu
     let finding = found(package, &ran, any_errors, &errors, bench.limit().as_secs());
     bench.end(began, finding);
     Ok(())
+}
+
+/// Who runs tests that need not be root.
+struct User {
+    name: String,
+    home: String,
+}
+
+impl User {
+    /// Options of `exec`.
+    fn options(&self) -> Vec<String> {
+        let Self { name, home } = self;
+        let variables = [("USER", name), ("LOGNAME", name), ("HOME", home)];
+        let variables = variables.map(|(variable, value)| format!("{variable}={value}"));
+        let variables = variables.into_iter().flat_map(|text| ["-e".to_owned(), text]);
+        ["--user".to_owned(), name.clone()].into_iter().chain(variables).collect()
+    }
+}
+
+/// The user that was asked for, or the image's first ordinary one, or one that is made as autopkgtest makes one
+/// (its `setup-commands/create-normal-user`); root where an image cannot make any.
+fn user(package: &Package, bench: &mut Bench<'_, '_>) -> Result<User> {
+    const FIND: &str = r#"
+        first() { while IFS=: read -r name _ id _ _ home _; do
+            if [ "$1" = "$name" ] || { [ -z "$1" ] && [ "$id" -ge 1000 ] && [ "$id" -lt 60000 ]; }; then
+                echo "$name:$home"; return 0
+            fi
+        done </etc/passwd; return 1; }
+        first "$1" && exit
+        [ -z "$1" ] || { echo "there is no user $1" >&2; exit 1; }
+        useradd --comment 'made for a test' --create-home --user-group test >&2 && first test || echo root:/root"#;
+    let wanted = package.user.as_deref().unwrap_or_default();
+    let ran = bench.machine(ONLY)?.run(&["sh", "-c", FIND, "sh", wanted], QUICK)?;
+    let last = ran.output.lines().last().unwrap_or_default();
+    match (ran.code, last.split_once(':')) {
+        (Some(0), Some((name, home))) => Ok(User { name: name.into(), home: home.into() }),
+        _ => bail!("cannot find who runs the test: {}", ran.output.trim()),
+    }
 }
 
 /// Installs what it needs; tells whether it can go on.
@@ -111,7 +158,7 @@ fn install(package: &Package, architecture: &str, bench: &mut Bench<'_, '_>) -> 
 }
 
 /// Puts the tree into the machine, and builds it where that is needed.
-fn put(package: &Package, bench: &mut Bench<'_, '_>) -> Result<bool> {
+fn put(package: &Package, user: &User, bench: &mut Bench<'_, '_>) -> Result<bool> {
     let began = bench.begin("test", "files");
     let source = bench.test.source.clone();
     let script = "mkdir -p \"${1%/*}\" && mkdir -p -m 1777 \"$2\" && mkdir -p -m 755 \"$3\"";
@@ -121,6 +168,13 @@ fn put(package: &Package, bench: &mut Bench<'_, '_>) -> Result<bool> {
         bail!("cannot make the test's directories: {}", ran.output.trim());
     }
     bench.machine(ONLY)?.put(&source, TREE)?;
+    give(user, bench)?;
+    if package.has("needs-sudo") {
+        let ran = bench.machine(ONLY)?.run(&["sh", "-ec", SUDO, "sh", &user.name], QUICK)?;
+        if ran.code != Some(0) {
+            bail!("cannot let {} use sudo: {}", user.name, ran.output.trim());
+        }
+    }
     bench.end(began, passed("they are there"));
     if !package.has("build-needed") {
         return Ok(true);
@@ -131,7 +185,10 @@ fn put(package: &Package, bench: &mut Bench<'_, '_>) -> Result<bool> {
     let ran = bench.machine(ONLY)?.run(&["bash", "-c", &build], limit)?;
     bench.recorder.write("build.txt", &ran.output);
     Ok(match ran.code {
-        Some(0) => bench.end(began, passed("built")),
+        Some(0) => {
+            give(user, bench)?;
+            bench.end(began, passed("built"))
+        }
         _ => {
             let seen = seen(&ran, limit.as_secs());
             bench.end(began, Finding::fail("exit status 0", seen, tail(&ran.output)))
@@ -139,8 +196,22 @@ fn put(package: &Package, bench: &mut Bench<'_, '_>) -> Result<bool> {
     })
 }
 
+/// As autopkgtest does it (its `setup-commands/enable-sudo`).
+const SUDO: &str = "umask 337; mkdir -p -m 750 /etc/sudoers.d; \
+    echo \"$1 ALL=(ALL:ALL) NOPASSWD: ALL\" >/etc/sudoers.d/autopkgtest-needs-sudo";
+
+/// Gives the tree, and the directory for what is temporary, to who runs the test.
+fn give(user: &User, bench: &mut Bench<'_, '_>) -> Result<()> {
+    let chown = ["chown", "-R", &user.name, "--", TREE, TEMPORARY];
+    let ran = bench.machine(ONLY)?.run(&chown, QUICK)?;
+    if ran.code != Some(0) {
+        bail!("cannot give the test's tree to {}: {}", user.name, ran.output.trim());
+    }
+    Ok(())
+}
+
 /// The environment is autopkgtest's (its `adt_testbed.py`, `run_test`).
-fn script(package: &Package, mark: &str) -> String {
+fn script(package: &Package, user: &User, mark: &str) -> String {
     let mark = match mark {
         "" => String::new(),
         mark => format!("export AUTOPKGTEST_REBOOT_MARK={}; ", quoted(mark)),
@@ -152,8 +223,15 @@ fn script(package: &Package, mark: &str) -> String {
         }
         Program::Command(command) => format!("exec bash -ec {}", quoted(command)),
     };
+    let root = match package.has("needs-root") {
+        true => format!(
+            "export USER=root AUTOPKGTEST_NORMAL_USER={name} ADT_NORMAL_USER={name}; ",
+            name = quoted(&user.name)
+        ),
+        false => String::new(),
+    };
     format!(
-        "set -e; export USER=root; . /etc/profile >/dev/null 2>&1 || true; . ~/.profile >/dev/null 2>&1 || true; \
+        "set -e; {root}. /etc/profile >/dev/null 2>&1 || true; . ~/.profile >/dev/null 2>&1 || true; \
          unset LANGUAGE LC_CTYPE LC_NUMERIC LC_TIME LC_COLLATE LC_MONETARY LC_MESSAGES LC_ALL; \
          export LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive DEB_BUILD_OPTIONS=parallel=$(nproc); \
          export AUTOPKGTEST_ARTIFACTS={ARTIFACTS} AUTOPKGTEST_TMP={TEMPORARY} ADT_ARTIFACTS={ARTIFACTS} ADTTMP={TEMPORARY}; \

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use super::super::{Test, globs};
@@ -19,7 +19,7 @@ struct Entry {
     pattern: String,
     #[serde(default)]
     tracker: String,
-    /// The day from which it is tried again: `2024-05-01`.
+    /// The last day on which it is not tried: `2024-05-01`.
     snooze: Option<String>,
     /// It is run, and its failure only told.
     #[serde(default)]
@@ -28,9 +28,9 @@ struct Entry {
     arches: Vec<String>,
     #[serde(default)]
     platforms: Vec<String>,
-    // Which stream of a distribution or which version of it an image is of, no tag of ours says.
     #[serde(default)]
     streams: Vec<String>,
+    // Which of Red Hat's versions an image is of, nothing here says.
     #[serde(default)]
     osversion: Vec<String>,
     #[serde(default, rename = "skip_base_checks")]
@@ -46,39 +46,83 @@ impl Denylist {
         if value.is_null() {
             return Ok(Self::default());
         }
-        Ok(Self(serde_json::from_value(value).with_context(what)?))
+        let list: Vec<Entry> = serde_json::from_value(value).with_context(what)?;
+        list.iter().try_for_each(Entry::check).with_context(what)?;
+        Ok(Self(list))
     }
 
-    pub(super) fn apply(&self, tests: &mut [Test]) {
+    /// Marks the tests that entries are about; `stream` is what the image is of, where that is known.
+    pub(super) fn apply<'a>(
+        &self,
+        tests: impl Iterator<Item = &'a mut Test>,
+        stream: Option<&str>,
+    ) {
         let today = today();
-        for entry in self.0.iter().filter(|entry| entry.is_of_here(&today)) {
-            let named = |test: &&mut Test| globs::matches(&entry.pattern, &test.name);
-            for test in tests.iter_mut().filter(named) {
+        for test in tests {
+            let of_test = |entry: &&Entry| globs::matches(&entry.pattern, &test.name);
+            for entry in self.0.iter().filter(of_test) {
                 let tracker = match &entry.tracker[..] {
                     "" => String::new(),
                     tracker => format!(": {tracker}"),
                 };
-                if entry.warn {
-                    test.may_fail = Some(format!("on the denylist with a warning{tracker}"));
-                } else {
-                    test.skip = Some(format!("on the denylist{tracker}"));
+                match entry.denies(&today, stream) {
+                    Some(Denied::Skipped) => test.skip = Some(format!("on the denylist{tracker}")),
+                    Some(Denied::Warned) => {
+                        test.may_fail = Some(format!("on the denylist with a warning{tracker}"));
+                    }
+                    None => {}
                 }
             }
         }
     }
 }
 
+/// What becomes of a test that is on the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Denied {
+    /// It is not run.
+    Skipped,
+    /// It is run, and its failure only told.
+    Warned,
+}
+
 impl Entry {
-    fn is_of_here(&self, today: &str) -> bool {
+    /// Until the end of its snooze a test is not run, with a warning or without; after it, `warn` alone counts
+    /// (coreos-assembler, `mantle/kola/harness.go`, `ParseDenyListYaml`).
+    fn denies(&self, today: &str, stream: Option<&str>) -> Option<Denied> {
         let has =
             |list: &[String], word: &str| list.is_empty() || list.iter().any(|own| own == word);
-        // Dates of this form sort as their days do.
-        let asleep = self.snooze.as_deref().is_none_or(|day| today < day);
-        let anywhere = self.streams.is_empty() && self.osversion.is_empty();
-        asleep
-            && anywhere
-            && has(&self.arches, std::env::consts::ARCH)
+        let is_here = self.osversion.is_empty()
+            && has(&self.arches, architecture())
             && has(&self.platforms, PLATFORM)
+            && has(&self.streams, stream.unwrap_or_default());
+        // Dates of this form sort as their days do.
+        let snoozes = self.snooze.as_deref().map(|day| today <= day);
+        match (is_here, snoozes, self.warn) {
+            (false, ..) | (true, Some(false), false) => None,
+            (true, Some(true), _) | (true, None, false) => Some(Denied::Skipped),
+            (true, Some(false) | None, true) => Some(Denied::Warned),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let Some(day) = &self.snooze else { return Ok(()) };
+        let shape =
+            |(at, b): (usize, u8)| if at == 4 || at == 7 { b == b'-' } else { b.is_ascii_digit() };
+        ensure!(
+            day.len() == 10 && day.bytes().enumerate().all(shape),
+            "{}: the snooze {day:?} is no day such as 2024-05-01",
+            self.pattern
+        );
+        Ok(())
+    }
+}
+
+/// This processor in kola's words, which are RPM's.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "powerpc64" => "ppc64le",
+        other => other,
     }
 }
 
@@ -115,13 +159,46 @@ mod tests {
     }
 
     #[test]
-    fn a_snooze_ends() {
-        let entry =
-            |yaml: &str| -> Entry { serde_json::from_value(yaml::parse(yaml).unwrap()).unwrap() };
-        let snoozed = entry("pattern: x\nsnooze: 2024-05-01");
-        assert!(snoozed.is_of_here("2024-04-30") && !snoozed.is_of_here("2024-05-01"));
-        assert!(entry("pattern: x").is_of_here("2024-05-01"));
-        assert!(!entry("pattern: x\narches: [s390x]").is_of_here("2024-05-01"));
-        assert!(!entry("pattern: x\nplatforms: [aws]").is_of_here("2024-05-01"));
+    fn entries_are_for_their_days_and_systems() {
+        let denies = |yaml: &str, today: &str, stream: Option<&str>| {
+            let entry: Entry = serde_json::from_value(yaml::parse(yaml).unwrap()).unwrap();
+            entry.check().unwrap();
+            entry.denies(today, stream)
+        };
+        let (skipped, warned) = (Some(Denied::Skipped), Some(Denied::Warned));
+        for (yaml, today, stream, expected) in [
+            ("pattern: x", "2024-05-01", None, skipped),
+            ("pattern: x\nwarn: true", "2024-05-01", None, warned),
+            ("pattern: x\nsnooze: 2024-05-01", "2024-05-01", None, skipped),
+            ("pattern: x\nsnooze: 2024-05-01", "2024-05-02", None, None),
+            ("pattern: x\nsnooze: 2024-05-01\nwarn: true", "2024-04-30", None, skipped),
+            ("pattern: x\nsnooze: 2024-05-01\nwarn: true", "2024-05-02", None, warned),
+            ("pattern: x\narches: [s390x]", "2024-05-01", None, None),
+            ("pattern: x\nplatforms: [aws]", "2024-05-01", None, None),
+            ("pattern: x\nplatforms: [aws, qemu]", "2024-05-01", None, skipped),
+            ("pattern: x\nstreams: [rawhide]", "2024-05-01", None, None),
+            ("pattern: x\nstreams: [rawhide]", "2024-05-01", Some("stable"), None),
+            ("pattern: x\nstreams: [rawhide, stable]", "2024-05-01", Some("stable"), skipped),
+            ("pattern: x\nosversion: [c9s]", "2024-05-01", None, None),
+        ] {
+            assert_eq!(denies(yaml, today, stream), expected, "{yaml:?} on {today} of {stream:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_list_is_named() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("list.yaml");
+        for (text, part) in [
+            ("- pattern: x\n  snooze: May 2024\n", "\"May 2024\" is no day"),
+            ("- pattern: x\n  until: 1\n", "`until`"),
+            ("- tracker: x\n", "`pattern`"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = format!("{:#}", Denylist::read(&path).unwrap_err());
+            assert!(error.contains(part) && error.contains("list.yaml"), "{error}");
+        }
+        std::fs::write(&path, "# nothing\n").unwrap();
+        assert!(Denylist::read(&path).unwrap().0.is_empty());
     }
 }

@@ -74,12 +74,29 @@ impl Suite for Kola {
         let name = project.file_name().unwrap_or_default().to_string_lossy();
         let mut tests = Vec::new();
         walk(&root, &format!("ext.{name}"), directory, &mut tests)?;
-        let denylist = project.join(DENYLIST);
-        if denylist.is_file() {
-            Denylist::read(&denylist)?.apply(&mut tests);
-        }
         Ok(tests)
     }
+}
+
+/// Marks the tests that are on the denylist: of `file`, or of each test's own project.
+///
+/// # Errors
+/// Names the file that is wrong.
+pub(super) fn deny(tests: &mut [Test], file: Option<&Path>, stream: Option<&str>) -> Result<()> {
+    let is_kola = |test: &&Test| matches!(test.kind, Kind::Kola(_));
+    let mut sources: Vec<PathBuf> =
+        tests.iter().filter(is_kola).map(|test| test.source.clone()).collect();
+    sources.dedup();
+    for source in sources {
+        let project = root(&source).map_or_else(|| source.clone(), |(project, _)| project);
+        let path = file.map_or_else(|| project.join(DENYLIST), Path::to_owned);
+        if file.is_none() && !path.is_file() {
+            continue;
+        }
+        let own = |test: &&mut Test| matches!(test.kind, Kind::Kola(_)) && test.source == source;
+        Denylist::read(&path)?.apply(tests.iter_mut().filter(own), stream);
+    }
+    Ok(())
 }
 
 /// The project and its directory of tests: either may be given.

@@ -3,16 +3,14 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Error, Result, bail};
-use bakery::source::bootstrap::addition::Asked;
+use anyhow::{Context, Result};
 use harness::host::Host;
 use harness::matrix::{self, Happening, Journal, Settings};
 use harness::probe::cell::{Place, Program};
-use harness::probe::{Cell, Phase, Verdict, Wish, cell as cells, check, inside as eyes};
+use harness::probe::{Cell, Verdict, Wish, cell as cells, inside as eyes};
 use harness::report::{self, Run};
 use rustix::process::Signal;
 use serde::Deserialize;
-use spec::platform::Platform;
 use spec::request::Request;
 
 use super::Here;
@@ -20,6 +18,12 @@ use super::show::Show;
 use cache::Cache;
 
 mod cache;
+mod commands;
+pub(super) mod variant;
+mod what;
+
+use what::{What, wishes};
+pub(super) use what::{absolute, platforms, repositories};
 
 /// Probe a package: does it install, start, answer, upgrade and go away on these systems?
 ///
@@ -35,82 +39,22 @@ pub(super) struct Args {
     how: How,
 }
 
-/// Probe what a file describes: [[probe]] tables whose keys are the options of `probe`
+/// Go through what a file describes, or run a command in many images
+///
+/// The file has [[probe]], [[test]] and [[run]] tables, whose keys are the options of `probe`, `test` and of
+/// `matrix` itself.
 #[derive(Debug, clap::Args)]
+#[command(
+    override_usage = "postroj matrix [OPTIONS] [FILE]\n       postroj matrix --image REF [OPTIONS] -- [COMMAND [ARG]...]"
+)]
 pub(super) struct MatrixArgs {
     /// The file
-    #[arg(default_value = "postroj.toml")]
+    #[arg(default_value = "postroj.toml", conflicts_with = "image")]
     file: PathBuf,
     #[command(flatten)]
+    run: commands::What,
+    #[command(flatten)]
     how: How,
-}
-
-/// What is probed; also a `[[probe]]` of a file.
-#[derive(Debug, Clone, Default, clap::Args, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-struct What {
-    /// An image to probe on
-    #[arg(long, value_name = "REF", required = true)]
-    image: Vec<String>,
-    /// A processor to probe on, such as linux/arm64; every image on each of these [default: the host's]
-    #[arg(long, value_name = "OS/ARCH", conflicts_with = "pool")]
-    platform: Vec<String>,
-    /// A package: a name in the distribution's archive, a path or a URL
-    #[arg(long, value_name = "NAME|PATH|URL")]
-    package: Vec<String>,
-    /// Install all packages on one machine instead of each on its own
-    #[arg(long)]
-    together: bool,
-    /// An older version to upgrade from
-    #[arg(long, value_name = "PATH|URL", requires = "package")]
-    from_version: Vec<String>,
-    /// What to do with the packages [default: install; and upgrade, with --from-version]
-    #[arg(long, value_name = "install,upgrade,reinstall,remove,purge", value_delimiter = ',')]
-    phase: Vec<String>,
-    /// A unit that has to be active
-    #[arg(long, value_name = "UNIT")]
-    check_unit: Vec<String>,
-    /// A service that has to run, whatever the init
-    #[arg(long, value_name = "SERVICE")]
-    check_service: Vec<String>,
-    /// A server that has to answer: tcp://HOST:PORT, udp://HOST:PORT, http(s)://HOST/PATH?status=200&body~=RE
-    #[arg(long, value_name = "URL")]
-    check_network: Vec<String>,
-    /// A file that has to be there, or with a ! before it, not
-    #[arg(long, value_name = "[!]PATH")]
-    check_file: Vec<String>,
-    /// A command that has to succeed inside
-    #[arg(long, value_name = "COMMAND")]
-    check_cmd: Vec<String>,
-    /// What a line of the journal has to match, or with a ! before it, none
-    #[arg(long, value_name = "[!]PATTERN")]
-    check_journal: Vec<String>,
-    /// A built-in check to leave out: failed-units, ports, errors, processes or files
-    #[arg(long, value_name = "CHECK")]
-    without: Vec<String>,
-    /// A port that may be listened on though no check names it
-    #[arg(long, value_name = "PORT")]
-    allow_port: Vec<u16>,
-    /// Seconds for each check [default: 30]
-    #[arg(long, value_name = "SECONDS")]
-    timeout: Option<u64>,
-    /// Seconds for each phase of a package [default: 600]
-    #[arg(long, value_name = "SECONDS")]
-    phase_timeout: Option<u64>,
-    /// Seconds until a system has to be up; a pull counts [default: 600]
-    #[arg(long, value_name = "SECONDS")]
-    boot_timeout: Option<u64>,
-    /// Boot without what only people at a console and long-lived machines need
-    #[arg(long)]
-    fast: bool,
-    /// Take machines out of pools of the images, as these made them, where there are any
-    ///
-    /// For packages a pool must have been made with --packages.
-    #[arg(long, conflicts_with_all = ["fast", "network"])]
-    pool: bool,
-    /// The machines' network, as `boot` takes it; packages need none [default: none]
-    #[arg(long, value_name = "MODE")]
-    network: Option<String>,
 }
 
 /// How it is gone about.
@@ -167,6 +111,8 @@ struct File {
     probe: Vec<What>,
     #[serde(default)]
     test: Vec<super::test::What>,
+    #[serde(default)]
+    run: Vec<commands::What>,
 }
 
 const FAILED: u8 = 1;
@@ -179,6 +125,13 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
 }
 
 pub(super) fn matrix(args: &MatrixArgs, here: &Here) -> Result<u8> {
+    if !args.run.image.is_empty() {
+        return go(&args.how, here, |_| commands::wishes(&args.run, &args.how));
+    }
+    if let Some(option) = commands::idle(&args.run) {
+        let error = anyhow::anyhow!("{option} is for a command in images: give --image");
+        return Ok(usage(&error));
+    }
     let read = || -> Result<File> {
         let text = std::fs::read_to_string(&args.file)
             .with_context(|| format!("cannot read {}", args.file.display()))?;
@@ -199,6 +152,9 @@ pub(super) fn matrix(args: &MatrixArgs, here: &Here) -> Result<u8> {
         let mut all = wishes(&file.probe, &args.how)?;
         for what in &file.test {
             all.extend(super::test::wishes(what, &args.how)?);
+        }
+        for what in &file.run {
+            all.extend(commands::wishes(what, &args.how)?);
         }
         Ok(all)
     })
@@ -364,41 +320,6 @@ pub(super) fn is_allowed(wish: &Wish, allowed: &[String]) -> bool {
     by_itself || allowed.iter().any(|text| wish.title().contains(text.as_str()))
 }
 
-/// Every image with every package.
-fn wishes(what: &[What], how: &How) -> Result<Vec<Wish>> {
-    let mut wishes: Vec<Wish> = Vec::new();
-    for what in what {
-        if what.image.is_empty() {
-            bail!("a probe has no image");
-        }
-        let groups: Vec<Vec<String>> = match (&what.package[..], what.together) {
-            ([], _) => vec![Vec::new()],
-            (packages, true) => vec![packages.to_vec()],
-            (packages, false) => packages.iter().map(|package| vec![package.clone()]).collect(),
-        };
-        let phases = phases(what)?;
-        let platforms = platforms(what)?;
-        for image in &what.image {
-            for platform in &platforms {
-                for packages in &groups {
-                    let wish = wish(what, how, image, packages, &phases)?;
-                    wishes.push(wish.on(platform.as_deref()));
-                }
-            }
-        }
-    }
-    Ok(wishes)
-}
-
-/// `None` stands for what an image is for by itself.
-fn platforms(what: &What) -> Result<Vec<Option<String>>> {
-    if what.platform.is_empty() {
-        return Ok(vec![None]);
-    }
-    let parsed = what.platform.iter().map(|text| Platform::parse(text).map_err(Error::msg));
-    parsed.map(|platform| Ok(Some(platform?.to_string()))).collect()
-}
-
 /// Gives each a directory of its own for its evidence.
 fn named(mut wishes: Vec<Wish>, directory: &Path) -> Vec<Wish> {
     let mut names = std::collections::HashSet::new();
@@ -421,96 +342,6 @@ fn part(wishes: Vec<Wish>, how: &How) -> Vec<Wish> {
         Some((number, count)) => matrix::shard(wishes, number, count),
         None => wishes,
     }
-}
-
-fn wish(
-    what: &What,
-    how: &How,
-    image: &str,
-    packages: &[String],
-    phases: &[Phase],
-) -> Result<Wish> {
-    let given = |kind: &'static str, texts: &[String]| -> Vec<(String, String)> {
-        texts.iter().map(|text| (kind.to_owned(), text.clone())).collect()
-    };
-    for name in &what.without {
-        if !check::BUILT_IN.iter().any(|(known, _)| known == name) {
-            let known: Vec<&str> = check::BUILT_IN.iter().map(|(name, _)| *name).collect();
-            bail!("no built-in check is called {name:?}: there are {}", known.join(", "));
-        }
-    }
-    let wish = Wish {
-        image: image.to_owned(),
-        packages: packages.iter().map(|p| absolute(p)).collect::<Result<_>>()?,
-        from: what.from_version.iter().map(|p| absolute(p)).collect::<Result<_>>()?,
-        phases: if packages.is_empty() { Vec::new() } else { phases.to_vec() },
-        checks: [
-            given("unit", &what.check_unit),
-            given("service", &what.check_service),
-            given("cmd", &what.check_cmd),
-            given("network", &what.check_network),
-            given("file", &what.check_file),
-            given("journal", &what.check_journal),
-        ]
-        .concat(),
-        without: what.without.clone(),
-        allowed_ports: what.allow_port.clone(),
-        timeout: what.timeout.unwrap_or(30),
-        phase_timeout: what.phase_timeout.unwrap_or(600),
-        boot_timeout: what.boot_timeout.unwrap_or(600),
-        boot: boot(what),
-        test: None,
-        pool: what.pool,
-        keep: how.keep_on_failure || how.shell_on_failure,
-        evidence: PathBuf::new(),
-        always_evidence: how.evidence.is_some(),
-    };
-    cells::checks(&wish)?;
-    Ok(wish)
-}
-
-/// Options of `boot`.
-fn boot(what: &What) -> Vec<String> {
-    let network = what.network.as_deref().unwrap_or("none");
-    let fast = what.fast.then_some("--fast".to_owned());
-    ["--network".into(), network.to_owned()].into_iter().chain(fast).collect()
-}
-
-/// A file's path as it is wherever this program is started from.
-pub(super) fn absolute(package: &str) -> Result<String> {
-    if !matches!(Asked::parse(package), Asked::File(_)) {
-        return Ok(package.to_owned());
-    }
-    let path = std::fs::canonicalize(package)
-        .with_context(|| format!("cannot find the package {package}"))?;
-    path.into_os_string().into_string().ok().context("the package's path is not UTF-8")
-}
-
-fn phases(what: &What) -> Result<Vec<Phase>> {
-    let upgrades = !what.from_version.is_empty();
-    if what.phase.is_empty() {
-        return Ok(match upgrades {
-            true => vec![Phase::Install, Phase::Upgrade],
-            false => vec![Phase::Install],
-        });
-    }
-    let mut phases = Vec::new();
-    for word in &what.phase {
-        let known = Phase::ALL.into_iter().find(|phase| phase.word() == word);
-        phases.push(known.with_context(|| {
-            format!("no phase is called {word:?}: there are install, upgrade, reinstall, remove and purge")
-        })?);
-    }
-    if phases[0] != Phase::Install {
-        bail!("the first phase has to be install");
-    }
-    if phases.contains(&Phase::Upgrade) && !upgrades {
-        bail!("there is nothing to upgrade from: give --from-version");
-    }
-    if upgrades && !phases.contains(&Phase::Upgrade) {
-        bail!("--from-version is for the phase upgrade, which is not among those that are given");
-    }
-    Ok(phases)
 }
 
 /// A name for a directory.

@@ -52,6 +52,10 @@ pub(super) fn start(
     let membership = pool::membership()?;
     let detach = options.detach || membership.is_some();
     let is_monitor = detach && std::env::var_os(MONITOR).is_some();
+    // One that stays in the foreground is its own monitor.
+    if !detach && std::env::var_os(TETHER).is_some() {
+        leave(MONITOR)?;
+    }
     if detach && !is_monitor {
         return in_background(
             MONITOR,

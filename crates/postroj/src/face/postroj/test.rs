@@ -7,6 +7,8 @@ use harness::probe::Wish;
 use harness::test::{self, Kind, Selection, Test};
 use serde::Deserialize;
 
+use super::options::isolation;
+use super::probe::variant::{self, Variant, Various, besides, instead};
 use super::probe::{self, How};
 use super::{Here, table};
 
@@ -56,9 +58,24 @@ pub(super) struct What {
     /// A package to test, instead of the archive's: for autopkgtest's tests
     #[arg(long, value_name = "NAME|PATH|URL")]
     package: Vec<String>,
+    /// A repository besides the image's own, as `probe` takes it
+    #[arg(long, value_name = "[OPTIONS] URL|DIR [SUITE [COMPONENT]…]")]
+    repo: Vec<String>,
+    /// The key of repositories that name none, in ASCII armour
+    #[arg(long, value_name = "FILE", requires = "repo")]
+    repo_key: Option<PathBuf>,
+    /// The user of autopkgtest's tests that need not be root; root is one [default: the image's first, or one that is made]
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
     /// What kola's tests shall take the image for, such as fcos
     #[arg(long, value_name = "NAME")]
     distro: Option<String>,
+    /// Tests of kola's that are known to be broken [default: kola-denylist.yaml of the project]
+    #[arg(long, value_name = "FILE")]
+    denylist: Option<PathBuf>,
+    /// The stream that the image is of, for entries of the denylist that are for some
+    #[arg(long, value_name = "NAME")]
+    denylist_stream: Option<String>,
     /// Seconds for each check and step [default: 30]
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
@@ -74,6 +91,49 @@ pub(super) struct What {
     /// The machines' network, as `boot` takes it [default: none, or `boot`'s for what needs the internet]
     #[arg(long, value_name = "MODE")]
     network: Option<String>,
+    /// A processor to test on, such as linux/arm64; every test on each of these [default: the host's]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Vec<String>,
+    /// What a machine is: container, or vm with a kernel of its own [default: container]
+    #[arg(long, value_name = "ENGINE", value_parser = isolation)]
+    isolation: Option<String>,
+    /// Another way to do all of it, each of which is a cell: a name, and options besides or instead of the others
+    #[arg(long, value_name = "NAME=OPTIONS", value_parser = variant::parse::<What>)]
+    #[serde(deserialize_with = "variant::of_table")]
+    variant: Vec<Variant<What>>,
+}
+
+impl Various for What {
+    fn with(&self, own: &Self) -> Self {
+        let or =
+            |own: &Option<String>, usual: &Option<String>| own.clone().or_else(|| usual.clone());
+        Self {
+            tests: instead(&self.tests, &own.tests),
+            image: instead(&self.image, &own.image),
+            tag: besides(&self.tag, &own.tag),
+            exttest: instead(&self.exttest, &own.exttest),
+            autopkgtest: instead(&self.autopkgtest, &own.autopkgtest),
+            package: instead(&self.package, &own.package),
+            repo: besides(&self.repo, &own.repo),
+            repo_key: own.repo_key.clone().or_else(|| self.repo_key.clone()),
+            user: or(&own.user, &self.user),
+            distro: or(&own.distro, &self.distro),
+            denylist: own.denylist.clone().or_else(|| self.denylist.clone()),
+            denylist_stream: or(&own.denylist_stream, &self.denylist_stream),
+            timeout: own.timeout.or(self.timeout),
+            phase_timeout: own.phase_timeout.or(self.phase_timeout),
+            boot_timeout: own.boot_timeout.or(self.boot_timeout),
+            fast: self.fast || own.fast,
+            network: or(&own.network, &self.network),
+            platform: instead(&self.platform, &own.platform),
+            isolation: or(&own.isolation, &self.isolation),
+            variant: Vec::new(),
+        }
+    }
+
+    fn variants(&self) -> &[Variant<Self>] {
+        &self.variant
+    }
 }
 
 pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
@@ -116,18 +176,32 @@ fn found(what: &What) -> Result<Vec<Test>> {
     if tests.is_empty() {
         bail!("none of the tests is asked for: there are {known}");
     }
+    test::deny(&mut tests, what.denylist.as_deref(), what.denylist_stream.as_deref())?;
     for test in &mut tests {
-        if let Kind::Kola(external) = &mut test.kind {
-            external.distro.clone_from(&what.distro);
+        match &mut test.kind {
+            Kind::Kola(external) => external.distro.clone_from(&what.distro),
+            Kind::Autopkgtest(package) => package.user.clone_from(&what.user),
+            Kind::Scenario(_) | Kind::Command(_) => {}
         }
     }
     Ok(tests)
 }
 
-/// Every test on every image.
+/// Every test on every image, in every way.
 pub(super) fn wishes(what: &What, how: &How) -> Result<Vec<Wish>> {
+    let mut all = Vec::new();
+    for (variant, what) in what.all() {
+        let one = |wish| Wish { variant: variant.clone(), ..wish };
+        all.extend(in_one_way(&what, how)?.into_iter().map(one));
+    }
+    Ok(all)
+}
+
+fn in_one_way(what: &What, how: &How) -> Result<Vec<Wish>> {
     let packages =
         what.package.iter().map(|package| probe::absolute(package)).collect::<Result<Vec<_>>>()?;
+    let repositories = probe::repositories(&what.repo, what.repo_key.as_deref())?;
+    let platforms = probe::platforms(&what.platform)?;
     let mut wishes = Vec::new();
     for test in found(what)? {
         let images = if what.image.is_empty() { &test.images } else { &what.image };
@@ -135,7 +209,10 @@ pub(super) fn wishes(what: &What, how: &How) -> Result<Vec<Wish>> {
             bail!("the test {} names no image: give --image", test.name);
         }
         for image in images {
-            wishes.push(wish(what, how, image, &packages, &test));
+            for platform in &platforms {
+                let wish = wish(what, how, image, &packages, &test).on(platform.as_deref());
+                wishes.push(Wish { repositories: repositories.clone(), ..wish });
+            }
         }
     }
     Ok(wishes)
@@ -149,18 +226,21 @@ fn wish(what: &What, how: &How, image: &str, packages: &[String], test: &Test) -
         mode => vec!["--network".to_owned(), mode.unwrap_or("none").to_owned()],
     };
     let fast = what.fast.then_some("--fast".to_owned());
+    let isolation = what.isolation.iter().flat_map(|one| ["--isolation".into(), one.clone()]);
     Wish {
         image: image.to_owned(),
+        variant: String::new(),
         packages: packages.to_vec(),
         from: Vec::new(),
+        repositories: Vec::new(),
         phases: Vec::new(),
         checks: Vec::new(),
         without: Vec::new(),
         allowed_ports: Vec::new(),
-        timeout: what.timeout.unwrap_or(30),
-        phase_timeout: what.phase_timeout.unwrap_or(600),
-        boot_timeout: what.boot_timeout.unwrap_or(600),
-        boot: network.into_iter().chain(fast).collect(),
+        timeout: what.timeout.unwrap_or(harness::probe::TIMEOUT),
+        phase_timeout: what.phase_timeout.unwrap_or(harness::probe::PHASE_TIMEOUT),
+        boot_timeout: what.boot_timeout.unwrap_or(harness::probe::BOOT_TIMEOUT),
+        boot: network.into_iter().chain(fast).chain(isolation).collect(),
         test: Some(test.clone()),
         pool: false,
         keep: how.keep_on_failure || how.shell_on_failure,
