@@ -8,9 +8,8 @@ use bakery::source::Options;
 use bakery::source::bootstrap::addition::{self, Added, Asked, System};
 use distro::package::{Operation, PackageManager};
 use spec::event::Silent;
-use spec::image::Origin;
+use spec::image::{Facts, Origin};
 use store::Store;
-use sys::rooted::Root;
 
 use super::super::Wish;
 use super::super::inside::Ask;
@@ -32,7 +31,7 @@ impl<'a> Archive<'a> {
     pub(super) fn new(
         store: &'a Store,
         wish: &Wish,
-        root: &Root,
+        facts: &Facts,
         manager: &'static dyn PackageManager,
     ) -> Result<Self> {
         let known = store.find(&wish.image)?.and_then(|image| match image.origin {
@@ -40,7 +39,6 @@ impl<'a> Archive<'a> {
             _ => None,
         });
         let label = known.or_else(|| {
-            let facts = distro::facts::read(root).ok()?;
             let field = |name: &str| facts.os_release.get(name).cloned();
             let label = format!("{}-{}", field("ID")?, field("VERSION_ID")?);
             distro::catalog::is_label(&label).then_some(label)

@@ -57,10 +57,11 @@ pub(crate) fn supply<'a>(
     wish: &Wish,
     machine: &Machine,
 ) -> Result<(&'static dyn PackageManager, Box<dyn Supply + 'a>)> {
-    let root = machine.root()?;
-    let manager = package::find(&root).context("the image has no package manager")?;
+    let facts = machine.facts()?;
+    let manager = facts.package_manager.as_deref().and_then(package::by_name);
+    let manager = manager.context("the image has no package manager")?;
     let supply: Box<dyn Supply + 'a> = match manager.name() {
-        "apt" => Box::new(archive::Archive::new(store, wish, &root, manager)?),
+        "apt" => Box::new(archive::Archive::new(store, wish, &facts, manager)?),
         _ => Box::new(own::Own::new(store, manager, wish)),
     };
     Ok((manager, supply))

@@ -216,7 +216,8 @@ pub(super) fn environment(files: &[PathBuf], options: &[String]) -> Result<Vec<(
     Ok(env)
 }
 
-fn isolation(text: &str) -> Result<String, String> {
+/// The name of an engine.
+pub(super) fn isolation(text: &str) -> Result<String, String> {
     let known: Vec<&str> = engine::ENGINES.iter().map(|engine| engine.name()).collect();
     match known.contains(&text) {
         true => Ok(text.to_owned()),

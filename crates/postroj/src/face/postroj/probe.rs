@@ -111,6 +111,9 @@ struct What {
     /// The machines' network, as `boot` takes it; packages need none [default: none]
     #[arg(long, value_name = "MODE")]
     network: Option<String>,
+    /// What keeps the machines apart, as `boot` takes it: container or vm [default: container]
+    #[arg(long, value_name = "ENGINE", conflicts_with = "pool")]
+    isolation: Option<String>,
 }
 
 /// How it is gone about.
@@ -439,6 +442,9 @@ fn wish(
             bail!("no built-in check is called {name:?}: there are {}", known.join(", "));
         }
     }
+    if let Some(engine) = &what.isolation {
+        super::options::isolation(engine).map_err(Error::msg).context("--isolation")?;
+    }
     let wish = Wish {
         image: image.to_owned(),
         packages: packages.iter().map(|p| absolute(p)).collect::<Result<_>>()?,
@@ -473,7 +479,15 @@ fn wish(
 fn boot(what: &What) -> Vec<String> {
     let network = what.network.as_deref().unwrap_or("none");
     let fast = what.fast.then_some("--fast".to_owned());
-    ["--network".into(), network.to_owned()].into_iter().chain(fast).collect()
+    let mut options = vec!["--network".to_owned(), network.to_owned()];
+    options.extend(isolation(what.isolation.as_deref()));
+    options.extend(fast);
+    options
+}
+
+/// The engine, as an option of `boot`.
+pub(super) fn isolation(engine: Option<&str>) -> Vec<String> {
+    engine.map(|name| vec!["--isolation".to_owned(), name.to_owned()]).unwrap_or_default()
 }
 
 /// A file's path as it is wherever this program is started from.

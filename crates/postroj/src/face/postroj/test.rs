@@ -74,6 +74,9 @@ pub(super) struct What {
     /// The machines' network, as `boot` takes it [default: none, or `boot`'s for what needs the internet]
     #[arg(long, value_name = "MODE")]
     network: Option<String>,
+    /// What keeps the machines apart, as `boot` takes it: container or vm [default: container]
+    #[arg(long, value_name = "ENGINE")]
+    isolation: Option<String>,
 }
 
 pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
@@ -160,7 +163,11 @@ fn wish(what: &What, how: &How, image: &str, packages: &[String], test: &Test) -
         timeout: what.timeout.unwrap_or(30),
         phase_timeout: what.phase_timeout.unwrap_or(600),
         boot_timeout: what.boot_timeout.unwrap_or(600),
-        boot: network.into_iter().chain(fast).collect(),
+        boot: [network, super::probe::isolation(what.isolation.as_deref())]
+            .concat()
+            .into_iter()
+            .chain(fast)
+            .collect(),
         test: Some(test.clone()),
         pool: false,
         keep: how.keep_on_failure || how.shell_on_failure,
