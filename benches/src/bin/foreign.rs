@@ -50,7 +50,8 @@ struct Chroot(PathBuf);
 
 impl Chroot {
     fn new(postroj: &str) -> Result<Self> {
-        let chroot = Self(std::env::temp_dir().join(format!("postroj-bench-{}", std::process::id())));
+        let chroot =
+            Self(std::env::temp_dir().join(format!("postroj-bench-{}", std::process::id())));
         std::fs::create_dir_all(&chroot.0)?;
         std::fs::copy(EMULATOR, chroot.0.join("emulator"))
             .with_context(|| format!("{EMULATOR} (package qemu-user-static)"))?;

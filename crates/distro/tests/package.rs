@@ -66,7 +66,10 @@ fn names_files_and_addresses_are_installed() {
         said("pacman", &both),
         "pacman --noconfirm --noprogressbar -S --needed a b && pacman --noconfirm --noprogressbar -U /f"
     );
-    assert_eq!(said("microdnf", &both), "microdnf -y install a b && rpmkeys --checksig /f && rpm -U /f");
+    assert_eq!(
+        said("microdnf", &both),
+        "microdnf -y install a b && rpmkeys --checksig /f && rpm -U /f"
+    );
     let address = Operation::Install(&["https://x.example.org/a.rpm"]);
     assert_eq!(said("dnf", &address), "dnf -y install https://x.example.org/a.rpm");
     assert_eq!(said("apt", &address), "-");

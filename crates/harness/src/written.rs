@@ -196,11 +196,7 @@ pub fn take(
 }
 
 /// The layers below a part, and where it is in the machine's scratch.
-fn place_of<'a>(
-    record: &Record,
-    plan: &'a Plan,
-    part: Part<'_>,
-) -> Result<(&'a [String], String)> {
+fn place_of<'a>(record: &Record, plan: &'a Plan, part: Part<'_>) -> Result<(&'a [String], String)> {
     if let Part::Mounted(target) = part {
         let found = plan.mounts.iter().enumerate().find_map(|(index, mount)| match &mount.kind {
             MountKind::Overlay { layers, .. } if mount.target == target => Some((index, layers)),

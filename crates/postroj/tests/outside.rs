@@ -61,7 +61,8 @@ fn with_repository(mini: &Mini) -> String {
     let name = format!("helper:{}", mini.manager);
     let machine = Machine::start(&["run", "-d", "--network", "none", &image, "sleep", "600"]);
     let key = out(&mut machine.exec(&[], &["cat", "/srv/mini.asc"])) + "\n";
-    let repository = Repository { name: "mini", url: "file:///srv/repo", suite: None, key: &key };
+    let repository =
+        Repository { name: "mini", url: "file:///srv/repo", suite: None, key: Some(&key) };
     let work = package::work(mini.manager(), &Operation::AddRepository(&repository)).unwrap();
     for (path, content) in work.files {
         let script = "mkdir -p \"$(dirname \"$1\")\" && printf %s \"$2\" > \"$1\"";
@@ -108,7 +109,8 @@ fn is_served_from_outside(mini: &Mini) {
     assert_eq!(list, ["base", "lib", "scripted"]);
     // Nothing of the helper came along, and nothing is left of what only helped.
     for absent in ["/srv/repo", "/usr/bin/rpm", "/mnt/usr"] {
-        let told = said(&mut run(micro, &helper, "scripted", &["sh", "-c", &format!("test -e {absent}")]));
+        let told =
+            said(&mut run(micro, &helper, "scripted", &["sh", "-c", &format!("test -e {absent}")]));
         assert_eq!(told.code, 1, "{absent}: {told:?}");
     }
     for (name, part) in [

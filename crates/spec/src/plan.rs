@@ -116,6 +116,8 @@ pub struct OwnKernel {
     pub initramfs: String,
     /// Absolute path of a file system (EROFS) with the image's files.
     pub image: String,
+    /// Which ids of the host those are that files of the host's have in the machine.
+    pub ids: IdMapping,
 }
 
 /// Files of `/etc` that tell a machine's host name.

@@ -47,9 +47,7 @@ impl PackageManager for Nix {
             Operation::Remove(packages) | Operation::Purge(packages) => {
                 Work::on(&["nix-env", "--uninstall"], packages)
             }
-            Operation::Clean => {
-                Some(Work::command(&["nix-collect-garbage", "--delete-old"], &[]))
-            }
+            Operation::Clean => Some(Work::command(&["nix-collect-garbage", "--delete-old"], &[])),
             Operation::Version(name) => script(VERSION, &[name]),
             Operation::Files(name) => script(FILES, &[name]),
             Operation::Owner(path) => script(OWNER, &[path]),
@@ -90,11 +88,14 @@ echo \"${path#*-}\" | sed 's/-[0-9].*$//'";
 /// A cache of what the channels describe, and the key that signs it (nix.conf(5), "extra-substituters").
 fn add(repository: &Repository<'_>) -> Work {
     let file = format!("/etc/nix/{}.conf", repository.name);
-    let text = format!(
-        "extra-substituters = {}\nextra-trusted-public-keys = {}\n",
-        repository.url,
-        repository.key.trim()
-    );
+    let url = repository.url;
+    let text = match repository.key {
+        Some(key) => {
+            format!("extra-substituters = {url}\nextra-trusted-public-keys = {}\n", key.trim())
+        }
+        // The Nix manual, "Store types": a setting of each store.
+        None => format!("extra-substituters = {url}?trusted=true\n"),
+    };
     let include = format!("!include {file}");
     Work::command(&["sh", "-ec", INCLUDE, "sh", &include], &[]).file(file, text)
 }

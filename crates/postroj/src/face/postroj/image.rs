@@ -199,12 +199,7 @@ pub(super) fn provisioned(
 }
 
 /// The image whose package manager installs packages in one that has none.
-fn helper(
-    facts: &Facts,
-    name: &str,
-    with: Option<&str>,
-    here: &Here,
-) -> Result<Option<Ready>> {
+fn helper(facts: &Facts, name: &str, with: Option<&str>, here: &Here) -> Result<Option<Ready>> {
     if with.is_none() && facts.package_manager.is_some() {
         return Ok(None);
     }
@@ -218,7 +213,8 @@ fn helper(
              --install-with names an image that has the package manager of its kind"
         )
     })?;
-    let platform = facts.architecture.as_ref().map(|word| Platform::parse(&format!("linux/{word}")));
+    let platform =
+        facts.architecture.as_ref().map(|word| Platform::parse(&format!("linux/{word}")));
     let platform = platform.transpose().map_err(anyhow::Error::msg)?;
     let foreign = platform.filter(|p| p.architecture != Platform::host().architecture);
     let ready = open(&label, PullPolicy::Missing, foreign.as_ref(), here)?;

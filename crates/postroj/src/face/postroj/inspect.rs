@@ -110,12 +110,14 @@ fn of_plan(plan: &Plan) -> serde_json::Value {
                 "RW": !attributes.read_only,
             })),
             // A part of the host's root is no image.
-            MountKind::Overlay { layers, read_only } if *layers != [&*mount.target] => Some(json!({
-                "Type": "image",
-                "Source": layers.last(),
-                "Destination": mount.target,
-                "RW": !read_only,
-            })),
+            MountKind::Overlay { layers, read_only } if *layers != [&*mount.target] => {
+                Some(json!({
+                    "Type": "image",
+                    "Source": layers.last(),
+                    "Destination": mount.target,
+                    "RW": !read_only,
+                }))
+            }
             _ => None,
         })
         .collect();

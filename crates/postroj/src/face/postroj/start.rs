@@ -84,7 +84,7 @@ pub(super) fn start(
     let (plan, _held) = if engine.has_own_kernel() {
         let (request, launcher) = own_kernel::request(request, &host.launcher);
         let mut plan = plan::plan(&request, &ready.config, &ready.facts, &ready.root, &launcher)?;
-        let (parts, held) = own_kernel::parts(here, &ready)?;
+        let (parts, held) = own_kernel::parts(here, &ready, &plan)?;
         plan.own_kernel = Some(parts);
         (plan, Some(held))
     } else {
@@ -202,7 +202,7 @@ impl Background {
 
     fn streams(&self) -> Result<Streams> {
         let log = || self.log.as_fd().try_clone_to_owned();
-        Ok(Streams { input: None, output: Some(log()?), error: Some(log()?) })
+        Ok(Streams { output: Some(log()?), error: Some(log()?), ..Streams::default() })
     }
 
     /// Tells the starter, once, and then lets go of it.
