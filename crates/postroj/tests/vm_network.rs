@@ -176,7 +176,7 @@ fn ports(machine: &Machine, reached: &Reached) {
     image();
     let again = format!("{tcp}:1");
     let taken = [&["run"], &VM[..], &["-p", &again, IMAGE, "true"]].concat();
-    fails(&mut postroj(&taken), 125, &[&format!("cannot publish {again}/tcp"), "in use by"]);
+    fails(&mut postroj(&taken), 125, &[&format!("cannot publish {again}/tcp"), "port is in use"]);
 }
 
 fn volumes(scratch: &Scratch) -> Vec<String> {
