@@ -62,7 +62,7 @@ fn once(
     signals: &Signals,
     deadline: Option<Instant>,
     own: &mut Option<Own>,
-    remains: Option<Remains>,
+    mut remains: Option<Remains>,
 ) -> Result<Over> {
     let (plan, run, about) = (launch.plan, launch.run, launch.about);
     let is_first = remains.is_none();
@@ -89,7 +89,7 @@ fn once(
     let plan = amended.as_ref().unwrap_or(plan);
     if let Some(own) = own {
         own.note(&Note::Condition(&Condition::Starting))?;
-        if let Some(remains) = remains.as_ref().filter(|_| own.restores()) {
+        if let Some(remains) = remains.as_mut().filter(|_| own.restores()) {
             remains
                 .exchange(crate::snapshot::PREPARED)
                 .context("cannot restore what was written in the machine")?;

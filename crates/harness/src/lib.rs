@@ -43,4 +43,9 @@ pub const ERRANDS: &[&engine::Errand] = &[
     &exec::FACTS,
     &processes::PROCESSES,
     &probe::inside::LOOK,
+    &written::EXPORT,
+    &written::CHANGES,
+    &written::TAKE,
+    &snapshot::COPY,
+    &snapshot::REMOVE,
 ];

@@ -7,6 +7,9 @@ use spec::plan::{Plan, Process};
 
 use crate::{NotStarted, NotStartedKind};
 
+/// The session of the machine itself.
+pub(super) const MAIN: u32 = 1;
+
 /// Opens a session.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Opening {
@@ -23,6 +26,8 @@ pub(super) struct Opening {
 pub(super) enum Request {
     /// The machine itself.
     Run(Box<Plan>),
+    /// The machine itself, again, with what was written in it; or with what was prepared there by this name.
+    RunAgain(Box<Plan>, Option<String>),
     /// A further process in it.
     Exec(Box<Process>),
     /// Something that this program itself does in it, by its name.
@@ -36,6 +41,14 @@ pub(super) enum Request {
     Ask(String),
     /// A command in the background.
     Background(Vec<String>),
+    /// A signal for the machine's command, from somebody who did not start it.
+    Signal(i32),
+    /// That its clock shows this: seconds and nanoseconds since the epoch.
+    Clock(i64, i64),
+    /// That the terminal of the machine's command has this size, from somebody who did not start it.
+    Window(Size),
+    /// Of the shim: that the guest stands still, or goes on.
+    Hold(bool),
 }
 
 /// Rows and columns of a terminal.
