@@ -57,7 +57,9 @@ pub fn attach(run: &RunDirectory, record: &Record, how: &Attach) -> Result<Attac
     check(record)?;
     let plan = record.plan.as_ref().context("the machine is only about to start")?;
     let into = into(record)?;
-    let terminal = into.as_ref().is_some_and(pty::is_terminal);
+    // That of a machine with a kernel of its own is there, and what leads to it here is none.
+    let terminal =
+        into.is_some() && plan.process.terminal || into.as_ref().is_some_and(pty::is_terminal);
     let typed = how.input && (plan.process.stdin || plan.boot.is_some());
     let mut wanted = vec![signals::SIGWINCH];
     if how.proxy && !terminal {
@@ -85,7 +87,7 @@ pub fn attach(run: &RunDirectory, record: &Record, how: &Attach) -> Result<Attac
             .then(|| Raw::new(stdin).context("cannot set the terminal to raw mode"))
             .transpose()?,
     };
-    session.resize();
+    session.resize(record);
     session.listen(typed)?;
     session.attend(record, &path)
 }
@@ -194,7 +196,7 @@ impl Session<'_> {
 
     fn hear(&self, record: &Record, signal: i32) {
         if signal == signals::SIGWINCH {
-            return self.resize();
+            return self.resize(record);
         }
         // A system is asked to power off, as where it is in the foreground. It may have ended at this
         // very moment; then its end is seen next.
@@ -206,12 +208,15 @@ impl Session<'_> {
         };
     }
 
-    fn resize(&self) {
+    fn resize(&self, record: &Record) {
         let stdin = rustix::stdio::stdin();
         if let Some(into) = self.into.as_ref().filter(|_| self.terminal && pty::is_terminal(stdin))
         {
             // The terminal may be gone; then the machine's end is seen next.
-            let _ = pty::copy_size(stdin, into.as_fd());
+            let _ = match pty::is_terminal(into) {
+                true => pty::copy_size(stdin, into.as_fd()).map_err(Into::into),
+                false => crate::of(record).resize(record),
+            };
         }
     }
 

@@ -23,6 +23,7 @@ pub mod pause;
 pub mod pool;
 mod ready;
 pub mod record;
+mod remains;
 pub mod rest;
 pub mod sandbox;
 mod session;
@@ -150,7 +151,36 @@ pub trait Engine: Sync {
                 take(&streams)?;
                 work(argument)
             }),
+            // Who shares a kernel with the machine does it without a messenger.
+            Work::Written(_) => anyhow::bail!("{} is not done by a messenger here", errand.name),
         }
+    }
+
+    /// Stops the machine's own kernel, or lets it go on; tells whether it has one. Nothing is done in such a
+    /// machine while it stands.
+    ///
+    /// # Errors
+    /// Where the machine has ended.
+    fn hold(&self, record: &record::Record, still: bool) -> Result<bool> {
+        let _ = (record, still);
+        Ok(false)
+    }
+
+    /// Gives a machine's terminal the size of this process's, where it is under another kernel.
+    ///
+    /// # Errors
+    /// Where the machine has ended.
+    fn resize(&self, record: &record::Record) -> Result<()> {
+        let _ = record;
+        Ok(())
+    }
+
+    /// Kills what runs in a machine, so that it can run again with what was written in it.
+    ///
+    /// # Errors
+    /// Where the machine has ended.
+    fn end_command(&self, run: &state::RunDirectory, record: &record::Record) -> Result<()> {
+        run.signal(record, sys::signals::SIGKILL)
     }
 
     /// Moves this process into a machine, as root with every right that there is inside: for
@@ -176,6 +206,9 @@ pub enum Work {
     Files(fn(&str, &Root) -> Result<String>),
     /// Among its processes: see [`Engine::inside`].
     Inside(fn(&str) -> Result<String>),
+    /// Beside it, with its record: what is written in it can be looked at from there. Only for machines
+    /// with a kernel of their own, under that.
+    Written(fn(&str, &state::RunDirectory, &record::Record) -> Result<String>),
 }
 
 /// What [`Engine::inside`] does; the text is its answer.
@@ -317,34 +350,7 @@ pub trait Machine {
     }
 }
 
-/// What a machine leaves to its next run: its name, which stays taken, and what was written in it. The
-/// memory that this takes is free when it is dropped.
-pub struct Remains {
-    scratch: std::os::fd::OwnedFd,
-    claim: state::Claim,
-}
-
-impl Remains {
-    /// Exchanges what was written with what was prepared in a directory of the scratch. Nothing can be made
-    /// there from outside, whose ids mean nothing inside (rename(2), `EOVERFLOW`); exchanged it can be.
-    ///
-    /// # Errors
-    /// Where nothing was prepared.
-    pub fn exchange(&self, prepared: &str) -> Result<()> {
-        use rustix::fs::{Mode, OFlags, RenameFlags, openat, renameat_with};
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = openat(&self.scratch, prepared, flags, Mode::empty())?;
-        for entry in rustix::fs::Dir::read_from(&directory)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if !name.to_bytes().starts_with(b".") {
-                let swap = RenameFlags::EXCHANGE;
-                renameat_with(&directory, name, &self.scratch, name, swap)?;
-            }
-        }
-        Ok(())
-    }
-}
+pub use remains::Remains;
 
 /// Why a machine's command was not executed.
 #[derive(Debug)]

@@ -35,6 +35,11 @@ pub fn pause(run: &RunDirectory, record: &Record) -> Result<()> {
     }
     // Told first: whoever finds it half stopped can let it go on.
     run.note(&record.name, &Note::Paused(true))?;
+    let what = || format!("cannot pause the machine {}", record.name);
+    // With a kernel its clock stands still, so that nothing is late.
+    if crate::of(record).hold(record, true).with_context(what)? {
+        return Ok(());
+    }
     if heeds_watchdogs(record, false) {
         run.note(&record.name, &Note::Spares(true))?;
     }
@@ -45,7 +50,7 @@ pub fn pause(run: &RunDirectory, record: &Record) -> Result<()> {
             run.signal(record, signals::SIGSTOP).and_then(|()| signal_all(record, signals::SIGSTOP))
         }
     };
-    stopped.with_context(|| format!("cannot pause the machine {}", record.name))
+    stopped.with_context(what)
 }
 
 /// Lets them go on.
@@ -57,13 +62,17 @@ pub fn unpause(run: &RunDirectory, record: &Record) -> Result<()> {
     if !record.paused {
         bail!("the machine {} is not paused", record.name);
     }
+    let what = || format!("cannot unpause the machine {}", record.name);
+    if crate::of(record).hold(record, false).with_context(what)? {
+        return run.note(&record.name, &Note::Paused(false));
+    }
     let resumed = match frozen(record) {
         Some(group) => freeze(&group, false),
         None => {
             signal_all(record, signals::SIGCONT).and_then(|()| run.signal(record, signals::SIGCONT))
         }
     };
-    resumed.with_context(|| format!("cannot unpause the machine {}", record.name))?;
+    resumed.with_context(what)?;
     run.note(&record.name, &Note::Paused(false))?;
     if record.spares {
         heeds_watchdogs(record, true);

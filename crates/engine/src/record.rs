@@ -222,6 +222,13 @@ impl Record {
         record
     }
 
+    /// Whether it runs again, as it was asked to when its record was `before`.
+    #[must_use]
+    pub fn runs_anew(&self, before: &Self) -> bool {
+        // A kernel of its own stays, and what stands for it here.
+        !self.again && (self.pid != before.pid || crate::of(before).has_own_kernel())
+    }
+
     /// 64 hex digits; empty where the machine was not made to its end.
     pub fn id(&self) -> &str {
         self.plan.as_ref().map_or("", |plan| &plan.id)

@@ -45,15 +45,24 @@ pub fn launch(launch: Launch<'_>) -> Result<Ended> {
     let signals = attend::signals(launch.plan.process.terminal)?;
     let mut remains = None;
     let mut own = None;
+    let mut connected = None;
     let mut launch = launch;
     let limit = launch.plan.timeout.map(Duration::from_secs);
     let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
     loop {
-        match once(&mut launch, &signals, deadline, &mut own, remains.take())? {
+        match once(&mut launch, &signals, deadline, &mut own, &mut connected, remains.take())? {
             Over::Ended(ended) => return Ok(ended),
             Over::Again(left) => remains = Some(left),
         }
     }
+}
+
+/// The network of a machine whose kernel goes on between two runs.
+struct Connected {
+    /// As it was amended for the network.
+    plan: Plan,
+    /// There as long as this is.
+    _attached: Box<dyn net::Attached>,
 }
 
 /// One run of process 1: a machine that restarts has several, with one root.
@@ -62,7 +71,8 @@ fn once(
     signals: &Signals,
     deadline: Option<Instant>,
     own: &mut Option<Own>,
-    remains: Option<Remains>,
+    connected: &mut Option<Connected>,
+    mut remains: Option<Remains>,
 ) -> Result<Over> {
     let (plan, run, about) = (launch.plan, launch.run, launch.about);
     let is_first = remains.is_none();
@@ -78,18 +88,19 @@ fn once(
             Plan { name: now.name, keep: now.keep, ..plan }
         });
     let plan = taken.as_ref().unwrap_or(plan);
+    let kept = connected.take();
     let mut amended = None;
     let mut prepared = match &plan.network {
-        Network::Attached(attachment) => {
+        Network::Attached(attachment) if kept.is_none() => {
             let plan = amended.insert(plan.clone());
             Some(net::prepare(attachment, plan, run.path())?)
         }
         _ => None,
     };
-    let plan = amended.as_ref().unwrap_or(plan);
+    let plan = kept.as_ref().map(|kept| &kept.plan).or(amended.as_ref()).unwrap_or(plan);
     if let Some(own) = own {
         own.note(&Note::Condition(&Condition::Starting))?;
-        if let Some(remains) = remains.as_ref().filter(|_| own.restores()) {
+        if let Some(remains) = remains.as_mut().filter(|_| own.restores()) {
             remains
                 .exchange(crate::snapshot::PREPARED)
                 .context("cannot restore what was written in the machine")?;
@@ -158,8 +169,11 @@ fn once(
         },
     };
     let over = attend::attend(machine, attendance);
-    // Its addresses and ports are free again.
-    drop(attached);
+    if engine.has_own_kernel() && matches!(over, Ok(Over::Again(_))) {
+        let first = attached.map(|attached| Connected { plan: plan.clone(), _attached: attached });
+        *connected = first.or(kept);
+    }
+    // Else its addresses and ports are free again.
     over
 }
 

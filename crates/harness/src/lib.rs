@@ -47,4 +47,9 @@ pub const ERRANDS: &[&engine::Errand] = &[
     &exec::FACTS,
     &processes::PROCESSES,
     &probe::inside::LOOK,
+    &written::EXPORT,
+    &written::CHANGES,
+    &written::TAKE,
+    &snapshot::COPY,
+    &snapshot::REMOVE,
 ];

@@ -21,12 +21,20 @@ impl Places {
     /// # Errors
     /// Where there is neither a home nor `XDG_DATA_HOME`.
     pub fn of_user(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        if rustix::process::getuid().is_root() {
+            return Ok(Self { store: "/var/lib/postroj".into(), run: "/run/postroj".into() });
+        }
+        Self::of_home(variable)
+    }
+
+    /// The same for who is an ordinary user of the host, though perhaps root of a user namespace.
+    ///
+    /// # Errors
+    /// As [`Places::of_user`].
+    pub fn of_home(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let uid = rustix::process::getuid();
         let absolute =
             |name: &str| variable(name).filter(|v| v.starts_with('/')).map(PathBuf::from);
-        if uid.is_root() {
-            return Ok(Self { store: "/var/lib/postroj".into(), run: "/run/postroj".into() });
-        }
         let store = absolute("XDG_DATA_HOME")
             .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
             .context("neither HOME nor XDG_DATA_HOME is set: give --store DIR")?;

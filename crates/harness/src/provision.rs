@@ -138,7 +138,7 @@ impl Provision {
             self.run(&machine, command, tell)?;
         }
         tell.tell(Event::Phase { name: "making a layer of it".into() });
-        written::take(run, &machine.record, part, &store.path().join("tmp"))
+        written::take(run, &machine.record, part, &store.path().join("tmp"), false)
     }
 
     fn run(&self, machine: &Machine<'_>, command: &[String], tell: &dyn Tell) -> Result<()> {

@@ -8,15 +8,18 @@ use std::io::{BufReader, BufWriter, Read};
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, bail, ensure};
-use engine::pause;
 use engine::record::{Note, Record, Snapshot};
 use engine::state::{self, RunDirectory};
+use engine::{Errand, Streams, Work};
 use rustix::fs::{Mode, mkdirat};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use spec::plan::{MountKind, Plan, Root as RootPlan};
 use store::pack::{self, pack};
 use store::unpack::{Limits, Style, unpack};
 use sys::rooted::{Root, remove_tree};
+
+use crate::written;
 
 /// Where snapshots are, by name.
 const SNAPSHOTS: &str = "s";
@@ -44,15 +47,16 @@ pub fn create(run: &RunDirectory, record: &Record, name: Option<&str>) -> Result
         bail!("the machine {} has a snapshot {name} already", record.name);
     }
     let parts = parts(record)?;
-    let pauses = !record.paused;
-    if pauses {
-        pause::pause(run, record)?;
-    }
-    let from = parts.iter().map(String::as_str).collect::<Vec<_>>();
-    let copied = copy(run, record, "", &from, &format!("{SNAPSHOTS}/{name}"));
-    if pauses {
-        pause::unpause(run, &run.find(record.id())?)?;
-    }
+    let copied = copy(
+        run,
+        record,
+        Copy {
+            from: String::new(),
+            parts,
+            to: format!("{SNAPSHOTS}/{name}"),
+            pauses: !record.paused,
+        },
+    );
     let size = copied.with_context(|| format!("cannot make a snapshot of {}", record.name))?;
     let snapshot = Snapshot { name, created: state::now(), size };
     run.note(&record.name, &Note::Snapshot(&snapshot))?;
@@ -92,11 +96,10 @@ pub fn find<'a>(record: &'a Record, name: Option<&str>) -> Result<&'a Snapshot> 
 /// As [`create`].
 pub fn prepare(run: &RunDirectory, record: &Record, snapshot: &Snapshot) -> Result<()> {
     let from = format!("{SNAPSHOTS}/{}", snapshot.name);
-    let parts = parts(record)?;
-    let parts = parts.iter().map(String::as_str).collect::<Vec<_>>();
+    let copied = Copy { from, parts: parts(record)?, to: PREPARED.to_owned(), pauses: false };
     // Of a restore that was killed.
-    remove_all(run, record, &[PREPARED])?;
-    copy(run, record, &from, &parts, PREPARED)
+    remove_all(run, record, PREPARED)?;
+    copy(run, record, copied)
         .map(drop)
         .with_context(|| format!("cannot restore the machine {}", record.name))
 }
@@ -106,7 +109,7 @@ pub fn prepare(run: &RunDirectory, record: &Record, snapshot: &Snapshot) -> Resu
 /// # Errors
 /// Where it cannot be removed.
 pub fn clean(run: &RunDirectory, record: &Record) -> Result<()> {
-    remove_all(run, record, &[PREPARED])
+    remove_all(run, record, PREPARED)
 }
 
 /// Removes a snapshot.
@@ -116,7 +119,7 @@ pub fn clean(run: &RunDirectory, record: &Record) -> Result<()> {
 pub fn remove(run: &RunDirectory, record: &Record, name: &str) -> Result<()> {
     find(record, Some(name))?;
     run.note(&record.name, &Note::Forgotten(name))?;
-    remove_all(run, record, &[&format!("{SNAPSHOTS}/{name}")])
+    remove_all(run, record, &format!("{SNAPSHOTS}/{name}"))
 }
 
 /// Where the upper layer of a snapshot is, in the machine's scratch.
@@ -142,13 +145,43 @@ fn parts(record: &Record) -> Result<Vec<String>> {
     Ok(parts)
 }
 
-/// Copies `parts` of the scratch's directory `from` into its directory `to`, which appears once
-/// it is whole; gives the bytes of all files.
-fn copy(run: &RunDirectory, record: &Record, from: &str, parts: &[&str], to: &str) -> Result<u64> {
+/// That `parts` of the scratch's directory `from` are copied into its directory `to`, which appears once it
+/// is whole.
+#[derive(Serialize, Deserialize)]
+struct Copy {
+    from: String,
+    parts: Vec<String>,
+    to: String,
+    /// The machine stands still meanwhile.
+    pauses: bool,
+}
+
+/// Gives the bytes of all files.
+fn copy(run: &RunDirectory, record: &Record, what: Copy) -> Result<u64> {
+    let said = if engine::of(record).has_own_kernel() {
+        let argument = serde_json::to_string(&what)?;
+        engine::of(record).errand(record, &COPY, &argument, Streams::default(), &[])?.join()?
+    } else {
+        written::still(run, record, what.pauses, || copy_here(run, record, &what))?
+    };
+    said.parse().context("whoever copied it made no sense")
+}
+
+/// Copies a part of what is written in a machine, beside that.
+pub(crate) static COPY: Errand = Errand {
+    name: "snapshot-copy",
+    work: Work::Written(|argument, run, record| {
+        let what: Copy = serde_json::from_str(argument)?;
+        written::still(run, record, what.pauses, || copy_here(run, record, &what))
+    }),
+};
+
+fn copy_here(run: &RunDirectory, record: &Record, what: &Copy) -> Result<String> {
+    let Copy { from, parts, to, .. } = what;
     let scratch = run.upper(record, ".")?;
     let sources = parts
         .iter()
-        .map(|part| Ok((*part, run.upper(record, format!("{from}/{part}").trim_matches('/'))?)))
+        .map(|part| Ok((&**part, run.upper(record, format!("{from}/{part}").trim_matches('/'))?)))
         .collect::<Result<Vec<_>>>()?;
     let visit = engine::of(record).visit(record, &mut |_| {
         let scratch = scratch.open_dir("/")?;
@@ -157,10 +190,10 @@ fn copy(run: &RunDirectory, record: &Record, from: &str, parts: &[&str], to: &st
         let bytes =
             bytes.inspect_err(|_| drop(remove_tree(scratch.as_fd(), UNFINISHED.as_ref())))?;
         make(&scratch, SNAPSHOTS)?;
-        rustix::fs::renameat(&scratch, UNFINISHED, &scratch, to)?;
+        rustix::fs::renameat(&scratch, UNFINISHED, &scratch, &**to)?;
         Ok(bytes.to_string())
     })?;
-    visit.join()?.parse().context("whoever copied it made no sense")
+    visit.join()
 }
 
 fn copy_parts(scratch: &impl AsFd, sources: &[(&str, Root)]) -> Result<u64> {
@@ -205,18 +238,26 @@ fn make(scratch: &impl AsFd, path: &str) -> Result<()> {
     }
 }
 
-fn remove_all(run: &RunDirectory, record: &Record, paths: &[&str]) -> Result<()> {
+fn remove_all(run: &RunDirectory, record: &Record, path: &str) -> Result<()> {
+    if !engine::of(record).has_own_kernel() {
+        return remove_here(run, record, path).map(drop);
+    }
+    engine::of(record).errand(record, &REMOVE, path, Streams::default(), &[])?.join().map(drop)
+}
+
+/// Removes a copy of what is written in a machine.
+pub(crate) static REMOVE: Errand = Errand {
+    name: "snapshot-remove",
+    work: Work::Written(|path, run, record| remove_here(run, record, path)),
+};
+
+fn remove_here(run: &RunDirectory, record: &Record, path: &str) -> Result<String> {
     let scratch = run.upper(record, ".")?;
-    let visit = engine::of(record).visit(record, &mut |_| {
-        for path in paths {
-            match scratch.remove_all(path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).context("cannot remove a copy of the machine's files");
-                }
-                _ => {}
-            }
+    let visit = engine::of(record).visit(record, &mut |_| match scratch.remove_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).context("cannot remove a copy of the machine's files")
         }
-        Ok(String::new())
+        _ => Ok(String::new()),
     })?;
-    visit.join().map(drop)
+    visit.join()
 }

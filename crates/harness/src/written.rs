@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use engine::Visit;
 use engine::record::Record;
 use engine::state::{self, RunDirectory};
+use engine::{Errand, Streams, Visit, Work, pause};
 use sha2::{Digest, Sha256};
 use spec::image::{Config, Image, Origin};
 use spec::plan::{MountKind, Plan, Root as RootPlan};
@@ -24,12 +24,40 @@ use sys::rooted::Root;
 /// # Errors
 /// Names the file that cannot be read.
 pub fn export(record: &Record, to: &impl AsFd) -> Result<()> {
-    let visit = engine::of(record).visit(record, &mut |root| {
-        let writer = File::from(to.as_fd().try_clone_to_owned()?);
-        pack(root, BufWriter::with_capacity(BUFFER, writer), &pack::Options::default())?;
+    let output = Some(to.as_fd().try_clone_to_owned()?);
+    let streams = Streams { output, ..Streams::default() };
+    engine::of(record).errand(record, &EXPORT, "", streams, &[])?.join().map(drop)
+}
+
+/// Packs a machine's root, to the standard output.
+pub(crate) static EXPORT: Errand = Errand {
+    name: "export",
+    work: Work::Files(|_, root| {
+        pack(root, output()?, &pack::Options::default())?;
         Ok(String::new())
-    })?;
-    visit.join().map(drop)
+    }),
+};
+
+fn output() -> Result<BufWriter<File>> {
+    let output = rustix::stdio::stdout().try_clone_to_owned()?;
+    Ok(BufWriter::with_capacity(BUFFER, output.into()))
+}
+
+/// Does something with what is written in a machine, while that stands still, where it `pauses`.
+pub(crate) fn still<T>(
+    run: &RunDirectory,
+    record: &Record,
+    pauses: bool,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    if pauses {
+        pause::pause(run, record)?;
+    }
+    let done = work();
+    if pauses {
+        pause::unpause(run, &run.find(record.id())?)?;
+    }
+    done
 }
 
 const BUFFER: usize = 256 << 10;
@@ -39,6 +67,46 @@ const BUFFER: usize = 256 << 10;
 /// # Errors
 /// Where the machine has ended, or writes to somebody else's files.
 pub fn changes(run: &RunDirectory, record: &Record) -> Result<Vec<(Vec<u8>, Change)>> {
+    let text = if engine::of(record).has_own_kernel() {
+        let (reader, writer) = pipe()?;
+        let streams = Streams { output: Some(writer), ..Streams::default() };
+        let visit = engine::of(record).errand(record, &CHANGES, "", streams, &[])?;
+        let mut text = Vec::new();
+        File::from(reader).read_to_end(&mut text)?;
+        visit.join()?;
+        text
+    } else {
+        told(run, record)?
+    };
+    let mut all: Vec<(Vec<u8>, Change)> = text
+        .split(|&b| b == 0)
+        .filter_map(|entry| entry.split_first())
+        .map(|(letter, path)| {
+            let change = match letter {
+                b'C' => Change::Changed,
+                b'D' => Change::Deleted,
+                _ => Change::Added,
+            };
+            (path.to_vec(), change)
+        })
+        .collect();
+    all.sort();
+    Ok(all)
+}
+
+/// Tells what was changed, on the standard output: see [`told`].
+pub(crate) static CHANGES: Errand = Errand {
+    name: "changes",
+    work: Work::Written(|_, run, record| {
+        let mut output = output()?;
+        output.write_all(&told(run, record)?)?;
+        output.flush()?;
+        Ok(String::new())
+    }),
+};
+
+/// A letter, a path and a zero byte of each change.
+fn told(run: &RunDirectory, record: &Record) -> Result<Vec<u8>> {
     let plan = plan_of(record)?;
     let RootPlan::Overlay { layers, .. } = &plan.root else {
         bail!("the machine {} writes to a directory of somebody else's", record.name);
@@ -51,7 +119,6 @@ pub fn changes(run: &RunDirectory, record: &Record) -> Result<Vec<(Vec<u8>, Chan
         }
     }
     let supplied = supplied(plan, &parts);
-    let mut all = Vec::new();
     let tell = |to: &mut dyn Write| -> Result<()> {
         for (prefix, upper, below) in &parts {
             difference(upper, below, &mut |path, change| {
@@ -70,34 +137,22 @@ pub fn changes(run: &RunDirectory, record: &Record) -> Result<Vec<(Vec<u8>, Chan
         }
         Ok(to.flush()?)
     };
-    let text = if rustix::process::geteuid().is_root() {
-        let mut text = Vec::new();
+    let mut text = Vec::new();
+    if rustix::process::geteuid().is_root() {
         tell(&mut text)?;
-        text
-    } else {
-        // Files of the machine's other users are read as its root.
-        let (reader, writer) = pipe()?;
-        let visit = engine::of(record).visit(record, &mut |_| {
-            close_copy(reader.as_fd());
-            tell(&mut BufWriter::new(File::from(writer.try_clone()?)))?;
-            Ok(String::new())
-        })?;
-        drop(writer);
-        let mut text = Vec::new();
-        File::from(reader).read_to_end(&mut text)?;
-        visit.join()?;
-        text
-    };
-    for entry in text.split(|&b| b == 0).filter(|entry| !entry.is_empty()) {
-        let change = match entry[0] {
-            b'C' => Change::Changed,
-            b'D' => Change::Deleted,
-            _ => Change::Added,
-        };
-        all.push((entry[1..].to_vec(), change));
+        return Ok(text);
     }
-    all.sort();
-    Ok(all)
+    // Files of the machine's other users are read as its root.
+    let (reader, writer) = pipe()?;
+    let visit = engine::of(record).visit(record, &mut |_| {
+        close_copy(reader.as_fd());
+        tell(&mut BufWriter::new(File::from(writer.try_clone()?)))?;
+        Ok(String::new())
+    })?;
+    drop(writer);
+    File::from(reader).read_to_end(&mut text)?;
+    visit.join()?;
+    Ok(text)
 }
 
 fn plan_of(record: &Record) -> Result<&Plan> {
@@ -153,7 +208,8 @@ pub enum Part<'a> {
     Mounted(&'a str),
 }
 
-/// Takes what was written in a machine out of it, into a file without a name in `directory`.
+/// Takes what was written in a machine out of it, into a file without a name in `directory`: of its
+/// present state while it stands still, where it `pauses`.
 ///
 /// # Errors
 /// Where the machine is not made of an image in the store, or a file cannot be read.
@@ -162,6 +218,7 @@ pub fn take(
     record: &Record,
     part: Part<'_>,
     directory: &Path,
+    pauses: bool,
 ) -> Result<Written> {
     let plan = plan_of(record)?;
     let (layers, place) = place_of(record, plan, part)?;
@@ -172,27 +229,53 @@ pub fn take(
         "the machine {} is made of no image in the store: `postroj export` it instead",
         record.name
     );
-    let upper = run.upper(record, &place)?;
-    let except = match part {
-        Part::Mounted(_) => Vec::new(),
-        _ => supplied(plan, &[("", upper.try_clone()?, Vec::new())]),
+    if engine::of(record).has_own_kernel() {
+        let (reader, writer) = pipe()?;
+        let streams = Streams { output: Some(writer), ..Streams::default() };
+        let argument = serde_json::to_string(&(place, pauses))?;
+        let visit = engine::of(record).errand(record, &TAKE, &argument, streams, &[])?;
+        return Written::receive(record, parents, reader, visit, directory);
+    }
+    let is_root = !matches!(part, Part::Mounted(_));
+    still(run, record, pauses, || {
+        let (reader, writer) = pipe()?;
+        let (upper, options) = packed(run, record, &place, is_root)?;
+        let visit = engine::of(record).visit(record, &mut |_| {
+            close_copy(reader.as_fd());
+            let writer = BufWriter::with_capacity(BUFFER, File::from(writer.try_clone()?));
+            pack(&upper, writer, &options).map(|()| String::new())
+        })?;
+        drop(writer);
+        Written::receive(record, parents, reader, visit, directory)
+    })
+}
+
+/// Packs what was written in a machine, to the standard output.
+pub(crate) static TAKE: Errand = Errand {
+    name: "take",
+    work: Work::Written(|argument, run, record| {
+        let (place, pauses): (String, bool) = serde_json::from_str(argument)?;
+        still(run, record, pauses, || {
+            let (upper, options) = packed(run, record, &place, true)?;
+            pack(&upper, output()?, &options).map(|()| String::new())
+        })
+    }),
+};
+
+/// What becomes a layer, and how. In the root there is also what is supplied to every machine.
+fn packed(
+    run: &RunDirectory,
+    record: &Record,
+    place: &str,
+    is_root: bool,
+) -> Result<(Root, pack::Options)> {
+    let upper = run.upper(record, place)?;
+    let except = match is_root {
+        true => supplied(plan_of(record)?, &[("", upper.try_clone()?, Vec::new())]),
+        false => Vec::new(),
     };
     let except = except.into_iter().map(|path| path[1..].to_vec()).collect();
-    let options = pack::Options { layer: true, except, ..pack::Options::default() };
-    let (reader, writer) = pipe()?;
-    let visit: Visit = engine::of(record).visit(record, &mut |_| {
-        close_copy(reader.as_fd());
-        let writer = BufWriter::with_capacity(BUFFER, File::from(writer.try_clone()?));
-        pack(&upper, writer, &options).map(|()| String::new())
-    })?;
-    drop(writer);
-    let archive = nameless(directory)?;
-    let mut hashing = Hashing { reader: File::from(reader), hasher: Sha256::new() };
-    let copied = io::copy(&mut hashing, &mut &archive).context("cannot write the layer");
-    visit.join()?;
-    copied?;
-    let digest = hashing.hasher.finalize().iter().map(|b| format!("{b:02x}")).collect();
-    Ok(Written { archive, digest, parents, machine: record.id().to_owned() })
+    Ok((upper, pack::Options { layer: true, except, ..pack::Options::default() }))
 }
 
 /// The layers below a part, and where it is in the machine's scratch.
@@ -239,6 +322,22 @@ impl Read for Hashing {
 }
 
 impl Written {
+    fn receive(
+        record: &Record,
+        parents: Vec<String>,
+        reader: OwnedFd,
+        visit: Visit,
+        directory: &Path,
+    ) -> Result<Self> {
+        let archive = nameless(directory)?;
+        let mut hashing = Hashing { reader: File::from(reader), hasher: Sha256::new() };
+        let copied = io::copy(&mut hashing, &mut &archive).context("cannot write the layer");
+        visit.join()?;
+        copied?;
+        let digest = hashing.hasher.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        Ok(Self { archive, digest, parents, machine: record.id().to_owned() })
+    }
+
     /// Makes it an image, over the one that the machine was made of.
     ///
     /// # Errors

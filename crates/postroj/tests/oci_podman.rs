@@ -6,64 +6,12 @@ mod fixture;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use fixture::podman::Podman;
 use fixture::{busybox, home, is_root, out, program, said, tar};
-
-/// A podman of its own.
-struct Podman {
-    dir: PathBuf,
-}
-
-impl Podman {
-    fn new(name: &str) -> Self {
-        // Sockets' paths are short; conmon makes some below.
-        let dir = home().join(format!("p{name}{}", std::process::id()));
-        std::fs::create_dir_all(dir.join("bin")).unwrap();
-        std::os::unix::fs::symlink(program(), dir.join("bin/postroj-oci")).unwrap();
-        // Hosts that lack CAP_SYS_RESOURCE cannot raise what podman raises by itself.
-        let limits = "[containers]\ndefault_ulimits=[\"nofile=1024:1024\",\"nproc=4096:4096\"]\n";
-        std::fs::write(dir.join("containers.conf"), limits).unwrap();
-        busybox(&dir.join("rootfs"));
-        tar(&dir.join("rootfs"), &dir.join("image.tar"));
-        let podman = Self { dir };
-        let image = podman.dir.join("image.tar");
-        out(podman.podman(&["import"]).arg(image).arg("localhost/busybox"));
-        podman
-    }
-
-    fn podman(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("podman");
-        command.env("CONTAINERS_CONF", self.dir.join("containers.conf"));
-        command.env("TMPDIR", &self.dir).current_dir(&self.dir).stdin(Stdio::null());
-        command.arg("--root").arg(self.dir.join("store"));
-        command.arg("--runroot").arg(self.dir.join("run"));
-        command.arg("--runtime").arg(self.dir.join("bin/postroj-oci"));
-        command.args(["--cgroup-manager", "cgroupfs", "--events-backend", "file"]).args(args);
-        command
-    }
-
-    /// `run --rm` without a network.
-    fn run(&self, options: &[&str], script: &str) -> Command {
-        let mut command = self.podman(&["run", "--rm", "--network", "none"]);
-        command.args(options).args(["localhost/busybox", "sh", "-c", script]);
-        command
-    }
-}
-
-impl Drop for Podman {
-    fn drop(&mut self) {
-        let _ = said(&mut self.podman(&["pod", "rm", "--all", "--force", "--time", "0"]));
-        let _ = said(&mut self.podman(&["rm", "--all", "--force", "--time", "0"]));
-        if !is_root() {
-            // What has other ids. podman writes some of its own files once more at its end.
-            let _ = said(self.podman(&["unshare", "rm", "-rf"]).arg(&self.dir));
-        }
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
 
 #[test]
 fn the_life_of_a_container() {
-    let podman = Podman::new("life");
+    let podman = Podman::new("postroj-oci", "life");
     let script = "trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.1; done";
     let mut run = podman.podman(&["run", "-d", "--name", "c", "--network", "none"]);
     out(run.args(["localhost/busybox", "sh", "-c", script]));
@@ -88,7 +36,7 @@ fn the_life_of_a_container() {
 
 #[test]
 fn options_of_run() {
-    let podman = Podman::new("run");
+    let podman = Podman::new("postroj-oci", "run");
     let volume = podman.dir.join("volume");
     std::fs::create_dir_all(&volume).unwrap();
     std::fs::write(volume.join("file"), "data\n").unwrap();
@@ -133,7 +81,7 @@ fn options_of_run() {
 /// Volumes with names keep what is written, and belong to who writes it.
 #[test]
 fn volumes_and_ids_of_its_own() {
-    let podman = Podman::new("vol");
+    let podman = Podman::new("postroj-oci", "vol");
     out(&mut podman.run(&["-v", "kept:/v"], "echo one > /v/file"));
     out(&mut podman.run(&["-v", "kept:/v"], "echo two >> /v/file"));
     assert_eq!(
@@ -175,7 +123,7 @@ fn volumes_and_ids_of_its_own() {
 
 #[test]
 fn pods_and_healthchecks() {
-    let podman = Podman::new("pod");
+    let podman = Podman::new("postroj-oci", "pod");
     out(&mut podman.podman(&["pod", "create", "--name", "pod", "--network", "none"]));
     let mut run = podman.podman(&["run", "-d", "--pod", "pod", "--name", "one"]);
     run.args(["--health-cmd", "test -e /etc", "localhost/busybox", "sleep", "100"]);
@@ -200,7 +148,7 @@ fn pods_and_healthchecks() {
 
 #[test]
 fn builds() {
-    let podman = Podman::new("build");
+    let podman = Podman::new("postroj-oci", "build");
     let context = podman.dir.join("context");
     std::fs::create_dir_all(&context).unwrap();
     std::fs::write(context.join("file"), "data\n").unwrap();
@@ -216,7 +164,7 @@ fn builds() {
 /// buildah makes the bundles of its RUN itself.
 #[test]
 fn buildah_s_run_and_build() {
-    let podman = Podman::new("bah");
+    let podman = Podman::new("postroj-oci", "bah");
     let runtime = podman.dir.join("bin/postroj-oci");
     let buildah = |args: &[&str]| {
         let mut command = Command::new("buildah");
@@ -290,7 +238,7 @@ fn containerd_s_ctr() {
         println!("skipped: containerd is root's");
         return;
     }
-    let podman = Podman::new("ctr");
+    let podman = Podman::new("postroj-oci", "ctr");
     let place = podman.dir.join("d");
     std::fs::create_dir_all(&place).unwrap();
     let archive = place.join("image.tar");

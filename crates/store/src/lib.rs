@@ -54,7 +54,7 @@ mod locks;
 mod names;
 mod pax;
 mod records;
-mod roots;
+pub mod roots;
 mod sweep;
 mod usage;
 

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, renameat, statat};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use spec::image::Image;
+use sys::rooted::Root;
 
 use crate::changes::{Changes, remove};
 use crate::sweep::Swept;
@@ -77,6 +78,17 @@ impl Store {
         })
         .context("making a file system of the image's layers")
     }
+}
+
+/// A directory as one EROFS file, with the owners that this process sees. It must not change meanwhile.
+///
+/// # Errors
+/// Where something cannot be read, has no place in EROFS, or the file is there.
+pub fn write_directory(directory: &Path, file: &Path) -> Result<()> {
+    let root = Root::open(directory)?;
+    let mut options = File::options();
+    let file = options.read(true).write(true).create_new(true).open(file)?;
+    disk::make::erofs::write(&mut Tree::new(&root)?, &file)
 }
 
 impl Changes<'_> {

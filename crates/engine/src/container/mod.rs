@@ -21,6 +21,7 @@ use sys::socket::{self, Channel};
 use sys::userns::{self, MapError, Range};
 
 use crate::record::Record;
+use crate::remains::Kept;
 use crate::state::{Claim, RunDirectory};
 use crate::{
     Created, Engine, Inside, Machine, NotStarted, NotStartedKind, Question, Remains, Streams, Talk,
@@ -65,7 +66,10 @@ impl Engine for Container {
     ) -> Result<Box<dyn Created>> {
         run.reap();
         let (claim, last) = match remains {
-            Some(remains) => (remains.claim, Some(remains.scratch)),
+            Some(Remains(Kept::Scratch { scratch, claim })) => (claim, Some(scratch)),
+            Some(Remains(Kept::Machine(_))) => {
+                return Err(anyhow!("a virtual machine does not go on as a container"));
+            }
             None => (run.claim(&plan.name, &plan.id, plan.keep)?, None),
         };
         let groups = limit(plan, &claim)?;
@@ -560,7 +564,7 @@ impl Machine for ContainerMachine {
             return Err(error);
         }
         let remains = match (self.claim.take(), self.scratch.take()) {
-            (Some(claim), Some(scratch)) => Some(Remains { claim, scratch }),
+            (Some(claim), Some(scratch)) => Some(Remains(Kept::Scratch { scratch, claim })),
             // Dropped last, after the groups.
             (claim, _) => {
                 self.claim = claim;

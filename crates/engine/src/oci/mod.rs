@@ -2,7 +2,7 @@
 //! with nothing of ours in between but the container's own first process, which waits for its start.
 //! It is made by the container engine's child from the steps of `config.json`.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -430,12 +430,24 @@ fn terminal(
         rustix::termios::tcsetwinsize(&terminal, size).context("cannot set the terminal's size")?;
     }
     let Some(path) = socket else { return Ok(Some(terminal)) };
-    listener::send(path, b"/dev/ptmx", terminal.as_fd())
-        .with_context(|| format!("cannot send the terminal to {}", path.display()))?;
+    send_terminal(path, terminal.as_fd())?;
     Ok(None)
 }
 
-fn write_pid(path: &Path, pid: Pid) -> Result<()> {
+/// Sends a terminal's other end to a console socket, as runc does.
+///
+/// # Errors
+/// Where nobody listens there.
+pub fn send_terminal(path: &Path, terminal: BorrowedFd<'_>) -> Result<()> {
+    listener::send(path, b"/dev/ptmx", terminal)
+        .with_context(|| format!("cannot send the terminal to {}", path.display()))
+}
+
+/// Writes a process's id to a file.
+///
+/// # Errors
+/// Where it cannot be written.
+pub fn write_pid(path: &Path, pid: Pid) -> Result<()> {
     let what = || anyhow!("cannot write the pid file {}", path.display());
     let name = path.file_name().with_context(what)?.to_string_lossy().into_owned();
     // Whoever sees it sees all of it.

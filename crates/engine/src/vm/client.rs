@@ -130,11 +130,20 @@ impl Client {
         Ok(self.last.borrow_mut().take())
     }
 
+    /// The connection, for another request.
+    pub(super) fn into_socket(self) -> Channel {
+        self.socket
+    }
+
     /// Hears one message; tells whether there was one.
     fn hear(&self) -> Result<bool> {
         let mut buffer = vec![0; LONGEST];
-        let (length, _) =
-            self.socket.receive(&mut buffer).context("cannot hear from the machine")?;
+        let length = match self.socket.receive(&mut buffer) {
+            Ok((length, _)) => length,
+            // It was killed before it had read what it was told (unix(7)).
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => 0,
+            Err(error) => return Err(error).context("cannot hear from the machine"),
+        };
         if length == 0 {
             return Ok(false);
         }
@@ -190,7 +199,7 @@ fn datagrams() -> Result<(OwnedFd, OwnedFd)> {
 }
 
 /// The size of the launcher's terminal, where it has one.
-fn own_size() -> Option<Size> {
+pub(super) fn own_size() -> Option<Size> {
     let own = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
     let size = own.into_iter().find_map(|fd| rustix::termios::tcgetwinsize(fd).ok())?;
     Some(Size { rows: size.ws_row, columns: size.ws_col })

@@ -24,6 +24,7 @@ use crate::{Created, Engine, Errand, Inside, Machine, Question, Remains, Streams
 pub mod accelerator;
 mod channel;
 mod client;
+mod control;
 pub mod firmware;
 mod frame;
 pub mod guest;
@@ -38,6 +39,7 @@ mod shim;
 mod wire;
 
 use client::{Client, Wants};
+pub use control::signal;
 use hardware::{Architecture, Board, Boot, Disk, Format, Hardware, Line, Writes};
 use wire::{Job, Request, Say, Told};
 
@@ -66,9 +68,12 @@ impl Engine for Vm {
         plan: &Plan,
         run: &RunDirectory,
         mut streams: Streams,
-        _remains: Option<Remains>,
+        remains: Option<Remains>,
     ) -> Result<Box<dyn Created>> {
         run.reap();
+        if let Some(remains) = remains {
+            return again(plan, streams, remains);
+        }
         let (mut hardware, remark) = hardware(plan, run)?;
         let mut inherited = Vec::new();
         let interface =
@@ -92,9 +97,10 @@ impl Engine for Vm {
         })
         .context("cannot make a process for the virtual machine")?;
         claim.record(shim.pid(), &[], plan)?;
-        let shim = Shim { process: shim, over: false };
-        let boots = plan.boot.is_some();
-        Ok(Box::new(Waiting { job, boots, streams, client: ours, shim, claim, socket, remark }))
+        let shim = Shim { process: shim, over: false, is_orderly: false };
+        let kept = Kept { client: ours, shim, claim, socket, prepared: None };
+        let request = Request::Run(Box::new(job));
+        Ok(Box::new(Waiting { request, streams, kept, remark }))
     }
 
     fn exec(
@@ -152,6 +158,18 @@ impl Engine for Vm {
     fn enter(&self, record: &Record) -> Result<()> {
         bail!("{}", elsewhere(record))
     }
+
+    fn hold(&self, record: &Record, still: bool) -> Result<bool> {
+        control::hold(record, still).map(|()| true)
+    }
+
+    fn resize(&self, record: &Record) -> Result<()> {
+        control::resize(record)
+    }
+
+    fn end_command(&self, _run: &RunDirectory, record: &Record) -> Result<()> {
+        control::signal(record, signals::SIGKILL)
+    }
 }
 
 fn elsewhere(record: &Record) -> String {
@@ -166,7 +184,15 @@ fn directory(run: &RunDirectory) -> PathBuf {
     run.path().join(crate::state::SOCKETS)
 }
 
+/// For something that its guest does: one that stands still would never.
 fn connect(record: &Record) -> Result<socket::Channel> {
+    if record.paused {
+        bail!("the machine {0} is paused: `postroj unpause {0}` first", record.name);
+    }
+    reach(record)
+}
+
+fn reach(record: &Record) -> Result<socket::Channel> {
     if record.exited.is_some() {
         bail!("the machine {} has ended", record.name);
     }
@@ -234,6 +260,8 @@ fn for_guest(plan: &Plan) -> Plan {
         plan.mounts.retain(|mount| !matches!(mount.kind, MountKind::Cgroup { .. }));
     }
     (plan.own_kernel, plan.timeout) = (None, None);
+    // There it is a container.
+    plan.isolation = String::new();
     plan
 }
 
@@ -249,30 +277,63 @@ impl Drop for Socket {
     }
 }
 
-/// It is killed when this is dropped, and QEMU with it.
+/// It is killed when this is dropped, and QEMU with it; or waited for.
 struct Shim {
     process: Child,
     over: bool,
+    /// It ends by itself, once its client has gone.
+    is_orderly: bool,
+}
+
+impl Shim {
+    /// Waits until it has ended.
+    fn end(&mut self) -> Result<Status> {
+        let status = self.process.wait().context("cannot wait for the machine")?;
+        self.over = true;
+        Ok(status)
+    }
 }
 
 impl Drop for Shim {
     fn drop(&mut self) {
         if !self.over {
-            let _ = self.process.signal(signals::SIGKILL);
+            if !self.is_orderly {
+                let _ = self.process.signal(signals::SIGKILL);
+            }
             let _ = self.process.wait();
         }
     }
 }
 
-/// Created: the kernel starts already, and nothing is to be done yet.
-struct Waiting {
-    job: Job,
-    boots: bool,
-    streams: Streams,
+/// What a machine is between two runs of its command; its kernel goes on. The fields are in the order of
+/// teardown.
+pub(crate) struct Kept {
     client: socket::Channel,
     shim: Shim,
-    claim: Claim,
     socket: Socket,
+    claim: Claim,
+    /// What takes the place of what was written, where there is something.
+    pub(crate) prepared: Option<String>,
+}
+
+/// The next run of a machine.
+fn again(plan: &Plan, streams: Streams, remains: Remains) -> Result<Box<dyn Created>> {
+    let crate::remains::Kept::Machine(mut kept) = remains.0 else {
+        bail!("a container does not go on as a virtual machine");
+    };
+    kept.claim.record(kept.shim.process.pid(), &[], plan)?;
+    let mut plan = for_guest(plan);
+    // What is shared is where the first run found it.
+    share::point(&mut plan)?;
+    let request = Request::RunAgain(Box::new(plan), kept.prepared.take());
+    Ok(Box::new(Waiting { request, streams, kept: *kept, remark: None }))
+}
+
+/// Created: the kernel starts already, and nothing is to be done yet.
+struct Waiting {
+    request: Request,
+    streams: Streams,
+    kept: Kept,
     remark: Option<String>,
 }
 
@@ -282,29 +343,29 @@ impl Created for Waiting {
     }
 
     fn process_id(&self) -> i32 {
-        self.shim.process.pid().as_raw_nonzero().get()
+        self.kept.shim.process.pid().as_raw_nonzero().get()
     }
 
     fn process(&self) -> BorrowedFd<'_> {
-        self.shim.process.as_fd()
+        self.kept.shim.process.as_fd()
     }
 
     fn start(self: Box<Self>) -> Result<Box<dyn Machine>> {
-        let Self { job, boots, streams, client, shim, claim, socket, .. } = *self;
-        let process = &job.plan.process;
+        let Self { request, streams, kept, .. } = *self;
+        let Kept { client, shim, socket, claim, .. } = kept;
+        let plan = match &request {
+            Request::Run(job) => &job.plan,
+            Request::RunAgain(plan, _) => plan,
+            _ => bail!("a machine runs a plan"),
+        };
+        let process = &plan.process;
         let wants = Wants {
             streams: if process.terminal { Vec::new() } else { client::streams(process, streams)? },
             terminal: process.terminal,
-            notifies: boots,
+            notifies: plan.boot.is_some(),
         };
-        let client = Client::open(client, Request::Run(Box::new(job)), wants)?;
-        Ok(Box::new(VirtualMachine {
-            client,
-            shim,
-            _claim: claim,
-            socket,
-            beside: RefCell::default(),
-        }))
+        let client = Client::open(client, request, wants)?;
+        Ok(Box::new(VirtualMachine { client, beside: RefCell::default(), shim, socket, claim }))
     }
 }
 
@@ -315,7 +376,7 @@ struct VirtualMachine {
     beside: RefCell<Vec<Client>>,
     shim: Shim,
     socket: Socket,
-    _claim: Claim,
+    claim: Claim,
 }
 
 impl VirtualMachine {
@@ -327,7 +388,7 @@ impl VirtualMachine {
 
 impl Machine for VirtualMachine {
     fn ended(&self) -> BorrowedFd<'_> {
-        self.shim.process.as_fd()
+        self.client.ended()
     }
 
     fn executed(&self) -> Result<()> {
@@ -396,22 +457,29 @@ impl Machine for VirtualMachine {
         mut self: Box<Self>,
         over: &mut dyn FnMut(Ended) -> Ended,
     ) -> Result<(Ended, Option<Remains>)> {
-        let last = self.client.last();
-        let status = self.shim.process.wait().context("cannot wait for the machine")?;
-        self.shim.over = true;
-        match (last?, status) {
-            (Some(Told::Ended(end)), _) => Ok((over(end.into()), None)),
-            (Some(Told::Failed(failure)), _) => {
-                let error = anyhow::Error::from(failure);
-                over(Ended::Exited(spec::exit::FAILED));
-                Err(error)
-            }
-            (_, Status::Signalled(signal)) => Ok((over(Ended::Signalled(signal)), None)),
-            _ => {
-                over(Ended::Exited(spec::exit::FAILED));
-                Err(anyhow!("the virtual machine ended without a word"))
-            }
+        let ended = match self.client.last() {
+            Ok(Some(Told::Ended(end))) => Ok(end.into()),
+            Ok(Some(Told::Failed(failure))) => Err(failure.into()),
+            Ok(_) => self.shim.end().and_then(|status| match status {
+                Status::Signalled(signal) => Ok(Ended::Signalled(signal)),
+                Status::Exited(_) => Err(anyhow!("the virtual machine ended without a word")),
+            }),
+            Err(error) => Err(error),
+        };
+        let is_over = self.shim.over || ended.is_err();
+        let seen = over(*ended.as_ref().unwrap_or(&Ended::Exited(spec::exit::FAILED)));
+        let Self { client, beside, mut shim, socket, claim } = *self;
+        drop(beside);
+        let client = client.into_socket();
+        // It ends once nobody has this machine, and tells others so.
+        shim.is_orderly = true;
+        if is_over {
+            drop(client);
+            shim.end()?;
+            return ended.map(|_| (seen, None));
         }
+        let kept = Kept { client, shim, socket, claim, prepared: None };
+        Ok((seen, Some(Remains(crate::remains::Kept::Machine(Box::new(kept))))))
     }
 }
 pub mod seed;

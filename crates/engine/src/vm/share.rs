@@ -37,7 +37,7 @@ pub(super) const PLACE: &str = "/share";
 const SIDE_BY_SIDE: &str = "/tmp";
 
 /// One directory or file of the host's.
-struct Tree {
+pub(super) struct Tree {
     source: String,
     recursive: bool,
     read_only: bool,
@@ -59,18 +59,11 @@ pub(super) struct Server {
     over: bool,
 }
 
-/// Takes what is to be shared out of a guest's plan, which then finds it where the guest has it, and gives
-/// the machine a device for it.
+/// Lets a guest's plan find what is shared where the guest has it; gives that.
 ///
 /// # Errors
-/// Where something of it is not there, or there is no virtiofsd: with the remedy.
-pub(super) fn plan(
-    plan: &mut Plan,
-    ids: &IdMapping,
-    (directory, id): (&Path, &str),
-    hardware: &mut Hardware,
-    inherited: &mut Vec<OwnedFd>,
-) -> Result<Option<Shares>> {
+/// Where something of it is not there.
+pub(super) fn point(plan: &mut Plan) -> Result<Vec<Tree>> {
     let mut trees = Vec::new();
     for mount in &mut plan.mounts {
         let MountKind::Bind { source, recursive, create_source, attributes } = &mut mount.kind
@@ -87,6 +80,22 @@ pub(super) fn plan(
             read_only: attributes.read_only,
         });
     }
+    Ok(trees)
+}
+
+/// Takes what is to be shared out of a guest's plan, which then finds it where the guest has it, and gives
+/// the machine a device for it.
+///
+/// # Errors
+/// Where something of it is not there, or there is no virtiofsd: with the remedy.
+pub(super) fn plan(
+    plan: &mut Plan,
+    ids: &IdMapping,
+    (directory, id): (&Path, &str),
+    hardware: &mut Hardware,
+    inherited: &mut Vec<OwnedFd>,
+) -> Result<Option<Shares>> {
+    let trees = point(plan)?;
     if trees.is_empty() {
         return Ok(None);
     }

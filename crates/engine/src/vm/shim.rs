@@ -20,11 +20,14 @@ use super::frame::Kind;
 use super::hardware::{Hardware, Port};
 use super::qemu::{self, Ended, Qemu};
 use super::share::{Server, Shares};
-use super::wire::{Failure, Say, Told};
+use super::wire::{End, Failure, MAIN, Request, Say, Told};
 
 /// How long a kernel may take until its process 1 says that it is there: it is emulated, perhaps, on a
 /// machine that has much else to do.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// How long QEMU may take for something small.
+const HURRY: Duration = Duration::from_secs(10);
 
 /// Of what a guest's console says, this much is kept for when it dies.
 const TAIL: usize = 4096;
@@ -38,9 +41,6 @@ const PASSED: [i32; 6] = [
     signals::SIGUSR1,
     signals::SIGUSR2,
 ];
-
-/// The session of the machine itself.
-const MAIN: u32 = 1;
 
 /// Does the shim's work until the machine has ended; what goes wrong, the client of the machine
 /// itself is told. QEMU gets what its hardware names of `inherited`.
@@ -261,6 +261,9 @@ impl Shim {
 
     fn open(&mut self, id: u32, message: &[u8], mut descriptors: Vec<OwnedFd>) -> Result<()> {
         let call: Call = serde_json::from_slice(message).context("cannot read a request")?;
+        if let Request::Hold(still) = call.opening.request {
+            return self.hold(id, still);
+        }
         let Some(client) = self.clients.get_mut(&id) else { return Ok(()) };
         client.opened = true;
         client.ended = descriptors.pop();
@@ -275,6 +278,17 @@ impl Shim {
             }
         }
         self.channel.put(Kind::Open, id, &serde_json::to_vec(&call.opening)?);
+        Ok(())
+    }
+
+    /// Stops the guest, or lets it go on ("QEMU QMP Reference Manual", `stop` and `cont`).
+    fn hold(&mut self, id: u32, still: bool) -> Result<()> {
+        let qemu = self.qemu.as_mut().context("QEMU has ended")?;
+        let command = if still { "stop" } else { "cont" };
+        qemu.tell(command, serde_json::Value::Null, Instant::now() + HURRY)?;
+        if let Some(client) = self.clients.remove(&id) {
+            client.tell(&serde_json::to_vec(&Told::Ended(End::Exited(0)))?);
+        }
         Ok(())
     }
 
@@ -307,7 +321,8 @@ impl Shim {
         }
     }
 
-    /// Says the last word to those whose output is written.
+    /// Says the last word to those whose output is written. Who has the machine itself may want it to run
+    /// again: it ends when they go.
     fn part(&mut self) {
         let over = |(id, client): (&u32, &Client)| {
             (client.last.is_some() && self.channel.is_written(*id)).then_some(*id)
@@ -316,6 +331,9 @@ impl Shim {
         for id in over {
             if let Some(client) = self.clients.remove(&id) {
                 client.tell(client.last.as_deref().unwrap_or_default());
+                if id == MAIN {
+                    self.clients.insert(MAIN, Client::new(client.socket));
+                }
             }
             self.channel.forget(id);
         }

@@ -8,6 +8,9 @@ use spec::plan::{Plan, Process};
 
 use crate::{NotStarted, NotStartedKind};
 
+/// The session of the machine itself.
+pub(super) const MAIN: u32 = 1;
+
 /// Opens a session.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Opening {
@@ -24,6 +27,8 @@ pub(super) struct Opening {
 pub(super) enum Request {
     /// The machine itself.
     Run(Box<Job>),
+    /// The machine itself, again, with what was written in it; or with what was prepared there by this name.
+    RunAgain(Box<Plan>, Option<String>),
     /// A further process in it.
     Exec(Box<Process>),
     /// Something that this program itself does in it, by its name.
@@ -37,6 +42,14 @@ pub(super) enum Request {
     Ask(String),
     /// A command in the background.
     Background(Vec<String>),
+    /// A signal for the machine's command, from somebody who did not start it.
+    Signal(i32),
+    /// That its clock shows this: seconds and nanoseconds since the epoch.
+    Clock(i64, i64),
+    /// That the terminal of the machine's command has this size, from somebody who did not start it.
+    Window(Size),
+    /// Of the shim: that the guest stands still, or goes on.
+    Hold(bool),
 }
 
 /// What a guest is to be.

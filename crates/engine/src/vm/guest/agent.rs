@@ -17,7 +17,7 @@ use sys::socket;
 
 use super::super::channel::{ANSWER, Channel, Event, INPUT, OUTPUT};
 use super::super::frame::Kind;
-use super::super::wire::{Failure, Opening, Say, Size, Told};
+use super::super::wire::{End, Failure, MAIN, Opening, Request, Say, Size, Told};
 use super::Abilities;
 use super::session::{self, Given};
 use crate::state::RunDirectory;
@@ -32,8 +32,14 @@ const LONGEST: usize = 64 << 10;
 pub(super) fn serve(port: OwnedFd, run: &RunDirectory, abilities: &Abilities) -> io::Result<()> {
     // What a session leaves behind when it is killed comes to process 1.
     let orphans = Signals::block(&[signals::SIGCHLD])?;
-    let mut agent =
-        Agent { channel: Channel::new(port), run, abilities, orphans, sessions: BTreeMap::new() };
+    let mut agent = Agent {
+        channel: Channel::new(port),
+        run,
+        abilities,
+        orphans,
+        sessions: BTreeMap::new(),
+        scratch: None,
+    };
     agent.channel.put(Kind::Hello, 0, &[]);
     loop {
         agent.turn()?;
@@ -46,6 +52,8 @@ struct Agent<'a> {
     abilities: &'a Abilities,
     orphans: Signals,
     sessions: BTreeMap<u32, Session>,
+    /// What was written in the machine is in there, also between two runs of its command.
+    scratch: Option<OwnedFd>,
 }
 
 /// Something that is done, by a process of its own.
@@ -104,6 +112,12 @@ impl Agent<'_> {
 
     fn try_open(&mut self, id: u32, content: &[u8]) -> Result<()> {
         let opening: Opening = serde_json::from_slice(content).context("cannot read a request")?;
+        if let Request::Window(size) = opening.request {
+            let main = self.sessions.get(&MAIN).and_then(|session| session.terminal.as_ref());
+            resize(main.context("the machine has no terminal")?.as_fd(), size)?;
+            self.last(id, &Told::Ended(End::Exited(0)));
+            return Ok(());
+        }
         let (ours, theirs) = socket::pair().context("cannot make a socket for a session")?;
         let mut given = Given::default();
         let mut streams = Vec::new();
@@ -116,6 +130,9 @@ impl Agent<'_> {
                 streams.push((stream, own));
                 given.streams[usize::from(stream)] = Some(other);
             }
+        }
+        if matches!(opening.request, Request::RunAgain(..)) {
+            given.scratch = self.scratch.take();
         }
         let (run, abilities) = (self.run, self.abilities);
         let (request, size) = (opening.request, opening.terminal);
@@ -148,9 +165,11 @@ impl Agent<'_> {
         let heard = socket.receive(&mut buffer);
         match heard {
             Ok((1, mut descriptors)) => {
-                if let Some(terminal) = descriptors.pop() {
+                match (&buffer[..1], descriptors.pop()) {
+                    (session::SCRATCH, scratch) => self.scratch = scratch,
                     // A terminal that cannot be joined stays silent.
-                    let _ = self.join(id, terminal);
+                    (_, Some(terminal)) => drop(self.join(id, terminal)),
+                    _ => {}
                 }
             }
             Ok((length, _)) if length > 1 => {

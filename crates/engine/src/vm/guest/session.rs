@@ -1,7 +1,7 @@
 //! One thing that is done in a guest, in a process of its own: it may be moved into the machine's
 //! namespaces, and nothing that goes wrong in it reaches the agent.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags};
@@ -14,12 +14,16 @@ use super::super::share;
 use super::super::wire::{End, Failure, Job, Request, Size, Told};
 use super::Abilities;
 use crate::container::Container;
-use crate::record::Record;
+use crate::record::{Note, Record};
+use crate::remains::Kept;
 use crate::state::RunDirectory;
-use crate::{Engine, Errand, Machine, Streams, visit};
+use crate::{Engine, Errand, Machine, Remains, Streams, Work, visit};
 
 /// The message that carries a terminal.
 const TERMINAL: &[u8] = b"T";
+
+/// The message that carries the directory which holds what is written in the machine.
+pub(super) const SCRATCH: &[u8] = b"S";
 
 /// This machine's name in its own guest, where there is no other.
 const NAME: &str = "machine";
@@ -28,6 +32,8 @@ const NAME: &str = "machine";
 #[derive(Default)]
 pub(super) struct Given {
     pub(super) streams: [Option<OwnedFd>; 4],
+    /// Of the machine's last run, for its next one.
+    pub(super) scratch: Option<OwnedFd>,
 }
 
 /// Does what is asked for, and says how that ended; never returns.
@@ -40,7 +46,7 @@ pub(super) fn run(
     abilities: &Abilities,
 ) -> ! {
     let mut kept = vec![socket.as_fd()];
-    kept.extend(given.streams.iter().flatten().map(AsFd::as_fd));
+    kept.extend(given.streams.iter().flatten().chain(&given.scratch).map(AsFd::as_fd));
     let told = process::close_all_except(&kept)
         .context("cannot close what is not a session's")
         .and_then(|()| carry_out(request, size, &socket, given, run, abilities))
@@ -59,7 +65,7 @@ fn carry_out(
     run: &RunDirectory,
     abilities: &Abilities,
 ) -> Result<Told> {
-    let [input, output, error, answer] = given.streams;
+    let Given { streams: [input, output, error, answer], scratch } = given;
     let streams = Streams { input, output, error, card: None };
     match request {
         Request::Run(job) => {
@@ -68,9 +74,18 @@ fn carry_out(
             if shares {
                 mount_shares()?;
             }
-            let plan = Plan { name: NAME.to_owned(), keep: false, ..plan };
-            let machine = Container.create(&plan, run, streams, None)?.start()?;
-            attend(machine, size, socket)
+            machine(plan, run, streams, None, size, socket)
+        }
+        Request::RunAgain(plan, prepared) => {
+            let scratch = scratch.context("the machine did not run yet")?;
+            let claim = run.claim(NAME, &plan.id, false)?;
+            let mut remains = Remains(Kept::Scratch { scratch, claim });
+            if let Some(prepared) = prepared {
+                remains
+                    .exchange(&prepared)
+                    .context("cannot restore what was written in the machine")?;
+            }
+            machine(*plan, run, streams, Some(remains), size, socket)
         }
         Request::Exec(process) => {
             let record = run.find(NAME)?;
@@ -88,6 +103,18 @@ fn carry_out(
             rustix::io::write(&answer, state.join()?.as_bytes())?;
             Ok(Told::Ended(End::Exited(0)))
         }
+        Request::Signal(signal) => {
+            run.signal(&run.find(NAME)?, signal)?;
+            Ok(Told::Ended(End::Exited(0)))
+        }
+        Request::Clock(tv_sec, tv_nsec) => {
+            let now = rustix::time::Timespec { tv_sec, tv_nsec };
+            rustix::time::clock_settime(rustix::time::ClockId::Realtime, now)
+                .context("cannot set the guest's clock")?;
+            Ok(Told::Ended(End::Exited(0)))
+        }
+        // Of the agent, who has the terminals, and of the shim.
+        Request::Window(_) | Request::Hold(_) => bail!("no session does this"),
         Request::Background(command) => {
             let record = run.find(NAME)?;
             let plan = record.plan.as_ref().context("the machine is not up yet")?;
@@ -119,6 +146,25 @@ fn mount_shares() -> Result<()> {
     sys::mount::plain(share::TAG, &place, c"virtiofs", flags, c"").context(what)
 }
 
+/// The machine itself.
+fn machine(
+    plan: Plan,
+    run: &RunDirectory,
+    streams: Streams,
+    remains: Option<Remains>,
+    size: Option<Size>,
+    socket: &Channel,
+) -> Result<Told> {
+    let plan = Plan { name: NAME.to_owned(), keep: false, ..plan };
+    let machine = Container.create(&plan, run, streams, remains)?.start()?;
+    if let Some(scratch) = machine.scratch() {
+        // Errands find it by the record; the agent keeps it for the next run.
+        run.note(NAME, &Note::Scratch(scratch.as_raw_fd()))?;
+        socket.send(SCRATCH, &[scratch]).context("cannot hand over what is written")?;
+    }
+    attend(machine, size, socket)
+}
+
 /// There is an input only where somebody sends one.
 fn with_input(process: Process, streams: &Streams) -> Process {
     Process { stdin: process.stdin && streams.input.is_some(), ..process }
@@ -134,6 +180,12 @@ fn errand(
         bail!("there is no errand {name:?}");
     };
     let record: Record = run.find(NAME)?;
+    if let Work::Written(work) = errand.work {
+        if let Some(output) = &streams.output {
+            rustix::stdio::dup2_stdout(output)?;
+        }
+        return work(argument, run, &record);
+    }
     Container.errand(&record, errand, argument, streams, &[])?.join()
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use engine::oci::{Containers, Creation};
@@ -16,6 +16,7 @@ mod output;
 mod process;
 mod specimen;
 mod update;
+mod vm;
 mod words;
 
 use words::{Known, Words};
@@ -50,11 +51,13 @@ Global options:
                             $XDG_RUNTIME_DIR/postroj-oci]
   --log FILE                where errors and warnings are written, besides standard error
   --log-format text|json
+  --isolation container|vm  what containers are: vm is a virtual machine for each, as for postroj-vm
   --debug, --rootless auto|true|false, --cgroup-manager cgroupfs|disabled
   --version, --help
 ";
 
-const GLOBAL: [Known; 10] = [
+const GLOBAL: [Known; 11] = [
+    ("isolation", None, true),
     ("root", None, true),
     ("log", None, true),
     ("log-format", None, true),
@@ -84,7 +87,7 @@ const CREATE: [Known; 12] = [
 
 impl Face for Oci {
     fn names(&self) -> &'static [&'static str] {
-        &["postroj-oci", "runc", "crun"]
+        &["postroj-oci", "postroj-vm", "runc", "crun"]
     }
 
     fn verbs(&self) -> &'static [&'static str] {
@@ -129,6 +132,7 @@ impl Log {
 }
 
 fn run(args: Vec<OsString>, log: &mut Log) -> Result<u8> {
+    let is_vm = args.first().is_some_and(|name| Path::new(name).ends_with("postroj-vm"));
     let args = args.into_iter().skip(1).map(OsString::into_string);
     let args = args.collect::<Result<VecDeque<String>, _>>();
     let mut args = args.map_err(|arg| anyhow::anyhow!("the argument {arg:?} is not UTF-8"))?;
@@ -153,10 +157,17 @@ fn run(args: Vec<OsString>, log: &mut Log) -> Result<u8> {
     }
     let verb = global.operands.first().context("there is no verb; see --help")?.clone();
     let warn = |text: &str| log.say("warning", text);
+    let isolation = global.value("isolation").unwrap_or(if is_vm { "vm" } else { "container" });
     let root = match global.value("root") {
         Some(root) => std::path::absolute(root)?,
-        None => default_root()?,
+        None => default_root(isolation == "vm")?,
     };
+    match isolation {
+        "container" => {}
+        "vm" if matches!(verb.as_str(), "features" | "help") => {}
+        "vm" => return vm::Machines { root, warn: &warn }.run(&verb, &mut args),
+        other => bail!("unknown isolation {other:?}: container and vm are known"),
+    }
     let makes = matches!(verb.as_str(), "create" | "run" | "update");
     let cgroups = if makes { manager(&global)? } else { true };
     let containers = Containers { root, cgroups, warn: &warn };
@@ -201,14 +212,15 @@ fn manager(global: &Words) -> Result<bool> {
     }
 }
 
-fn default_root() -> Result<PathBuf> {
+fn default_root(is_vm: bool) -> Result<PathBuf> {
+    let name = if is_vm { "postroj-vm" } else { "postroj-oci" };
     if !engine::oci::is_rootless() {
-        return Ok("/run/postroj-oci".into());
+        return Ok(Path::new("/run").join(name));
     }
     let directory = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
     let directory =
         directory.context("XDG_RUNTIME_DIR is not set; --root says another directory")?;
-    Ok(PathBuf::from(directory).join("postroj-oci"))
+    Ok(PathBuf::from(directory).join(name))
 }
 
 /// A verb about one container that has no options.
@@ -268,15 +280,19 @@ fn create(containers: &Containers<'_>, args: &mut VecDeque<String>) -> Result<u8
 fn kill(containers: &Containers<'_>, args: &mut VecDeque<String>) -> Result<u8> {
     let words = Words::read(args, &[("all", Some('a'), false)], 2)?;
     let name = words.operands.get(1).map_or("TERM", String::as_str);
+    containers.kill(words.id()?, signal(name)?, words.is_set("all"))?;
+    Ok(0)
+}
+
+/// `TERM`, `SIGTERM` or `15` (signal(7)).
+fn signal(name: &str) -> Result<i32> {
     let upper = name.to_ascii_uppercase();
     let signal = match upper.parse::<i32>() {
         Ok(number) if (1..=64).contains(&number) => Some(number),
         Ok(_) => None,
         Err(_) => sys::signals::by_name(upper.strip_prefix("SIG").unwrap_or(&upper)),
     };
-    let signal = signal.with_context(|| format!("unknown signal {name:?}"))?;
-    containers.kill(words.id()?, signal, words.is_set("all"))?;
-    Ok(0)
+    signal.with_context(|| format!("unknown signal {name:?}"))
 }
 
 fn delete(containers: &Containers<'_>, args: &mut VecDeque<String>) -> Result<u8> {

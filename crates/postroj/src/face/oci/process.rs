@@ -1,7 +1,7 @@
 //! Processes that this program stays the parent of, or not: `run` and `exec`.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use engine::oci::{Containers, Execution, Running};
@@ -10,7 +10,7 @@ use spec::runtime::{Capabilities, Process, User};
 use super::words::{Known, Words};
 use super::{CREATE, bubblewrap, creation, preserved, protect};
 
-const EXEC: [Known; 19] = [
+pub(super) const EXEC: [Known; 19] = [
     ("console-socket", None, true),
     ("pidfd-socket", None, true),
     ("cwd", None, true),
@@ -73,13 +73,8 @@ pub(super) fn exec(containers: &Containers<'_>, args: &mut VecDeque<String>) -> 
     }
     let path = |name| words.value(name).filter(|path| !path.is_empty()).map(PathBuf::from);
     let process = match path("process") {
-        Some(file) => {
-            let text =
-                std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-            spec::runtime::parse(&text)
-                .with_context(|| format!("{} is not valid", file.display()))?
-        }
-        None => process(containers, id, &words, args)?,
+        Some(file) => read(&file)?,
+        None => changed(containers.config(id)?.process.unwrap_or_default(), &words, args)?,
     };
     let execution = Execution {
         pid_file: path("pid-file"),
@@ -97,14 +92,18 @@ pub(super) fn exec(containers: &Containers<'_>, args: &mut VecDeque<String>) -> 
     engine::oci::attend(&mut running)
 }
 
+/// A process that a file describes.
+pub(super) fn read(file: &Path) -> Result<Process> {
+    let text = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    spec::runtime::parse(&text).with_context(|| format!("{} is not valid", file.display()))
+}
+
 /// The container's own process, with what the options change.
-fn process(
-    containers: &Containers<'_>,
-    id: &str,
+pub(super) fn changed(
+    mut process: Process,
     words: &Words,
     args: &mut VecDeque<String>,
 ) -> Result<Process> {
-    let mut process = containers.config(id)?.process.unwrap_or_default();
     process.args = args.drain(..).collect();
     process.terminal = words.is_set("tty");
     process.env.extend(words.values("env").map(str::to_owned));

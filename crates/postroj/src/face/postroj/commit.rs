@@ -5,7 +5,6 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use engine::pause;
 use harness::Part;
 use serde_json::json;
 use spec::image::Config;
@@ -40,15 +39,8 @@ pub(super) fn commit(args: &Commit, here: &Here) -> Result<u8> {
     let record = run.find(&args.machine)?;
     let directory = here.store()?.path().join("tmp");
     let pauses = args.pause && !record.paused && args.snapshot.is_none();
-    if pauses {
-        pause::pause(&run, &record)?;
-    }
     let part = args.snapshot.as_deref().map_or(Part::Root, Part::Snapshot);
-    let written = harness::take(&run, &record, part, &directory);
-    if pauses {
-        pause::unpause(&run, &run.find(record.id())?)?;
-    }
-    let written = written?;
+    let written = harness::take(&run, &record, part, &directory, pauses)?;
     let (store, _) = here.store_for_change()?;
     let names: Vec<String> = name.into_iter().collect();
     let image = written.commit(&store, &names, |config| {

@@ -36,7 +36,7 @@ mod network;
 mod networks;
 mod oci;
 mod options;
-mod own_kernel;
+pub(super) mod own_kernel;
 mod pause;
 mod pool;
 mod probe;

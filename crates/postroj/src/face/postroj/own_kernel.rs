@@ -4,13 +4,16 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use engine::vm::initramfs::{NEEDED, NETWORK, SHARES};
 use harness::kernel::{self, Kernel, Wish};
 use plan::Launcher;
 use spec::ids::IdMapping;
+use spec::image::Image;
 use spec::plan::{MountKind, OwnKernel, Plan};
+use spec::platform::Platform;
 use spec::request::{Request, UsernsRequest};
+use store::Store;
 
 use super::Here;
 use super::image::Ready;
@@ -18,7 +21,7 @@ use super::progress::Progress;
 
 /// A request as it is carried out in a guest: there nobody but the machine's root is, and its kernel
 /// has nothing to be kept from it.
-pub(super) fn request(request: Request, launcher: &Launcher) -> (Request, Launcher) {
+pub(in crate::face) fn request(request: Request, launcher: &Launcher) -> (Request, Launcher) {
     let launcher = Launcher {
         uid: 0,
         gid: 0,
@@ -34,7 +37,7 @@ pub(super) fn request(request: Request, launcher: &Launcher) -> (Request, Launch
 }
 
 /// What must stay as long as the machine: the files that its plan names.
-pub(super) struct Held {
+pub(in crate::face) struct Held {
     _kernel: Kernel,
     _initramfs: File,
 }
@@ -44,12 +47,35 @@ pub(super) fn parts(here: &Here, ready: &Ready, plan: &Plan) -> Result<(OwnKerne
     let image = ready.image.as_ref().context(
         "only an image of the store can run as a virtual machine: pull it first (a directory as dir:PATH)",
     )?;
+    check_processor(ready.facts.architecture.as_deref())?;
     let store = here.store()?;
     let mut waiting = || eprintln!("postroj: another process is packing the image; waiting for it");
     let root = harness::vm_root::of(&store, image, &mut waiting)?;
+    of_root(&store, Some(image), &root, plan)
+}
+
+/// A guest's first process is this very program, so that it has this program's processor.
+fn check_processor(architecture: Option<&str>) -> Result<()> {
+    let host = Platform::host().architecture;
+    match architecture.filter(|architecture| *architecture != host) {
+        Some(other) => bail!(
+            "the image is for {other}, and a virtual machine of that needs postroj's own program for {other} as its \
+             first process, which this one for {host} does not have with it (leave --isolation vm out: as a \
+             container it is emulated; or run it on a host of that kind)"
+        ),
+        None => Ok(()),
+    }
+}
+
+/// The kernel and its first root, with this file system.
+pub(in crate::face) fn of_root(
+    store: &Store,
+    image: Option<&Image>,
+    root: &Path,
+    plan: &Plan,
+) -> Result<(OwnKernel, Held)> {
     let (options, tell) = (std::default::Default::default(), Progress::new());
-    let wish =
-        Wish { file: None, image: Some(image), store: &store, options: &options, tell: &tell };
+    let wish = Wish { file: None, image, store, options: &options, tell: &tell };
     let kernel = kernel::find(&wish)?;
     drop(tell);
     let directory = store.path().join("kernels");
@@ -67,7 +93,7 @@ pub(super) fn parts(here: &Here, ready: &Ready, plan: &Plan) -> Result<(OwnKerne
     };
     // By its own name it may be another program's at any moment.
     let opened = format!("/proc/{}/fd/{}", std::process::id(), initramfs.as_raw_fd());
-    let (kernel_file, image) = (text(&kernel.file)?, text(&root)?);
+    let (kernel_file, image) = (text(&kernel.file)?, text(root)?);
     let parts = OwnKernel { kernel: kernel_file, initramfs: opened, image, ids };
     Ok((parts, Held { _kernel: kernel, _initramfs: initramfs }))
 }

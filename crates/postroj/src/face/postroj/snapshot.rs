@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use engine::Waited;
 use engine::record::{About, Note, Record};
 use engine::state;
+use engine::{Waited, pause};
 use harness::host::Host;
 use harness::snapshot;
 use serde_json::json;
@@ -15,9 +15,10 @@ use spec::ids::IdMapping;
 use spec::plan::{Plan, Root};
 use spec::request::Request;
 
+use super::pull::PullPolicy;
 use super::start::{self, MONITOR};
 use super::wait::is_ready;
-use super::{Here, quantity, table};
+use super::{Here, image, own_kernel, quantity, table};
 
 /// Keep what is written in a machine as it is now
 ///
@@ -123,7 +124,12 @@ pub(super) struct Restore {
 
 pub(super) fn restore(args: &Restore, here: &Here) -> Result<u8> {
     let run = here.run_directory()?;
-    let record = run.find(&args.machine)?;
+    let mut record = run.find(&args.machine)?;
+    if record.paused && engine::of(&record).has_own_kernel() {
+        // Its own kernel is to do it.
+        pause::unpause(&run, &record)?;
+        record = run.find(record.id())?;
+    }
     let name = &record.name;
     if record.exited.is_some() {
         bail!("the machine {name} has ended, and its snapshots with it");
@@ -133,9 +139,12 @@ pub(super) fn restore(args: &Restore, here: &Here) -> Result<u8> {
     run.note(name, &Note::Paused(false))?;
     run.note(name, &Note::Spares(false))?;
     run.note(name, &Note::Restores)?;
-    run.signal(&record, sys::signals::SIGKILL)?;
+    engine::of(&record).end_command(&run, &record)?;
     let boots = record.plan.as_ref().is_some_and(|plan| plan.boot.is_some());
-    let anew = |now: &Record| now.pid != record.pid && now.scratch.is_some() && !now.again;
+    let anew = |now: &Record| {
+        let has_scratch = now.scratch.is_some() || engine::of(now).has_own_kernel();
+        now.runs_anew(&record) && has_scratch
+    };
     let is_up = |now: &Record| anew(now) && (!boots || is_ready(now));
     match run.wait(name, Some(PATIENCE), is_up)? {
         Waited::Holds(now) => snapshot::clean(&run, &now)?,
@@ -187,10 +196,21 @@ pub(super) fn clone(args: &Clone, here: &Here) -> Result<u8> {
     }
     let host = Host::new(run.path())?;
     let plan = record.plan.as_ref().with_context(what)?;
-    sys::exe::protect(|owner| harness::host::within_reach(&plan.ids, owner))
-        .context("cannot keep postroj's own file out of the machine's reach")?;
+    if !engine::of(&record).has_own_kernel() {
+        sys::exe::protect(|owner| harness::host::within_reach(&plan.ids, owner))
+            .context("cannot keep postroj's own file out of the machine's reach")?;
+    }
     let image = commit(here, &record, snapshot).with_context(what)?;
-    let plan = another(args, plan, &host, here, &image)?;
+    let mut plan = another(args, plan, &host, here, &image)?;
+    let _held = engine::of(&record)
+        .has_own_kernel()
+        .then(|| -> Result<own_kernel::Held> {
+            let ready = image::open(&image, PullPolicy::Never, None, here)?;
+            let (parts, held) = own_kernel::parts(here, &ready)?;
+            plan.own_kernel = Some(parts);
+            Ok(held)
+        })
+        .transpose()?;
     let about = About {
         image: record.about.as_ref().map(|about| about.image.clone()).unwrap_or_default(),
         created: state::now(),

@@ -70,11 +70,11 @@ pub(super) fn restart(args: &Restart, here: &Here) -> Result<u8> {
         }
         run.note(&record.name, &Note::Again(true))?;
         run.signal_monitor(&record, sys::signals::SIGTERM)?;
-        let anew = |now: &Record| now.pid != record.pid && !now.again;
+        let anew = |now: &Record| now.runs_anew(&record);
         let mut waited = run.wait(&record.name, Some(patience), anew)?;
         if waited == Waited::Late {
             // It may have ended at this moment.
-            let _ = run.signal(&record, sys::signals::SIGKILL);
+            let _ = engine::of(&record).end_command(&run, &record);
             waited = run.wait(&record.name, Some(CLEANUP), anew)?;
         }
         if boots && matches!(waited, Waited::Holds(_)) {
