@@ -162,7 +162,7 @@ fn unlisted(fetcher: &Fetcher<'_>, base: &str) -> Result<Vec<u8>> {
         if let Some(bytes) = fetcher.read(&url, MAX_INDEX)? {
             let compression = Compression::of_suffix(suffix).context("a suffix from that list")?;
             let mut text = Vec::new();
-            compression.decoder(&mut &bytes[..])?.take(MAX_INDEX + 1).read_to_end(&mut text)?;
+            compression.decoder(&bytes[..])?.take(MAX_INDEX + 1).read_to_end(&mut text)?;
             ensure!(text.len() as u64 <= MAX_INDEX, "it unpacks to more than {MAX_INDEX} bytes");
             return Ok(text);
         }
