@@ -11,9 +11,11 @@ mod fuzz;
 mod junit;
 mod licences;
 mod lint;
+mod order;
 mod setup;
 mod skips;
 mod spdx;
+mod stepped;
 mod test;
 
 const HELP: &str = "\
@@ -28,6 +30,8 @@ usage: cargo xtask CHORE
                     benches/ compares with
   fuzz [SECONDS] [TARGET…]
                     run every fuzz target, or these, for so long (default: 60)
+  order             write anew in which order the linker places functions, so that
+                    a launch touches few pages
 ";
 
 fn main() -> ExitCode {
@@ -56,6 +60,9 @@ fn chore(args: &[String]) -> Result<ExitCode> {
             setup::peers()?;
         }
         ["fuzz", ref rest @ ..] => return fuzz::all(rest),
+        ["order"] => order::write()?,
+        // For the chore above: it changed the directory already.
+        ["follow", seen, program, ref rest @ ..] => return stepped::tracer(seen, program, rest),
         [] | ["help" | "--help" | "-h"] => print!("{HELP}"),
         _ => bail!("{:?} is no chore; `cargo xtask` lists them", args.join(" ")),
     }

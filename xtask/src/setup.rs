@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 
+use crate::account::Account;
 use crate::command::{cargo, find, is_root, run, succeeds};
 
 /// One package of Debian and Ubuntu.
@@ -103,6 +104,10 @@ pub(crate) fn tests() -> Result<()> {
     }
     if !succeeds(cargo().args(["nextest", "--version"])) {
         run(cargo().args(["install", "--locked", "cargo-nextest"]))?;
+    }
+    if is_root() {
+        // Some of root's tests look from the side of an ordinary user.
+        Account::ensure()?;
     }
     Ok(())
 }

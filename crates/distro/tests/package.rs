@@ -27,11 +27,11 @@ fn names_files_and_addresses_are_installed() {
             &format!("apt-get {APT} install a b")[..],
             &format!("apt-get {APT} install /f")[..],
         ),
-        ("dnf", "dnf -y install a b", "dnf -y install /f"),
-        ("dnf5", "dnf5 -y install a b", "dnf5 -y install /f"),
-        ("yum", "yum -y install a b", "yum -y install /f"),
-        ("microdnf", "microdnf -y install a b", "rpm -U /f"),
-        ("tdnf", "tdnf -y install a b", "rpm -U /f"),
+        ("dnf", "dnf -y install a b", "rpmkeys --checksig /f && dnf -y install /f"),
+        ("dnf5", "dnf5 -y install a b", "rpmkeys --checksig /f && dnf5 -y install /f"),
+        ("yum", "yum -y install a b", "rpmkeys --checksig /f && yum -y install /f"),
+        ("microdnf", "microdnf -y install a b", "rpmkeys --checksig /f && rpm -U /f"),
+        ("tdnf", "tdnf -y install a b", "rpmkeys --checksig /f && rpm -U /f"),
         (
             "zypper",
             "zypper --non-interactive install --auto-agree-with-licenses --no-recommends a b",
@@ -66,7 +66,10 @@ fn names_files_and_addresses_are_installed() {
         said("pacman", &both),
         "pacman --noconfirm --noprogressbar -S --needed a b && pacman --noconfirm --noprogressbar -U /f"
     );
-    assert_eq!(said("microdnf", &both), "microdnf -y install a b && rpm -U /f");
+    assert_eq!(
+        said("microdnf", &both),
+        "microdnf -y install a b && rpmkeys --checksig /f && rpm -U /f"
+    );
     let address = Operation::Install(&["https://x.example.org/a.rpm"]);
     assert_eq!(said("dnf", &address), "dnf -y install https://x.example.org/a.rpm");
     assert_eq!(said("apt", &address), "-");
@@ -127,9 +130,21 @@ fn every_other_operation() {
             ),
         ),
         ("apt", Operation::MarkAutomatic(&["a"]), "apt-mark auto a".into()),
-        ("dnf", Operation::InstallFiles(&["/f"]), "dnf -y --disablerepo=* install /f".into()),
-        ("dnf", Operation::ReinstallFiles(&["/f"]), "dnf -y --disablerepo=* reinstall /f".into()),
-        ("microdnf", Operation::ReinstallFiles(&["/f"]), "rpm -U --replacepkgs /f".into()),
+        (
+            "dnf",
+            Operation::InstallFiles(&["/f"]),
+            "rpmkeys --checksig /f && dnf -y --disablerepo=* install /f".into(),
+        ),
+        (
+            "dnf",
+            Operation::ReinstallFiles(&["/f"]),
+            "rpmkeys --checksig /f && dnf -y --disablerepo=* reinstall /f".into(),
+        ),
+        (
+            "microdnf",
+            Operation::ReinstallFiles(&["/f"]),
+            "rpmkeys --checksig /f && rpm -U --replacepkgs /f".into(),
+        ),
         (
             "zypper",
             Operation::InstallFiles(&["/f"]),

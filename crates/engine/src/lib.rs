@@ -41,7 +41,8 @@ pub trait Engine: Sync {
     fn name(&self) -> &'static str;
 
     /// Whether its machines run under a kernel of their own, which a plan then names, with the image as
-    /// one file system. Networks of the host are not joined to those: the engine has its own.
+    /// one file system. They have no namespace that a network could be attached to: they are given a
+    /// network card with their [`Streams`].
     fn has_own_kernel(&self) -> bool {
         false
     }
@@ -186,8 +187,8 @@ pub type Talk<'a> = dyn FnMut(&mut bus::Bus<std::os::unix::net::UnixStream>) -> 
 /// What [`Engine::visit`] does with the machine's root; the text is its answer.
 pub type Visitor<'a> = dyn FnMut(&Root) -> Result<String> + 'a;
 
-/// Where a machine's standard streams lead, where it has no terminal: the launcher's own
-/// streams unless something else is given. `Plan` says whether there is an input at all.
+/// What leads out of a machine. Its standard streams, where it has no terminal, are the launcher's own
+/// unless something else is given. `Plan` says whether there is an input at all.
 #[derive(Debug, Default)]
 pub struct Streams {
     /// Standard input.
@@ -196,6 +197,17 @@ pub struct Streams {
     pub output: Option<OwnedFd>,
     /// Standard error.
     pub error: Option<OwnedFd>,
+    /// Of a machine that has a kernel of its own: its network card's.
+    pub card: Option<Card>,
+}
+
+/// The outer end of a network card.
+#[derive(Debug)]
+pub struct Card {
+    /// What [`Interface::end`](spec::network::Interface::end) says.
+    pub end: OwnedFd,
+    /// The card, as the guest sees it.
+    pub interface: spec::network::Interface,
 }
 
 /// A machine whose process waits to be started.

@@ -60,7 +60,8 @@ fn bake_step(
         plan::plan(&request, &Config::default(), &Facts::default(), &root, &host.launcher)?;
     plan.emulation = emulation(architecture, &plan, &host.launcher)?;
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    let streams = Streams { input: None, output: Some(writer.try_clone()?), error: Some(writer) };
+    let streams =
+        Streams { output: Some(writer.try_clone()?), error: Some(writer), ..Streams::default() };
     let machine = engine::by_name(&plan.isolation)
         .unwrap_or(ENGINES[0])
         .create(&plan, run, streams, None)?

@@ -41,7 +41,7 @@ pub fn exec_beside(record: &Record, request: &ExecRequest) -> Result<Running> {
     let helper = process::spawn(Namespaces::NONE, None, || {
         process::close_copy(reader.as_fd());
         let error = Some(null.into());
-        let streams = Streams { input: None, output: Some(writer), error };
+        let streams = Streams { output: Some(writer), error, ..Streams::default() };
         let tied = || {
             // Lost when the machine was entered (prctl(2), PR_SET_PDEATHSIG).
             Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
@@ -77,7 +77,7 @@ impl Drop for Running {
 }
 
 /// What is known of the system in a machine, as it is now.
-fn facts(record: &Record) -> Result<Facts> {
+pub(crate) fn facts(record: &Record) -> Result<Facts> {
     let engine = engine::of(record);
     if !engine.has_own_kernel() {
         return distro::facts::read(&engine.root(record)?);

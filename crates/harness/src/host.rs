@@ -177,19 +177,31 @@ pub fn enter_user_namespace() -> Result<()> {
 /// # Errors
 /// As [`enter_user_namespace`].
 pub fn unshare(with: UnshareFlags) -> Result<()> {
-    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let (uids, gids) = if uid == 0 {
-        (own_map("/proc/self/uid_map")?, own_map("/proc/self/gid_map")?)
-    } else {
-        let (subuids, subgids) = subordinate(uid);
-        let uids = plan::subordinate_map(uid, &subuids, uid, "subuid")?;
-        (uids, plan::subordinate_map(gid, &subgids, uid, "subgid")?)
-    };
+    let (uids, gids) = maps()?;
     let ranges = |map: Vec<IdRange>| -> Vec<Range> {
         let range = |r: IdRange| Range { inside: r.inside, outside: r.outside, count: r.count };
         map.into_iter().map(range).collect()
     };
     userns::enter(&ranges(uids), &ranges(gids), with).map_err(engine::explain_map)
+}
+
+/// All ids that files of this user's can have: for root as they are, for others with its own as root's.
+///
+/// # Errors
+/// Where an ordinary user lacks subordinate ids.
+pub fn ids_of_files() -> Result<IdMapping> {
+    let (uids, gids) = maps()?;
+    Ok(IdMapping::Private { uids, gids })
+}
+
+fn maps() -> Result<(Vec<IdRange>, Vec<IdRange>)> {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    if uid == 0 {
+        return Ok((own_map("/proc/self/uid_map")?, own_map("/proc/self/gid_map")?));
+    }
+    let (subuids, subgids) = subordinate(uid);
+    let uids = plan::subordinate_map(uid, &subuids, uid, "subuid")?;
+    Ok((uids, plan::subordinate_map(gid, &subgids, uid, "subgid")?))
 }
 
 /// The ids that there are, each as itself (user_namespaces(7)).

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use engine::attend::Over;
 use engine::record::{About, Exited, Note};
 use engine::state::{self, Own, RunDirectory};
-use engine::{Remains, Streams, attend};
+use engine::{Card, Remains, Streams, attend};
 use spec::boot::Condition;
 use spec::exit::Ended;
 use spec::plan::{Network, Plan};
@@ -79,8 +79,8 @@ fn once(
         });
     let plan = taken.as_ref().unwrap_or(plan);
     let mut amended = None;
-    let prepared = match &plan.network {
-        Network::Attached(attachment) if !engine.has_own_kernel() => {
+    let mut prepared = match &plan.network {
+        Network::Attached(attachment) => {
             let plan = amended.insert(plan.clone());
             Some(net::prepare(attachment, plan, run.path())?)
         }
@@ -95,7 +95,12 @@ fn once(
                 .context("cannot restore what was written in the machine")?;
         }
     }
-    let waiting = engine.create(plan, run, copies(&launch.streams)?, remains)?;
+    let mut streams = copies(&launch.streams)?;
+    if let Some(prepared) = prepared.as_mut().filter(|_| engine.has_own_kernel()) {
+        let (end, interface) = prepared.card()?;
+        streams.card = Some(Card { end, interface });
+    }
+    let waiting = engine.create(plan, run, streams, remains)?;
     let own = match own {
         Some(own) => own,
         None => own.insert(run.own(&plan.name)?),
@@ -164,5 +169,7 @@ fn copies(streams: &Streams) -> Result<Streams> {
         input: copy(&streams.input)?,
         output: copy(&streams.output)?,
         error: copy(&streams.error)?,
+        // Each run has its own.
+        card: None,
     })
 }

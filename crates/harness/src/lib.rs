@@ -31,9 +31,13 @@ pub use exec::{Running, exec, exec_beside, exec_with};
 pub use launch::{Launch, launch};
 pub use nested::nested;
 pub use processes::{ProcessStatus, processes};
-pub use provision::{Provision, bootable};
+pub use provision::{Provision, bootable, helper};
 pub use pull::{Pull, Status, name_for, pull};
-pub use written::{Written, changes, export, take};
+pub use written::{Part, Written, changes, export, take};
+
+/// What this program does as a guest's process 1, besides being that.
+pub const ABILITIES: engine::vm::guest::Abilities =
+    engine::vm::guest::Abilities { errands: ERRANDS, set_up: net::card::set_up };
 
 /// What this program does in machines by name.
 pub const ERRANDS: &[&engine::Errand] = &[

@@ -13,7 +13,7 @@ pub enum Default {
     Command,
     /// Of a system, which sets its network up itself: at worst none.
     System,
-    /// Of what has a kernel of its own, which no network of the host's reaches.
+    /// Of what has a kernel of its own: that of its user, at worst none.
     OwnKernel,
 }
 
@@ -35,18 +35,19 @@ pub fn settle(
     let mut network = NetworkRequest { mode: mode.clone(), wishes, ..NetworkRequest::default() };
     match mode {
         Mode::Host | Mode::None => {}
-        Mode::Bridge(name) if !own_kernel => {
-            let (user, remark) = way_out(name, run);
+        Mode::Bridge(name) => {
+            let (user, remark) = way_out(name, own_kernel, run);
             network.user = user;
             return Ok((network, remark));
         }
-        // The engine says what it can have.
-        _ if own_kernel => {}
-        Mode::Bridge(_) => {}
         Mode::User(accel, _) => {
-            let user = Survey::new().user(*accel).map_err(anyhow::Error::msg);
+            let survey = Survey::new();
+            let user = if own_kernel { survey.user_of_card(*accel) } else { survey.user(*accel) };
+            let user = user.map_err(anyhow::Error::msg);
             network.user = Some(user.context("there is no user-mode network here")?);
         }
+        // The engine says what it can have.
+        _ if own_kernel => {}
         Mode::Namespace(path) => network.path = Some(path.clone()),
         Mode::Container(name) => {
             let record = run.find(name)?;
@@ -64,12 +65,20 @@ pub fn settle(
 }
 
 /// How machines on an ordinary user's network reach what is not their peers.
-fn way_out(name: &str, run: &RunDirectory) -> (Option<User>, Option<String>) {
+fn way_out(name: &str, own_kernel: bool, run: &RunDirectory) -> (Option<User>, Option<String>) {
     let internal = || net::networks::inspect(run.path(), name).is_ok_and(|shown| shown.internal);
     if survey::bridge().is_ok() || internal() {
         return (None, None);
     }
-    match Survey::new().user(Accel::On) {
+    let user = match own_kernel {
+        // No socket of the host's can be put in the place of one under another kernel.
+        true => {
+            Err("a virtual machine has no way out of a network of yours (--network user has one)"
+                .to_owned())
+        }
+        false => Survey::new().user(Accel::On),
+    };
+    match user {
         Ok(user) => (Some(user), None),
         Err(missing) => {
             (None, Some(format!("machines of {name} reach each other only here: {missing}")))
@@ -79,14 +88,14 @@ fn way_out(name: &str, run: &RunDirectory) -> (Option<User>, Option<String>) {
 
 fn by_default(default: Default, wishes: Wishes) -> Settled {
     let of = |mode, user| NetworkRequest { mode, user, wishes: wishes.clone(), path: None };
-    if default == Default::OwnKernel {
-        return (of(Mode::None, None), None);
-    }
-    if rustix::process::geteuid().is_root() && survey::bridge().is_ok() {
+    let own_kernel = default == Default::OwnKernel;
+    if !own_kernel && rustix::process::geteuid().is_root() && survey::bridge().is_ok() {
         return (of(Mode::Bridge(DEFAULT.into()), None), None);
     }
     // Root of a namespace, too, can have what any user can.
-    let missing = match Survey::new().user(Accel::Auto) {
+    let survey = Survey::new();
+    let user = if own_kernel { survey.user_of_card(Accel::Auto) } else { survey.user(Accel::Auto) };
+    let missing = match user {
         Ok(user) => return (of(Mode::User(Accel::Auto, Vec::new()), Some(user)), None),
         Err(missing) => missing,
     };

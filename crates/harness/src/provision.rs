@@ -1,13 +1,13 @@
-//! What is added to an image by its own package manager: a layer more, made once for each image and list of
-//! packages, whoever asks for it.
+//! What is added to an image by its own package manager, or by that of another image where it has none: a layer
+//! more, made once for each image and list of packages, whoever asks for it.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use distro::catalog::{Catalog, DEFAULT_INIT};
+use anyhow::{Context, Result, anyhow, bail};
+use distro::catalog::{Catalog, DEFAULT_INIT, NONE};
 use distro::package::{self, Operation, PackageManager};
 use engine::record::Record;
 use engine::state::RunDirectory;
@@ -17,26 +17,31 @@ use spec::image::{Facts, Image, Origin};
 use store::Store;
 
 use crate::probe::cell::Program;
-use crate::written::{self, Written};
+use crate::written::{self, Part, Written};
 
 /// An image and what is to be added to it.
 pub struct Provision {
     base: Image,
+    /// Whose package manager does it.
+    helper: Option<Image>,
     manager: &'static dyn PackageManager,
     packages: Vec<String>,
     origin: Origin,
 }
 
 /// Names of packages that give a system the init that its distribution has; `None` where the image has an
-/// init, or nothing is known of its distribution or its package manager.
+/// init, or nothing is known of its distribution, or of who could install packages in it.
 ///
 /// # Errors
 /// Where the catalog cannot be read.
 pub fn bootable(facts: &Facts) -> Result<Option<Vec<String>>> {
-    if facts.init.is_some() || facts.package_manager.is_none() {
+    if facts.init.is_some() {
         return Ok(None);
     }
     let catalog = Catalog::load()?;
+    if facts.package_manager.is_none() && helper_in(&catalog, facts).is_none() {
+        return Ok(None);
+    }
     let family = catalog.family_of(&facts.os_release);
     Ok(family.and_then(|family| {
         let bootable = &family.bootable;
@@ -45,29 +50,44 @@ pub fn bootable(facts: &Facts) -> Result<Option<Vec<String>>> {
     }))
 }
 
+/// The label of the system whose package manager installs packages in an image that has none, as UBI micro and
+/// distroless images: the catalog's release that the image is made of.
+///
+/// # Errors
+/// Where the catalog cannot be read.
+pub fn helper(facts: &Facts) -> Result<Option<String>> {
+    Ok(helper_in(&Catalog::load()?, facts))
+}
+
+fn helper_in(catalog: &Catalog, facts: &Facts) -> Option<String> {
+    let release = catalog.release_of(&facts.os_release)?;
+    let (family, _) = catalog.find_with_family(&release.label)?;
+    (release.package_manager(family) != NONE).then(|| release.label.clone())
+}
+
 impl Provision {
-    /// Packages for an image, by their names.
+    /// Packages for an image, by their names: its own package manager installs them, or that of `helper`.
     ///
     /// # Errors
-    /// Where the image has no package manager, or a name is none.
-    pub fn new(base: Image, packages: &[String]) -> Result<Self> {
+    /// Where that image has no package manager, or a name is none.
+    pub fn new(base: Image, helper: Option<Image>, packages: &[String]) -> Result<Self> {
         let mut packages = packages.to_vec();
         packages.sort();
         packages.dedup();
-        let known = base.facts.package_manager.as_deref().and_then(package::by_name);
+        let facts = helper.as_ref().map_or(&base.facts, |helper| &helper.facts);
+        let known = facts.package_manager.as_deref().and_then(package::by_name);
         let manager = known.context("it has no package manager that could install anything")?;
         let names: Vec<&str> = packages.iter().map(String::as_str).collect();
-        let mut commands = Vec::new();
-        for operation in [Operation::Refresh, Operation::Install(&names), Operation::Clean] {
-            match package::work(manager, &operation) {
-                Ok(work) => commands.extend(work.commands),
-                Err(_) if operation == Operation::Clean => {}
-                Err(why) => bail!("cannot install {}: {why}", packages.join(", ")),
-            }
-        }
-        let origin =
-            Origin::Provisioned { parent: base.id.clone(), packages: packages.clone(), commands };
-        Ok(Self { base, manager, packages, origin })
+        let commands = match &helper {
+            Some(_) => package::work_outside(manager, SYSTEM, &names).map(|work| work.commands),
+            None => inside(manager, &names),
+        };
+        let commands =
+            commands.map_err(|why| anyhow!("cannot install {}: {why}", packages.join(", ")))?;
+        let (parent, id) = (base.id.clone(), helper.as_ref().map(|helper| helper.id.clone()));
+        let packages_too = packages.clone();
+        let origin = Origin::Provisioned { parent, packages: packages_too, commands, helper: id };
+        Ok(Self { base, helper, manager, packages, origin })
     }
 
     /// What has to be there already so that nothing has to be done.
@@ -103,14 +123,22 @@ impl Provision {
         run: &RunDirectory,
         tell: &dyn Tell,
     ) -> Result<Written> {
-        let machine = Machine::start(program, run, &self.base.id, options)?;
+        let mount = format!("type=image,source={},target={SYSTEM},rw", self.base.id);
+        let (image, options, part) = match &self.helper {
+            Some(helper) => {
+                let more = ["--mount".to_owned(), mount];
+                (helper, [options, &more].concat(), Part::Mounted(SYSTEM))
+            }
+            None => (&self.base, options.to_vec(), Part::Root),
+        };
+        let machine = Machine::start(program, run, &image.id, &options)?;
         let Origin::Provisioned { commands, .. } = &self.origin else { bail!("it is another's") };
         for command in commands {
             tell.tell(Event::Phase { name: format!("installing {}", self.packages.join(", ")) });
             self.run(&machine, command, tell)?;
         }
         tell.tell(Event::Phase { name: "making a layer of it".into() });
-        written::take(run, &machine.record, None, &store.path().join("tmp"))
+        written::take(run, &machine.record, part, &store.path().join("tmp"))
     }
 
     fn run(&self, machine: &Machine<'_>, command: &[String], tell: &dyn Tell) -> Result<()> {
@@ -142,6 +170,21 @@ impl Provision {
         let config = base.config.clone();
         written.record(store, &base, origin, config, id, &[name])
     }
+}
+
+/// Where a helper finds the system that has no package manager.
+const SYSTEM: &str = "/mnt";
+
+fn inside(manager: &dyn PackageManager, names: &[&str]) -> Result<Vec<Vec<String>>, String> {
+    let mut commands = Vec::new();
+    for operation in [Operation::Refresh, Operation::Install(names), Operation::Clean] {
+        match package::work(manager, &operation) {
+            Ok(work) => commands.extend(work.commands),
+            Err(_) if operation == Operation::Clean => {}
+            Err(why) => return Err(why),
+        }
+    }
+    Ok(commands)
 }
 
 /// The most of a command's last output that is looked at when it failed: lines.

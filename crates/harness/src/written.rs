@@ -45,9 +45,9 @@ pub fn changes(run: &RunDirectory, record: &Record) -> Result<Vec<(Vec<u8>, Chan
     };
     let mut parts = vec![("", run.upper(record, "u")?, open_all(layers)?)];
     for (index, mount) in plan.mounts.iter().enumerate() {
-        if let MountKind::Overlay { source } = &mount.kind {
+        if let MountKind::Overlay { layers, .. } = &mount.kind {
             let upper = run.upper(record, &format!("u{index}"))?;
-            parts.push((&mount.target[1..], upper, open_all(std::slice::from_ref(source))?));
+            parts.push((&mount.target[1..], upper, open_all(layers)?));
         }
     }
     let supplied = supplied(plan, &parts);
@@ -142,22 +142,29 @@ pub struct Written {
     machine: String,
 }
 
-/// Takes what was written in a machine out of it, into a file without a name in `directory`: as it is
-/// now, or as it was at a snapshot.
+/// A part of what was written in a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// In its root.
+    Root,
+    /// In its root, as it was at the snapshot of that name.
+    Snapshot(&'a str),
+    /// In the image that is mounted at that path.
+    Mounted(&'a str),
+}
+
+/// Takes what was written in a machine out of it, into a file without a name in `directory`.
 ///
 /// # Errors
 /// Where the machine is not made of an image in the store, or a file cannot be read.
 pub fn take(
     run: &RunDirectory,
     record: &Record,
-    snapshot: Option<&str>,
+    part: Part<'_>,
     directory: &Path,
 ) -> Result<Written> {
     let plan = plan_of(record)?;
-    let layers = match &plan.root {
-        RootPlan::Overlay { layers, .. } => &layers[..],
-        RootPlan::Directory { .. } => &[],
-    };
+    let (layers, place) = place_of(record, plan, part)?;
     let id = |path: &String| Path::new(path).parent()?.file_name()?.to_str().map(str::to_owned);
     let parents: Vec<String> = layers.iter().filter_map(id).collect();
     ensure!(
@@ -165,12 +172,11 @@ pub fn take(
         "the machine {} is made of no image in the store: `postroj export` it instead",
         record.name
     );
-    let place = match snapshot {
-        Some(name) => crate::snapshot::place_of(record, name)?,
-        None => "u".to_owned(),
-    };
     let upper = run.upper(record, &place)?;
-    let except = supplied(plan, &[("", upper.try_clone()?, Vec::new())]);
+    let except = match part {
+        Part::Mounted(_) => Vec::new(),
+        _ => supplied(plan, &[("", upper.try_clone()?, Vec::new())]),
+    };
     let except = except.into_iter().map(|path| path[1..].to_vec()).collect();
     let options = pack::Options { layer: true, except, ..pack::Options::default() };
     let (reader, writer) = pipe()?;
@@ -187,6 +193,27 @@ pub fn take(
     copied?;
     let digest = hashing.hasher.finalize().iter().map(|b| format!("{b:02x}")).collect();
     Ok(Written { archive, digest, parents, machine: record.id().to_owned() })
+}
+
+/// The layers below a part, and where it is in the machine's scratch.
+fn place_of<'a>(record: &Record, plan: &'a Plan, part: Part<'_>) -> Result<(&'a [String], String)> {
+    if let Part::Mounted(target) = part {
+        let found = plan.mounts.iter().enumerate().find_map(|(index, mount)| match &mount.kind {
+            MountKind::Overlay { layers, .. } if mount.target == target => Some((index, layers)),
+            _ => None,
+        });
+        let (index, layers) = found.with_context(|| format!("no image is mounted at {target}"))?;
+        return Ok((layers, format!("u{index}")));
+    }
+    let layers = match &plan.root {
+        RootPlan::Overlay { layers, .. } => &layers[..],
+        RootPlan::Directory { .. } => &[],
+    };
+    let place = match part {
+        Part::Snapshot(name) => crate::snapshot::place_of(record, name)?,
+        _ => "u".to_owned(),
+    };
+    Ok((layers, place))
 }
 
 /// Gone with this process, however that ends (open(2), `O_TMPFILE`).

@@ -4,6 +4,7 @@
 //! start of its first process. What must be undone is tied to what the kernel undoes by
 //! itself when this process dies, or written down before it is made, for [`reap`].
 
+pub mod card;
 pub mod connect;
 pub mod faults;
 mod forward;

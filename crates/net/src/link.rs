@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rustix::net::netdevice;
-use spec::network::Mac;
+use spec::network::{Interface, Mac};
 
 use crate::netlink::{ACK, Batch, CREATE, DUMP, EXCL, Socket, attributes};
 
@@ -182,6 +182,17 @@ impl Links {
         self.0.carry_out(&batch)
     }
 
+    /// Puts a device that is there on a bridge, and brings it up.
+    ///
+    /// # Errors
+    /// `ENODEV` where there is none of that name; rtnetlink(7)'s.
+    pub(crate) fn put_on(&self, bridge: u32, name: &str, mtu: u32) -> io::Result<()> {
+        let mut batch = Batch::default();
+        batch.message(NEWLINK, ACK, &interface(self.index(name)?, UP));
+        batch.native(IFLA_MTU, mtu).native(IFLA_MASTER, bridge);
+        self.0.carry_out(&batch)
+    }
+
     /// Brings the inner end up, with addresses and routes.
     ///
     /// # Errors
@@ -190,9 +201,18 @@ impl Links {
         let index = self.index(&inside.device)?;
         let mut batch = Batch::default();
         batch.message(NEWLINK, ACK, &interface(index, UP));
-        let addresses = inside.addresses.iter();
-        addresses.for_each(|(address, prefix)| add(&mut batch, index, *address, *prefix));
-        inside.gateways.iter().for_each(|gateway| default_route(&mut batch, index, *gateway));
+        lead(&mut batch, index, &inside.addresses, &inside.gateways);
+        self.0.carry_out(&batch)
+    }
+
+    /// The same with a device of a guest's, which nobody has given its MTU before.
+    ///
+    /// # Errors
+    /// rtnetlink(7)'s.
+    pub(crate) fn set_up_card(&self, index: u32, card: &Interface) -> io::Result<()> {
+        let mut batch = Batch::default();
+        batch.message(NEWLINK, ACK, &interface(index, UP)).native(IFLA_MTU, card.mtu);
+        lead(&mut batch, index, &card.addresses, &card.gateways);
         self.0.carry_out(&batch)
     }
 
@@ -206,9 +226,14 @@ impl Links {
 
     /// The device that has a hardware address, among those that machines are given.
     pub(crate) fn with_address(&self, mac: Mac) -> Option<u32> {
+        self.named(mac).map(|(index, _)| index)
+    }
+
+    /// The same with its name.
+    pub(crate) fn named(&self, mac: Mac) -> Option<(u32, String)> {
         let names = (0..256).map(|nth| format!("eth{nth}"));
         let mut there = names.map_while(|name| Some((self.index(&name).ok()?, name)));
-        there.find(|(_, name)| self.hardware_address(name) == Some(mac)).map(|(index, _)| index)
+        there.find(|(_, name)| self.hardware_address(name) == Some(mac))
     }
 
     /// Brings a device up.
@@ -272,6 +297,12 @@ fn octets(address: IpAddr) -> (u8, Vec<u8>) {
         IpAddr::V4(address) => (INET, address.octets().to_vec()),
         IpAddr::V6(address) => (INET6, address.octets().to_vec()),
     }
+}
+
+/// Addresses and ways out of a device that is up.
+fn lead(batch: &mut Batch, index: u32, addresses: &[(IpAddr, u8)], gateways: &[IpAddr]) {
+    addresses.iter().for_each(|(address, prefix)| add(batch, index, *address, *prefix));
+    gateways.iter().for_each(|gateway| default_route(batch, index, *gateway));
 }
 
 fn add(batch: &mut Batch, index: u32, address: IpAddr, prefix: u8) {

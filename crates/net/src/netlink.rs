@@ -153,6 +153,12 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
 }
 
 /// One that another process made.
+impl From<Socket> for OwnedFd {
+    fn from(socket: Socket) -> Self {
+        socket.0
+    }
+}
+
 impl From<OwnedFd> for Socket {
     fn from(socket: OwnedFd) -> Self {
         Self(socket)

@@ -67,6 +67,25 @@ impl Site {
         }
     }
 
+    /// A device in it whose packets are those of a virtual machine's card.
+    ///
+    /// # Errors
+    /// As [`sys::tun::tap`], and [`Site::links`].
+    pub(crate) fn tap(&self, name: &str) -> io::Result<OwnedFd> {
+        match self {
+            Self::Host => sys::tun::tap(name),
+            Self::Held(holder) => fetch_made(holder.as_fd(), || sys::tun::tap(name)),
+        }
+    }
+
+    /// Who holds it, where that is not this host.
+    pub(crate) fn holder(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Host => None,
+            Self::Held(holder) => Some(holder.as_fd()),
+        }
+    }
+
     /// Its rules.
     ///
     /// # Errors
@@ -91,20 +110,31 @@ impl Site {
     }
 }
 
-/// A netlink socket of a process's network namespace, which the user namespace is left for.
+/// A netlink socket of a process's network namespace.
 ///
 /// # Errors
-/// setns(2)'s, as those of whoever was sent for it.
+/// As [`fetch_made`].
 pub(crate) fn fetch(
     process: BorrowedFd<'_>,
     protocol: Option<rustix::net::Protocol>,
 ) -> io::Result<Socket> {
+    fetch_made(process, || Socket::new(protocol).map(OwnedFd::from)).map(Socket::from)
+}
+
+/// What is made in a process's network namespace, which the user namespace is left for.
+///
+/// # Errors
+/// setns(2)'s and the maker's, as those of whoever was sent for it.
+fn fetch_made(
+    process: BorrowedFd<'_>,
+    make: impl FnOnce() -> io::Result<OwnedFd>,
+) -> io::Result<OwnedFd> {
     let (ours, theirs) = sys::socket::pair()?;
     let Some(pid) = sys::process::fork()? else {
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let made = enter(process).and_then(|()| Socket::new(protocol));
+            let made = enter(process).and_then(|()| make());
             let _ = match made {
-                Ok(socket) => theirs.send(&0_i32.to_ne_bytes(), &[socket.as_fd()]),
+                Ok(made) => theirs.send(&0_i32.to_ne_bytes(), &[made.as_fd()]),
                 Err(error) => {
                     theirs.send(&error.raw_os_error().unwrap_or(eio()).to_ne_bytes(), &[])
                 }
@@ -117,7 +147,7 @@ pub(crate) fn fetch(
     let received = ours.receive(&mut bytes);
     let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
     match (received?, i32::from_ne_bytes(bytes)) {
-        ((4, mut sockets), 0) if sockets.len() == 1 => Ok(Socket::from(sockets.remove(0))),
+        ((4, mut sockets), 0) if sockets.len() == 1 => Ok(sockets.remove(0)),
         ((4, _), errno) if errno != 0 => Err(io::Error::from_raw_os_error(errno)),
         _ => Err(io::ErrorKind::UnexpectedEof.into()),
     }

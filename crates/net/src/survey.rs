@@ -16,6 +16,8 @@ pub struct Survey {
     pub pasta: bool,
     /// slirp4netns(1) is.
     pub slirp4netns: bool,
+    /// passt(1) is.
+    pub passt: bool,
     /// This user may make devices of packets.
     pub tun: bool,
     /// Sockets of the host's can be put in the place of a machine's.
@@ -30,6 +32,7 @@ impl Survey {
         Self {
             pasta: program("pasta").is_some(),
             slirp4netns: program("slirp4netns").is_some(),
+            passt: program("passt").is_some(),
             tun: rustix::fs::accessat(CWD, TUN, access, AtFlags::EACCESS).is_ok(),
             bypass: bypass(),
         }
@@ -51,6 +54,28 @@ impl Survey {
             ));
         }
         Ok(if self.pasta { Tap::Pasta } else { Tap::Slirp4netns })
+    }
+
+    /// How mode `user` is carried for what has a kernel of its own, where no socket can be put in another's
+    /// place and no namespace has a device.
+    ///
+    /// # Errors
+    /// What is missing, and the remedy, on one line.
+    pub fn user_of_card(&self, accel: Accel) -> Result<User, String> {
+        if accel == Accel::On {
+            return Err(
+                "accel=on puts sockets of the host's in the place of a machine's, which are \
+                        under a kernel of its own with --isolation vm: leave it out"
+                    .into(),
+            );
+        }
+        match self.passt {
+            true => Ok(User { bypass: false, tap: Some(Tap::Passt) }),
+            false => {
+                Err("passt is not installed: `apt install passt` or `dnf install passt` (as root)"
+                    .into())
+            }
+        }
     }
 
     /// How mode `user` is carried.
@@ -122,7 +147,7 @@ mod tests {
 
     #[test]
     fn what_carries_mode_user() {
-        let all = Survey { pasta: true, slirp4netns: true, tun: true, bypass: false };
+        let all = Survey { pasta: true, slirp4netns: true, passt: true, tun: true, bypass: false };
         let tap = |survey: &Survey, accel| survey.user(accel).map(|user| (user.bypass, user.tap));
         assert_eq!(tap(&all, Accel::Auto), Ok((false, Some(Tap::Pasta))));
         let old = Survey { pasta: false, ..all.clone() };
@@ -136,5 +161,10 @@ mod tests {
         let fast = Survey { bypass: true, ..closed };
         assert_eq!(tap(&fast, Accel::Auto), Ok((true, None)));
         assert!(tap(&fast, Accel::Off).is_err());
+        let of_card = |survey: &Survey, accel| survey.user_of_card(accel).map(|user| user.tap);
+        assert_eq!(of_card(&fast, Accel::Auto), Ok(Some(Tap::Passt)));
+        assert!(of_card(&fast, Accel::On).unwrap_err().contains("kernel of its own"));
+        let without = Survey { passt: false, ..all };
+        assert!(of_card(&without, Accel::Off).unwrap_err().contains("apt install passt"));
     }
 }

@@ -182,6 +182,9 @@ pub(crate) fn requested(wanted: &MountRequest) -> (String, MountKind) {
                 attributes: Attributes { read_only: *read_only, ..Attributes::default() },
             },
         ),
+        MountRequest::Image { layers, target, read_only, .. } => {
+            (normal(target), MountKind::Overlay { layers: layers.clone(), read_only: *read_only })
+        }
         MountRequest::Tmpfs { target, size, mode, options } => {
             let has = |option: &str| options.iter().any(|o| o == option);
             let mut data = format!("mode={:04o}", mode.unwrap_or(0o1777));
@@ -252,7 +255,7 @@ pub(crate) fn mount(target: &str, kind: MountKind) -> Mount {
 }
 
 fn overlay(source: &str) -> MountKind {
-    MountKind::Overlay { source: source.to_owned() }
+    MountKind::Overlay { layers: vec![source.to_owned()], read_only: false }
 }
 
 pub(crate) fn tmpfs(data: &str, attributes: Attributes) -> MountKind {

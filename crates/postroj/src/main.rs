@@ -5,7 +5,7 @@ mod face;
 
 fn main() -> std::process::ExitCode {
     if engine::vm::guest::is_here() {
-        engine::vm::guest::run(harness::ERRANDS);
+        engine::vm::guest::run(&harness::ABILITIES);
     }
     let args: Vec<std::ffi::OsString> = std::env::args_os().collect();
     std::process::ExitCode::from(face::run(args))

@@ -156,6 +156,9 @@ pub enum Origin {
         packages: Vec<String>,
         /// What was run.
         commands: Vec<Vec<String>>,
+        /// The id of the image that they ran in, where that is another one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        helper: Option<String>,
     },
     /// An image with a manifest: of a registry, a layout or an archive.
     Oci(Oci),

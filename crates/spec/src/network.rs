@@ -250,6 +250,32 @@ pub enum Tap {
     Pasta,
     /// slirp4netns(1).
     Slirp4netns,
+    /// passt(1), for what has a kernel of its own: it carries no device's packets, but a card's.
+    Passt,
+}
+
+/// A network card of a machine that has a kernel of its own, as its guest sets it up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// By which the guest finds it.
+    pub mac: Mac,
+    /// Largest packet, in bytes.
+    pub mtu: u32,
+    /// Addresses, with the lengths of their prefixes.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Ways out.
+    pub gateways: Vec<IpAddr>,
+    /// What its outer end is.
+    pub end: End,
+}
+
+/// What the outer end of a network card is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    /// A stream of frames, each after its length (4 bytes, the highest first): passt(1), "--fd".
+    Stream,
+    /// A device of the host's (tun.txt in the kernel's documentation).
+    Tap,
 }
 
 #[cfg(test)]

@@ -116,6 +116,8 @@ pub struct OwnKernel {
     pub initramfs: String,
     /// Absolute path of a file system (EROFS) with the image's files.
     pub image: String,
+    /// Which ids of the host those are that files of the host's have in the machine.
+    pub ids: IdMapping,
 }
 
 /// Files of `/etc` that tell a machine's host name.
@@ -225,10 +227,13 @@ pub enum MountKind {
         /// Attributes of the mount.
         attributes: Attributes,
     },
-    /// A launcher's file system under a throw-away layer of its own.
+    /// A launcher's file system, or an image, under a throw-away layer of its own.
     Overlay {
-        /// Absolute path.
-        source: String,
+        /// Absolute paths, lowest first.
+        layers: Vec<String>,
+        /// Cannot be written.
+        #[serde(default)]
+        read_only: bool,
     },
     /// The machine's own view of its control groups.
     Cgroup {

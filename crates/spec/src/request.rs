@@ -143,6 +143,17 @@ pub enum MountRequest {
         /// Made as a directory where it is missing (`-v`'s habit; `--mount` refuses).
         create_source: bool,
     },
+    /// The files of an image, under a layer that is thrown away with the machine.
+    Image {
+        /// As the user calls it.
+        image: String,
+        /// Absolute paths of its layers, lowest first; none before the image was looked up.
+        layers: Vec<String>,
+        /// Absolute path inside.
+        target: String,
+        /// Cannot be written.
+        read_only: bool,
+    },
     /// An empty file system in memory.
     Tmpfs {
         /// Absolute path inside.

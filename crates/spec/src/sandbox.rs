@@ -53,7 +53,9 @@ pub struct Sandbox {
     pub info: Option<i32>,
     /// Where facts are written, and at its end the exit code.
     pub status: Option<i32>,
-    /// Filters, in the order in which they are installed.
+    /// Which system calls may be made.
+    pub seccomp: Option<crate::plan::Seccomp>,
+    /// Filters, in the order in which they are installed; after that.
     pub filters: Vec<Vec<u8>>,
     /// A filter that is read late.
     pub late_filter: Option<i32>,

@@ -21,4 +21,5 @@ pub mod sched;
 pub mod seccomp;
 pub mod signals;
 pub mod socket;
+pub mod tun;
 pub mod userns;

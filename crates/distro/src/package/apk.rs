@@ -53,6 +53,13 @@ impl PackageManager for Apk {
         }
     }
 
+    /// With the keys and by the repositories of the system that it runs on.
+    fn outside(&self, root: &str, packages: &[&str]) -> Option<Work> {
+        let own = ["--keys-dir", "/etc/apk/keys", "--repositories-file", "/etc/apk/repositories"];
+        let command = [&["apk", "--root", root][..], &own, &["--no-cache", "add", "--initdb"]];
+        Work::on(&command.concat(), packages)
+    }
+
     fn records(&self) -> &'static [&'static str] {
         &["/lib/apk", "/usr/lib/apk", "/etc/apk/world", "/var/log/apk.log"]
     }

@@ -64,6 +64,13 @@ impl PackageManager for Apt {
         }
     }
 
+    fn outside(&self, root: &str, packages: &[&str]) -> Option<Work> {
+        let mut work = apt_get(&["update"], &[]);
+        let words = [&["sh", "-ec", OUTSIDE, "apt", root], &OPTIONS[..], &["install"]].concat();
+        work.commands.extend(Work::command(&words, packages).commands);
+        Some(work)
+    }
+
     fn signs(&self) -> &'static [Sign] {
         &SIGNS
     }
@@ -101,6 +108,21 @@ const FILES_ONLY: [&str; 8] = [
     "-o",
     "APT::Sandbox::User=root",
 ];
+
+/// In another system's root, whose database is dpkg's, or that of a distroless image: a file for each package,
+/// which says nothing of its state: what such an image left out on purpose, nobody needs. Its scripts run there, or here where nothing runs them there (dpkg(1),
+/// `--force-script-chrootless`): with `DPKG_ROOT`.
+const OUTSIDE: &str = "root=$1; shift
+db=$root/var/lib/dpkg
+mkdir -p \"$db/info\" \"$db/updates\" \"$root/var/lib/apt\"
+test -e \"$db/status\" || for file in \"$db\"/status.d/*; do
+    case $file in *.md5sums | *'*') continue ;; esac
+    sed -e '/^Status:/d' -e '/^Depends:/d' -e '/^Pre-Depends:/d' -e '/^$/d' -e 's/^Package:.*/&\\nStatus: install ok installed/' \"$file\"
+    echo
+done > \"$db/status\"
+test -e \"$root/bin/sh\" || set -- -o DPkg::Options::=--force-script-chrootless \"$@\"
+exec apt-get -o Dir::State::status=\"$db/status\" -o Dir::State::extended_states=\"$root/var/lib/apt/extended_states\" \\
+    -o DPkg::Options::=--root=\"$root\" \"$@\"";
 
 fn apt_get(words: &[&str], packages: &[&str]) -> Work {
     Work::command(&[&["apt-get"], &OPTIONS[..], words].concat(), packages)

@@ -22,6 +22,10 @@ impl PackageManager for Dnf {
         rpm::work("dnf", "upgrade", operation)
     }
 
+    fn outside(&self, root: &str, packages: &[&str]) -> Option<Work> {
+        rpm::outside("dnf", root, packages)
+    }
+
     fn records(&self) -> &'static [&'static str] {
         &rpm::RECORDS
     }

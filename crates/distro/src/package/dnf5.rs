@@ -22,6 +22,10 @@ impl PackageManager for Dnf5 {
         rpm::work("dnf5", "upgrade", operation)
     }
 
+    fn outside(&self, root: &str, packages: &[&str]) -> Option<Work> {
+        rpm::outside("dnf5", root, packages)
+    }
+
     fn records(&self) -> &'static [&'static str] {
         &rpm::RECORDS
     }

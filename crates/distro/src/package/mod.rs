@@ -4,7 +4,7 @@ use sys::rooted::Root;
 
 pub use explanation::{Cause, Explanation, Sign};
 use operation::split;
-pub use operation::{Operation, Repository, Work, work};
+pub use operation::{Operation, Repository, Work, work, work_outside};
 
 mod apk;
 mod apt;
@@ -45,6 +45,13 @@ pub trait PackageManager: Sync {
     /// What an operation takes; `None` where it cannot be done. To be asked through [`work`], which
     /// checks the names.
     fn work(&self, operation: &Operation<'_>) -> Option<Work>;
+
+    /// The commands by which packages are installed, with what they depend on, in the system whose root is at
+    /// that path of the one with this manager, by the repositories of the latter; `None` where it cannot. To be
+    /// asked through [`work_outside`], which checks the names.
+    fn outside(&self, _root: &str, _packages: &[&str]) -> Option<Work> {
+        None
+    }
 
     /// What it prints where it fails, and what that means; what comes first counts first.
     fn signs(&self) -> &'static [Sign] {

@@ -122,13 +122,9 @@ pub fn work(manager: &dyn PackageManager, operation: &Operation<'_>) -> Result<W
             [Some(repository.url), repository.suite].into_iter().flatten().collect()
         }
     };
-    let bad = |word: &&&str| {
-        let blank = |c: char| c.is_control() || (c.is_whitespace() && !is_file(word));
-        word.is_empty() || word.starts_with('-') || word.contains(blank)
-    };
     // A suite comes with its components.
     let is_repository = matches!(operation, Operation::AddRepository(_));
-    if let Some(word) = words.iter().find(|word| bad(word) && !is_repository) {
+    if let Some(word) = words.iter().find(|word| is_bad(word) && !is_repository) {
         return Err(format!("{word:?} is no package"));
     }
     if is_repository && words.iter().any(|word| word.contains(char::is_control)) {
@@ -145,4 +141,26 @@ pub fn work(manager: &dyn PackageManager, operation: &Operation<'_>) -> Result<W
         return Err(format!("{name} is no file of a package"));
     }
     manager.work(operation).ok_or_else(|| format!("{} cannot do this", manager.name()))
+}
+
+/// The work of installing packages in another system's root: see [`PackageManager::outside`].
+///
+/// # Errors
+/// A name is none, or would be taken for an option, or the manager cannot do this.
+pub fn work_outside(
+    manager: &dyn PackageManager,
+    root: &str,
+    packages: &[&str],
+) -> Result<Work, String> {
+    if let Some(word) = packages.iter().find(|word| is_bad(word) || is_file(word)) {
+        return Err(format!("{word:?} is no name of a package"));
+    }
+    let cannot = || format!("{} cannot install packages in another system", manager.name());
+    manager.outside(root, packages).filter(|_| !packages.is_empty()).ok_or_else(cannot)
+}
+
+/// No name, or one that would be taken for an option.
+fn is_bad(word: &str) -> bool {
+    let blank = |c: char| c.is_control() || (c.is_whitespace() && !is_file(word));
+    word.is_empty() || word.starts_with('-') || word.contains(blank)
 }

@@ -20,12 +20,12 @@ pub(super) fn work(program: &str, upgrade: &str, operation: &Operation<'_>) -> O
     match *operation {
         // What they have counts as fresh for days (dnf.conf(5), "metadata_expire").
         Operation::Refresh => Some(Work::command(&[program, "-y", "--refresh", "makecache"], &[])),
-        Operation::Install(packages) => run("install", packages),
+        Operation::Install(packages) => checked(packages, run("install", packages)),
         Operation::InstallFiles(files) => {
-            Work::on(&[program, "-y", "--disablerepo=*", "install"], files)
+            checked(files, Work::on(&[program, "-y", "--disablerepo=*", "install"], files))
         }
         Operation::ReinstallFiles(files) => {
-            Work::on(&[program, "-y", "--disablerepo=*", "reinstall"], files)
+            checked(files, Work::on(&[program, "-y", "--disablerepo=*", "reinstall"], files))
         }
         Operation::Upgrade(packages) => Some(Work::command(&[program, "-y", upgrade], packages)),
         Operation::Reinstall(packages) => run("reinstall", packages),
@@ -34,6 +34,16 @@ pub(super) fn work(program: &str, upgrade: &str, operation: &Operation<'_>) -> O
         Operation::AddRepository(added) => Some(repository("/etc/yum.repos.d", added, "")),
         ref other => query(other),
     }
+}
+
+/// Checks the files among the packages first, by rpmkeys(8): those that speak like dnf look at no signature of a
+/// file, or refuse one that nobody signed (dnf.conf(5), "localpkg_gpgcheck"). Files that nobody signed are what
+/// their makers have; those that are signed must be by a key that is known.
+fn checked(packages: &[&str], install: Option<Work>) -> Option<Work> {
+    let files: Vec<&str> = packages.iter().copied().filter(|p| p.starts_with('/')).collect();
+    let mut work = Work::on(&["rpmkeys", "--checksig"], &files).unwrap_or_default();
+    work.commands.extend(install?.commands);
+    Some(work)
 }
 
 /// The same for those that take names only: a file is installed by rpm, which refuses what lacks a
@@ -45,16 +55,30 @@ pub(super) fn work_by_name(
 ) -> Option<Work> {
     let packages = match *operation {
         Operation::Install(packages) => packages,
-        Operation::InstallFiles(files) => return Work::on(&["rpm", "-U"], files),
+        Operation::InstallFiles(files) => return checked(files, Work::on(&["rpm", "-U"], files)),
         Operation::ReinstallFiles(files) => {
-            return Work::on(&["rpm", "-U", "--replacepkgs"], files);
+            return checked(files, Work::on(&["rpm", "-U", "--replacepkgs"], files));
         }
         _ => return work(program, upgrade, operation),
     };
     let (names, files) = split(packages);
     let mut done = work(program, upgrade, &Operation::Install(&names)).unwrap_or_default();
-    done.commands.extend(Work::on(&["rpm", "-U"], &files).unwrap_or_default().commands);
+    let install = checked(&files, Work::on(&["rpm", "-U"], &files));
+    done.commands.extend(install.unwrap_or_default().commands);
     (!done.commands.is_empty()).then_some(done)
+}
+
+/// In another system's root (dnf(8), "--installroot"): keys are looked for where dnf runs, and so are the
+/// repositories by this, which else are the other system's where it has some.
+pub(super) fn outside(program: &str, root: &str, packages: &[&str]) -> Option<Work> {
+    let there = format!("--installroot={root}");
+    let run = |words: &[&str], packages: &[&str]| {
+        let common = [program, "-y", &there, "--setopt=reposdir=/etc/yum.repos.d"];
+        Work::command(&[&common, words].concat(), packages)
+    };
+    let mut work = run(&["--setopt=install_weak_deps=0", "install"], packages);
+    work.commands.extend(run(&["clean", "all"], &[]).commands);
+    Some(work)
 }
 
 /// A package of a list, in rpm's words.
@@ -75,7 +99,7 @@ pub(super) const RECORDS: [&str; 10] = [
 ];
 
 /// What rpm, dnf and those that speak like them print where they fail.
-pub(super) const SIGNS: [Sign; 23] = [
+pub(super) const SIGNS: [Sign; 24] = [
     Sign { says: "conflicts with file from package", means: Cause::Conflict },
     Sign { says: "conflicts between attempted installs", means: Cause::Conflict },
     Sign { says: "nothing provides ", means: Cause::Dependency },
@@ -87,6 +111,7 @@ pub(super) const SIGNS: [Sign; 23] = [
     Sign { says: "GPG check FAILED", means: Cause::Signature },
     Sign { says: "Signature verification failed", means: Cause::Signature },
     Sign { says: "NOKEY", means: Cause::Signature },
+    Sign { says: " NOT OK", means: Cause::Signature },
     Sign { says: "digest: BAD", means: Cause::Signature },
     Sign { says: "checksum doesn't match", means: Cause::Signature },
     Sign { says: "incorrect checksum", means: Cause::Signature },

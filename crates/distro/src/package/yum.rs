@@ -28,6 +28,10 @@ impl PackageManager for Yum {
         rpm::work("yum", "update", operation)
     }
 
+    fn outside(&self, root: &str, packages: &[&str]) -> Option<Work> {
+        rpm::outside("yum", root, packages)
+    }
+
     fn records(&self) -> &'static [&'static str] {
         &rpm::RECORDS
     }

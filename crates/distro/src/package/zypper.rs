@@ -48,6 +48,17 @@ impl PackageManager for Zypper {
         }
     }
 
+    /// By the repositories of the system that it runs on (zypper(8), "--installroot"), whose keys the other one
+    /// has to know.
+    fn outside(&self, root: &str, packages: &[&str]) -> Option<Work> {
+        let there = ["zypper", "--non-interactive", "--installroot", root];
+        let install = ["install", "--auto-agree-with-licenses", "--no-recommends"];
+        let mut work = Work::command(&["sh", "-ec", TRUST, "sh", root], &[]);
+        work.commands.extend(Work::on(&[&there[..], &install].concat(), packages)?.commands);
+        work.commands.extend(Work::command(&there, &["clean", "--all"]).commands);
+        Some(work)
+    }
+
     fn records(&self) -> &'static [&'static str] {
         &["/etc/zypp", "/var/lib/zypp", "/var/log/zypp", "/var/lib/rpm", "/usr/lib/sysimage/rpm"]
     }
@@ -56,6 +67,12 @@ impl PackageManager for Zypper {
         &SIGNS
     }
 }
+
+/// rpm keeps a key as a package whose description it is.
+const TRUST: &str = "keys=$(mktemp)
+rpm -q gpg-pubkey --queryformat '%{DESCRIPTION}\\n' > \"$keys\" || exit 0
+rpm --root \"$1\" --import \"$keys\"
+rm \"$keys\"";
 
 /// `--disable-repositories` would leave files out as well: they are made a repository. Files that nobody
 /// signed are what their makers have; those that are signed must be by a key that is known.

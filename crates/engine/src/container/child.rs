@@ -17,7 +17,7 @@ use sys::seccomp::Filter;
 use sys::socket::Channel;
 
 use super::init;
-use super::step::{EtcFile, Protected, Runtime, Step, Tree};
+use super::step::{EtcFile, Protected, Runtime, Step, Tree, lower_name};
 use crate::Streams;
 
 pub(crate) mod bundle;
@@ -146,8 +146,9 @@ impl Child<'_> {
             Step::Bind { target, tree, recursive, attributes } => {
                 self.bind(target, tree, *recursive, *attributes)
             }
-            Step::OverlayMount { target, tree, index, options, files } => {
-                self.overlay_mount(target, tree, *index, options, files)
+            Step::OverlayMount { target, trees, index, options, read_only, files } => {
+                self.overlay_trees(trees, *index, files)?;
+                self.overlay_mount(target, *index, options, *read_only)
             }
             Step::Cgroups { legacy, unified } => self.cgroups(legacy, *unified),
             Step::OwnGroup => self.own_group(),
@@ -328,26 +329,38 @@ impl Child<'_> {
         mount::attach(tree.as_fd(), target.as_fd())
     }
 
-    fn overlay_mount(
-        &mut self,
-        target: &str,
-        tree: &Tree,
-        index: usize,
-        options: &CStr,
-        files: &[EtcFile],
-    ) -> io::Result<()> {
-        let tree = self.tree(tree, false)?;
-        let target = self.target_directory(target)?;
+    /// The directories of an overlay in the scratch, with what is to lie below it.
+    fn overlay_trees(&mut self, trees: &[Tree], index: usize, files: &[EtcFile]) -> io::Result<()> {
         rustix::process::fchdir(self.scratch()?)?;
-        let lower = cstring(format!("h{index}"))?;
-        for (name, mode) in [("h", 0o755), ("u", 0o755), ("w", 0o700), ("m", 0o755)] {
+        for (number, tree) in trees.iter().enumerate() {
+            let tree = self.tree(tree, false)?;
+            let lower = cstring(lower_name(index, number))?;
+            directory(&lower, 0o755)?;
+            mount::attach_at(tree.as_fd(), &lower)?;
+        }
+        for (name, mode) in [("u", 0o755), ("w", 0o700), ("m", 0o755)] {
             directory(&cstring(format!("{name}{index}"))?, mode)?;
         }
         write_files(&cstring(format!("u{index}"))?, files)?;
-        mount::attach_at(tree.as_fd(), &lower)?;
+        Ok(rustix::process::fchdir(self.root()?.as_fd())?)
+    }
+
+    fn overlay_mount(
+        &mut self,
+        target: &str,
+        index: usize,
+        options: &CStr,
+        read_only: bool,
+    ) -> io::Result<()> {
+        let target = self.target_directory(target)?;
+        rustix::process::fchdir(self.scratch()?)?;
         let merged = cstring(format!("m{index}"))?;
         mount::filesystem(c"overlay", &merged, Attributes::default(), options)?;
         let merged = mount::copy_tree(rustix::fs::CWD, &merged, false)?;
+        if read_only {
+            let attributes = Attributes { read_only, ..Attributes::default() };
+            mount::set_attributes(merged.as_fd(), attributes, false)?;
+        }
         mount::attach(merged.as_fd(), target.as_fd())?;
         Ok(rustix::process::fchdir(self.root()?.as_fd())?)
     }

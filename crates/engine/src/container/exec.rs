@@ -337,7 +337,7 @@ pub(super) fn in_background(pid: Pid, plan: &Plan, command: &[String]) -> Result
     let door = Door::open(pid).context("cannot enter the machine")?;
     let null = std::fs::File::options().write(true).open("/dev/null")?;
     let output = || null.as_fd().try_clone_to_owned();
-    let streams = Streams { input: None, output: Some(output()?), error: Some(output()?) };
+    let streams = Streams { output: Some(output()?), error: Some(output()?), ..Streams::default() };
     let helper = process::spawn(Namespaces::NONE, None, || {
         if door.enter().is_err() {
             return;

@@ -35,7 +35,7 @@ pub(crate) mod child;
 mod door;
 mod exec;
 pub(crate) mod explain;
-mod filter;
+pub(crate) mod filter;
 mod init;
 mod prepare;
 pub(crate) mod step;

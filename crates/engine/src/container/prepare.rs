@@ -13,7 +13,7 @@ use sys::mount::Attributes;
 use sys::process::{Namespaces, Strings};
 use sys::seccomp::Filter;
 
-use super::step::{EtcFile, Protected, Runtime, Step, Tree};
+use super::step::{EtcFile, Protected, Runtime, Step, Tree, lower_name};
 use super::{bypass, cgroupfs, filter, supervisor};
 
 /// Steps, and what the launcher itself must do for them.
@@ -251,17 +251,21 @@ impl Builder<'_> {
                 let (recursive, attributes) = (*recursive, convert(attributes));
                 self.steps.push(Step::Bind { target, tree, recursive, attributes });
             }
-            MountKind::Overlay { source } => {
-                let tree = self.tree(source, false)?;
+            MountKind::Overlay { layers, read_only } => {
+                let trees = layers.iter().rev().map(|layer| self.tree(layer, false));
+                let trees = trees.collect::<Result<Vec<_>>>()?;
                 // The same each time that the machine starts.
                 let index = self.plan.mounts.iter().position(|other| std::ptr::eq(other, mount));
                 let index = index.unwrap_or_default();
-                let [lower, upper, work] = ["h", "u", "w"].map(|name| format!("{name}{index}"));
-                let options = self.overlay_options(&lower, &upper, &work)?;
+                let [upper, work] = ["u", "w"].map(|name| format!("{name}{index}"));
+                let lower: Vec<String> =
+                    (0..trees.len()).map(|number| lower_name(index, number)).collect();
+                let options = self.overlay_options(&lower.join(":"), &upper, &work)?;
                 let files =
                     if target == "/etc" && !self.means.kept { self.etc_files()? } else { None };
-                let files = files.unwrap_or_default();
-                self.steps.push(Step::OverlayMount { target, tree, index, options, files });
+                let (files, read_only) = (files.unwrap_or_default(), *read_only);
+                let step = Step::OverlayMount { target, trees, index, options, read_only, files };
+                self.steps.push(step);
             }
             MountKind::Cgroup { managed: true } => self.managed_groups(target),
             MountKind::Cgroup { managed: false } => {

@@ -98,12 +98,13 @@ pub(crate) enum Step {
         recursive: bool,
         attributes: Attributes,
     },
-    /// A throw-away layer over a tree, in the `index`th directories of the scratch.
+    /// A throw-away layer over trees, the highest first, in the `index`th directories of the scratch.
     OverlayMount {
         target: String,
-        tree: Tree,
+        trees: Vec<Tree>,
         index: usize,
         options: CString,
+        read_only: bool,
         /// For `/etc`, as above.
         files: Vec<EtcFile>,
     },
@@ -181,6 +182,11 @@ pub(crate) enum Step {
     },
     /// What only a container of the OCI runtime needs.
     Bundle(Piece),
+}
+
+/// Where the scratch has a layer of the `index`th mount; number 0 is the highest.
+pub(super) fn lower_name(index: usize, number: usize) -> String {
+    format!("h{index}-{number}")
 }
 
 impl Step {

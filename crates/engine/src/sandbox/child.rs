@@ -17,6 +17,7 @@ use sys::seccomp::Filter;
 
 use super::root::Builder;
 use super::{Step, because, enter, failed, read_one};
+use crate::container::filter::compile;
 
 /// What the launcher leaves to its child.
 pub(super) struct Inherited {
@@ -244,7 +245,8 @@ impl Child<'_> {
         if let Some(fd) = self.sandbox.late_filter {
             programs.push(super::read_filter(fd)?);
         }
-        Ok(programs.iter().map(|program| filter(program)).collect())
+        let given = programs.iter().map(|program| filter(program));
+        Ok(self.sandbox.seccomp.iter().map(compile).chain(given).collect())
     }
 
     fn change_directory(&self, here: Option<PathBuf>) -> Step {

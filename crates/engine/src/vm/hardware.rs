@@ -189,6 +189,8 @@ pub enum Link {
     },
     /// A tap device (`/dev/net/tun`), inherited under this number.
     Tap(RawFd),
+    /// A connected socket that carries frames, each after its length, inherited under this number.
+    Stream(RawFd),
 }
 
 /// A port of the host's that leads to the guest.
@@ -210,7 +212,7 @@ pub struct Share {
     /// What the guest mounts (`mount -t virtiofs TAG`).
     pub tag: String,
     /// The socket of its virtiofsd.
-    pub socket: PathBuf,
+    pub line: Line,
 }
 
 const MIB: u64 = 1 << 20;
@@ -253,7 +255,7 @@ impl Hardware {
             self.nic(&mut list, number, nic)?;
         }
         for (number, share) in self.shares.iter().enumerate() {
-            share_of(&mut list, number, share)?;
+            self.share(&mut list, number, share)?;
         }
         Ok(list.0)
     }
@@ -270,13 +272,12 @@ impl Hardware {
                 matches!(self.boot, Boot::Kernel { .. }),
                 "firmware and boot loaders need a board with PCI"
             );
-            ensure!(self.shares.is_empty(), "a shared directory needs a board with PCI");
             ensure!(
                 self.architecture == Architecture::X86_64,
                 "there is a microvm for x86_64 only"
             );
             // 24 places for virtio devices, in QEMU since 5.2 with ACPI and a second IOAPIC.
-            let devices = self.disks.len() + self.nics.len() + 1;
+            let devices = self.disks.len() + self.nics.len() + self.shares.len() + 1;
             ensure!(devices <= 24, "a microvm has places for 24 devices, not for {devices}");
         }
         Ok(())
@@ -409,6 +410,7 @@ impl Hardware {
     fn nic(&self, list: &mut Arguments, number: usize, nic: &Nic) -> Result<()> {
         let mut backend = match &nic.link {
             Link::Tap(descriptor) => format!("tap,id=net{number},fd={descriptor}"),
+            Link::Stream(descriptor) => format!("socket,id=net{number},fd={descriptor}"),
             Link::User { isolated: true, .. } => format!("user,id=net{number},restrict=on"),
             Link::User { .. } => format!("user,id=net{number}"),
         };
@@ -431,6 +433,20 @@ impl Hardware {
         // Nobody boots from it, and its boot program would have to be there.
         let rom = if self.board == Board::Pci { ",romfile=" } else { "" };
         list.option("-device", format!("{device},netdev=net{number},mac={}{rom}", mac.join(":")));
+        Ok(())
+    }
+
+    fn share(&self, list: &mut Arguments, number: usize, share: &Share) -> Result<()> {
+        let id = format!("share{number}");
+        list.line(&id, &share.line)?;
+        // virtio 1.2, 5.11.4: a tag has at most 36 bytes.
+        ensure!(
+            (1..=36).contains(&share.tag.len()),
+            "{:?} cannot be a share's tag: it takes 1 to 36 bytes",
+            share.tag
+        );
+        let tag = escape(&share.tag)?;
+        list.option("-device", format!("{},chardev={id},tag={tag}", self.device("vhost-user-fs")));
         Ok(())
     }
 
@@ -481,20 +497,6 @@ impl Architecture {
             Self::Aarch64 => "ttyAMA0",
         }
     }
-}
-
-fn share_of(list: &mut Arguments, number: usize, share: &Share) -> Result<()> {
-    let socket = escape(text(&share.socket)?)?;
-    list.option("-chardev", format!("socket,id=share{number},path={socket}"));
-    // virtio-fs, 5.11.4: a tag has at most 36 bytes.
-    ensure!(
-        (1..=36).contains(&share.tag.len()),
-        "{:?} cannot be a share's tag: it takes 1 to 36 bytes",
-        share.tag
-    );
-    let tag = escape(&share.tag)?;
-    list.option("-device", format!("vhost-user-fs-pci,chardev=share{number},tag={tag}"));
-    Ok(())
 }
 
 #[derive(Default)]
@@ -609,8 +611,9 @@ mod tests {
                 link: Link::User { forwards: vec![forward], isolated: false },
             },
             Nic { mac: [2, 0, 0, 0, 0, 2], link: Link::Tap(9) },
+            Nic { mac: [2, 0, 0, 0, 0, 3], link: Link::Stream(11) },
         ];
-        pc.shares = vec![Share { tag: "v0".into(), socket: "/run/v0".into() }];
+        pc.shares = vec![Share { tag: "v0".into(), line: Line::Descriptor(13) }];
         let shown = shown(&pc);
         for part in [
             "-machine q35,usb=off,vmport=off,smbus=off,hpet=off,memory-backend=memory\n-m 512\n\
@@ -622,7 +625,8 @@ mod tests {
             "-chardev socket,id=port0,server=on,wait=off,path=/run/log\n-device virtconsole,bus=serial.0,nr=1,",
             "-netdev user,id=net0,hostfwd=tcp:127.0.0.1:8080-:80\n\
              -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,romfile=\n-netdev tap,id=net1,fd=9\n",
-            "-chardev socket,id=share0,path=/run/v0\n-device vhost-user-fs-pci,chardev=share0,tag=v0",
+            "-netdev socket,id=net2,fd=11\n",
+            "-chardev socket,id=share0,fd=13\n-device vhost-user-fs-pci,chardev=share0,tag=v0",
         ] {
             assert!(shown.contains(part), "{part}\n--- is missing in\n{shown}");
         }
@@ -641,10 +645,8 @@ mod tests {
         refused(&|h| h.architecture = Architecture::Aarch64, "x86_64 only");
         refused(&|h| h.disks[0].serial = "a,b".into(), "serial");
         refused(&|h| h.disks[0].serial = String::new(), "serial");
-        refused(
-            &|h| h.shares = vec![Share { tag: "v0".into(), socket: "/s".into() }],
-            "a board with PCI",
-        );
+        let untagged = || Share { tag: String::new(), line: Line::Descriptor(13) };
+        refused(&|h| h.shares = vec![untagged()], "a share's tag");
         refused(
             &|h| h.boot = Boot::Firmware { code: "/c".into(), variables: "/v".into() },
             "a board with PCI",

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use spec::exit::Ended;
+use spec::ids::IdMapping;
 use spec::plan::{Limits, MountKind, Network, Plan, Process, Root};
 use sys::process::{Child, Namespaces, Status};
 use sys::signals;
@@ -28,15 +29,17 @@ mod frame;
 pub mod guest;
 pub mod hardware;
 pub mod initramfs;
+mod network;
 pub mod qemu;
 pub mod qmp;
 mod refusal;
+mod share;
 mod shim;
 mod wire;
 
 use client::{Client, Wants};
 use hardware::{Architecture, Board, Boot, Disk, Format, Hardware, Line, Writes};
-use wire::{Request, Say, Told};
+use wire::{Job, Request, Say, Told};
 
 /// Memory of a machine of which none is said: a system with a few services fits, and a page that is
 /// never touched takes nothing.
@@ -62,11 +65,20 @@ impl Engine for Vm {
         &self,
         plan: &Plan,
         run: &RunDirectory,
-        streams: Streams,
+        mut streams: Streams,
         _remains: Option<Remains>,
     ) -> Result<Box<dyn Created>> {
         run.reap();
-        let (hardware, remark) = hardware(plan, run)?;
+        let (mut hardware, remark) = hardware(plan, run)?;
+        let mut inherited = Vec::new();
+        let interface =
+            streams.card.take().map(|card| network::plug(card, &mut hardware, &mut inherited));
+        let mut job = Job { plan: for_guest(plan), interface, shares: false };
+        let ids = plan.own_kernel.as_ref().map_or(&IdMapping::Inherit, |parts| &parts.ids);
+        let sockets = directory(run);
+        let place = (&*sockets, &*plan.id);
+        let shares = share::plan(&mut job.plan, ids, place, &mut hardware, &mut inherited)?;
+        job.shares = shares.is_some();
         let claim = run.claim(&plan.name, &plan.id, plan.keep)?;
         claim.foresee_machine(plan)?;
         let socket = Socket { directory: directory(run), id: plan.id.clone() };
@@ -76,13 +88,13 @@ impl Engine for Vm {
         let shim = sys::process::spawn(Namespaces::NONE, None, move || {
             ours_ref.close_copy();
             claim_ref.close_copy();
-            shim::run(hardware, theirs, listener);
+            shim::run(hardware, inherited, shares, theirs, listener);
         })
         .context("cannot make a process for the virtual machine")?;
         claim.record(shim.pid(), &[], plan)?;
         let shim = Shim { process: shim, over: false };
-        let (plan, boots) = (for_guest(plan), plan.boot.is_some());
-        Ok(Box::new(Waiting { plan, boots, streams, client: ours, shim, claim, socket, remark }))
+        let boots = plan.boot.is_some();
+        Ok(Box::new(Waiting { job, boots, streams, client: ours, shim, claim, socket, remark }))
     }
 
     fn exec(
@@ -185,7 +197,8 @@ fn hardware(plan: &Plan, run: &RunDirectory) -> Result<(Hardware, Option<String>
         boot: Boot::Kernel {
             kernel: parts.kernel.clone().into(),
             initramfs: Some(parts.initramfs.clone().into()),
-            command_line: format!("console={} quiet {quick}", host.console()),
+            // A card keeps the name that it is given first, whatever the image's udev thinks of that.
+            command_line: format!("console={} quiet net.ifnames=0 {quick}", host.console()),
         },
         disks: vec![Disk {
             file: Path::new(&parts.image).to_owned(),
@@ -253,7 +266,7 @@ impl Drop for Shim {
 
 /// Created: the kernel starts already, and nothing is to be done yet.
 struct Waiting {
-    plan: Plan,
+    job: Job,
     boots: bool,
     streams: Streams,
     client: socket::Channel,
@@ -277,14 +290,14 @@ impl Created for Waiting {
     }
 
     fn start(self: Box<Self>) -> Result<Box<dyn Machine>> {
-        let Self { plan, boots, streams, client, shim, claim, socket, .. } = *self;
-        let process = &plan.process;
+        let Self { job, boots, streams, client, shim, claim, socket, .. } = *self;
+        let process = &job.plan.process;
         let wants = Wants {
             streams: if process.terminal { Vec::new() } else { client::streams(process, streams)? },
             terminal: process.terminal,
             notifies: boots,
         };
-        let client = Client::open(client, Request::Run(Box::new(plan)), wants)?;
+        let client = Client::open(client, Request::Run(Box::new(job)), wants)?;
         Ok(Box::new(VirtualMachine {
             client,
             shim,

@@ -23,22 +23,16 @@ pub(super) fn check(request: &Request) -> Result<()> {
         bail!("{option} means nothing with --isolation vm: {own}, and {why} (leave it out)");
     }
     match &request.network.mode {
-        Mode::None => {}
+        Mode::None | Mode::User(..) | Mode::Bridge(_) => {}
         Mode::Host | Mode::Container(_) | Mode::Namespace(_) => {
-            bail!("a virtual machine cannot share a network: {own} (--network none)")
-        }
-        Mode::User(..) => {
-            bail!("a virtual machine cannot be on a network of its user yet (--network none)")
-        }
-        Mode::Bridge(name) => {
-            bail!("a virtual machine cannot be on the network {name} yet (--network none)")
+            bail!(
+                "a virtual machine cannot share a network: {own} (--network user, --network none)"
+            )
         }
     }
-    let is_bind = |mount: &&MountRequest| matches!(mount, MountRequest::Bind { .. });
-    if let Some(MountRequest::Bind { source, .. }) = request.mounts.iter().find(is_bind) {
-        bail!(
-            "{source} cannot be mounted in a virtual machine yet: {own} (`postroj cp` copies files into it)"
-        );
+    let is_image = |mount: &&MountRequest| matches!(mount, MountRequest::Image { .. });
+    if let Some(MountRequest::Image { image, .. }) = request.mounts.iter().find(is_image) {
+        bail!("the image {image} cannot be mounted in a virtual machine yet: {own}");
     }
     Ok(())
 }
@@ -65,6 +59,6 @@ mod tests {
         refused(&|r| r.userns = UsernsRequest::KeepId, "--userns means nothing");
         refused(&|r| r.unmask = true, "systempaths");
         refused(&|r| r.network.mode = Mode::Host, "cannot share a network");
-        refused(&|r| r.network.mode = Mode::Bridge("x".into()), "network x yet");
+        refused(&|r| r.network.mode = Mode::Container("x".into()), "cannot share a network");
     }
 }

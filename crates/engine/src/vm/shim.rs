@@ -9,16 +9,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::net::{SendFlags, SocketFlags};
+use rustix::net::{SendFlags, SocketFlags, SocketType};
 use sys::process;
 use sys::signals::{self, Signals};
-use sys::socket;
+use sys::socket::Channel as Socket;
 
 use super::channel::{Channel, Event, INPUT};
 use super::client::{Call, LONGEST};
 use super::frame::Kind;
 use super::hardware::{Hardware, Port};
 use super::qemu::{self, Ended, Qemu};
+use super::share::{Server, Shares};
 use super::wire::{Failure, Say, Told};
 
 /// How long a kernel may take until its process 1 says that it is there: it is emulated, perhaps, on a
@@ -42,18 +43,27 @@ const PASSED: [i32; 6] = [
 const MAIN: u32 = 1;
 
 /// Does the shim's work until the machine has ended; what goes wrong, the client of the machine
-/// itself is told.
-pub(super) fn run(hardware: Hardware, main: socket::Channel, listener: OwnedFd) {
+/// itself is told. QEMU gets what its hardware names of `inherited`.
+pub(super) fn run(
+    hardware: Hardware,
+    inherited: Vec<OwnedFd>,
+    shares: Option<Shares>,
+    main: Socket,
+    listener: OwnedFd,
+) {
     let kill = Some(rustix::process::Signal::KILL);
     let _ = rustix::process::set_parent_process_death_signal(kill);
+    let mut kept = vec![main.as_fd(), listener.as_fd()];
+    kept.extend(inherited.iter().map(AsFd::as_fd));
+    kept.extend(shares.iter().map(AsFd::as_fd));
     // Whoever made it may have died before.
-    if is_alone(&main) || process::close_all_except(&[main.as_fd(), listener.as_fd()]).is_err() {
+    if is_alone(&main) || process::close_all_except(&kept).is_err() {
         return;
     }
     // What is typed at the launcher's terminal is not for it.
     let _ = rustix::process::setsid();
     let main = Client::new(main);
-    match Shim::new(hardware, listener) {
+    match Shim::new(hardware, inherited, shares, listener) {
         Ok(mut shim) => {
             shim.clients.insert(MAIN, main);
             let error = shim.serve().err();
@@ -67,7 +77,7 @@ pub(super) fn run(hardware: Hardware, main: socket::Channel, listener: OwnedFd) 
     process::exit_now(0);
 }
 
-fn is_alone(main: &socket::Channel) -> bool {
+fn is_alone(main: &Socket) -> bool {
     let mut polled = [PollFd::new(main, PollFlags::empty())];
     let polls = rustix::event::poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
     polls.is_err() || polled[0].revents().contains(PollFlags::HUP)
@@ -81,6 +91,7 @@ struct Shim {
     signals: Signals,
     /// Until it has ended.
     qemu: Option<Qemu>,
+    shares: Option<Server>,
     console: Option<OwnedFd>,
     tail: Vec<u8>,
     /// Until when the guest must have said that it is there.
@@ -89,7 +100,7 @@ struct Shim {
 
 /// Somebody who wants something done.
 struct Client {
-    socket: socket::Channel,
+    socket: Socket,
     opened: bool,
     /// Closed when all is over.
     ended: Option<OwnedFd>,
@@ -101,7 +112,7 @@ struct Client {
 }
 
 impl Client {
-    fn new(socket: socket::Channel) -> Self {
+    fn new(socket: Socket) -> Self {
         Self { socket, opened: false, ended: None, notifications: None, input: None, last: None }
     }
 
@@ -113,7 +124,12 @@ impl Client {
 }
 
 impl Shim {
-    fn new(mut hardware: Hardware, listener: OwnedFd) -> Result<Self> {
+    fn new(
+        mut hardware: Hardware,
+        mut inherited: Vec<OwnedFd>,
+        shares: Option<Shares>,
+        listener: OwnedFd,
+    ) -> Result<Self> {
         let signals = Signals::block(&PASSED).context("cannot receive signals")?;
         let (port, their_port, port_line) = qemu::line()?;
         let (console, their_console, console_line) = qemu::line()?;
@@ -122,7 +138,14 @@ impl Shim {
         hardware.console = Some(console_line);
         let name = super::guest::PORT.to_owned();
         hardware.ports = vec![Port { name, line: port_line, console: false }];
-        let qemu = Some(Qemu::start(hardware, vec![their_port, their_console])?);
+        // Before there are descriptors of QEMU's, of which it would keep copies.
+        let shares = shares.map(Shares::serve).transpose()?;
+        inherited.extend([their_port, their_console]);
+        let started = Qemu::start(hardware, inherited);
+        let qemu = Some(started.map_err(|error| match shares.as_ref().map(Server::words) {
+            Some(words) if !words.is_empty() => error.context(words),
+            _ => error,
+        })?);
         Ok(Self {
             channel: Channel::new(port.into()),
             clients: BTreeMap::new(),
@@ -130,6 +153,7 @@ impl Shim {
             listener,
             signals,
             qemu,
+            shares,
             console: Some(console.into()),
             tail: Vec::new(),
             deadline: Some(Instant::now() + PATIENCE),
@@ -154,6 +178,7 @@ impl Shim {
         ];
         others.extend(self.clients.values().map(|client| (client.socket.as_fd(), PollFlags::IN)));
         others.extend(self.console.iter().map(|fd| (fd.as_fd(), PollFlags::IN)));
+        others.extend(self.shares.iter().map(|server| (server.ended(), PollFlags::IN)));
         let turned = self.channel.turn(&others, self.limit());
         let (events, found) = match turned {
             Ok(done) => done,
@@ -171,7 +196,10 @@ impl Shim {
         if !first[0].is_empty() {
             return Err(self.verdict(None));
         }
-        if rest.get(ids.len()).is_some_and(|found| !found.is_empty()) {
+        if self.shares.is_some() && rest.last().is_some_and(|found| !found.is_empty()) {
+            return Err(self.without_shares());
+        }
+        if self.console.is_some() && rest.get(ids.len()).is_some_and(|found| !found.is_empty()) {
             self.hear_console();
         }
         for (id, _) in ids.iter().zip(rest).filter(|(_, found)| !found.is_empty()) {
@@ -344,6 +372,15 @@ impl Shim {
         }
     }
 
+    /// Why the machine cannot go on, where who serves its shares has ended.
+    fn without_shares(&mut self) -> anyhow::Error {
+        match self.shares.take().and_then(|mut server| server.verdict()) {
+            Some(error) => error.context("the virtual machine was ended"),
+            // QEMU has closed its end, and will be over in a moment.
+            None => self.verdict(None),
+        }
+    }
+
     /// Ends the machine, and tells those who still wait for something why.
     fn end(mut self, error: Option<anyhow::Error>) {
         let error = error.unwrap_or_else(|| anyhow!("the machine has ended"));
@@ -359,7 +396,7 @@ impl Shim {
 pub(super) fn listen(directory: &std::path::Path, id: &str) -> Result<OwnedFd> {
     let what = "cannot make a socket for the virtual machine";
     std::fs::create_dir_all(directory).context(what)?;
-    let socket = seqpacket().context(what)?;
+    let socket = socket(SocketType::SEQPACKET).context(what)?;
     let (_held, address) = address(directory, id).context(what)?;
     rustix::net::bind(&socket, &address).context(what)?;
     rustix::net::listen(&socket, 16).context(what)?;
@@ -367,20 +404,21 @@ pub(super) fn listen(directory: &std::path::Path, id: &str) -> Result<OwnedFd> {
 }
 
 /// Speaks with a machine's shim.
-pub(super) fn connect(directory: &std::path::Path, id: &str) -> Result<socket::Channel> {
-    let socket = seqpacket()?;
+pub(super) fn connect(directory: &std::path::Path, id: &str) -> Result<Socket> {
+    let socket = socket(SocketType::SEQPACKET)?;
     let (_held, address) = address(directory, id)?;
     rustix::net::connect(&socket, &address).context("the machine has ended, or is not up yet")?;
     Ok(socket.into())
 }
 
-fn seqpacket() -> io::Result<OwnedFd> {
-    let (family, kind) = (rustix::net::AddressFamily::UNIX, rustix::net::SocketType::SEQPACKET);
+/// A socket of this host's.
+pub(super) fn socket(kind: SocketType) -> io::Result<OwnedFd> {
+    let family = rustix::net::AddressFamily::UNIX;
     Ok(rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?)
 }
 
 /// Addresses of sockets are short (unix(7): 108 bytes), and paths need not be.
-fn address(
+pub(super) fn address(
     directory: &std::path::Path,
     id: &str,
 ) -> Result<(OwnedFd, rustix::net::SocketAddrUnix)> {

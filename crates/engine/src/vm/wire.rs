@@ -3,6 +3,7 @@
 use anyhow::Error;
 use serde::{Deserialize, Serialize};
 use spec::exit::Ended;
+use spec::network::Interface;
 use spec::plan::{Plan, Process};
 
 use crate::{NotStarted, NotStartedKind};
@@ -22,7 +23,7 @@ pub(super) struct Opening {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Request {
     /// The machine itself.
-    Run(Box<Plan>),
+    Run(Box<Job>),
     /// A further process in it.
     Exec(Box<Process>),
     /// Something that this program itself does in it, by its name.
@@ -36,6 +37,16 @@ pub(super) enum Request {
     Ask(String),
     /// A command in the background.
     Background(Vec<String>),
+}
+
+/// What a guest is to be.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Job {
+    pub(super) plan: Plan,
+    /// Its network card.
+    pub(super) interface: Option<Interface>,
+    /// There are directories of the host's.
+    pub(super) shares: bool,
 }
 
 /// Rows and columns of a terminal.

@@ -16,8 +16,8 @@ use engine::record::Record;
 use engine::state::RunDirectory;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use spec::boot::Condition;
+use spec::image::Facts;
 use spec::plan::Plan;
-use sys::rooted::Root;
 
 use super::Wish;
 use super::inside::{Ask, Eyes};
@@ -247,9 +247,9 @@ impl Machine {
         self.program.verb(&[&["exec"], &variables[..], &[&self.name], command].concat())
     }
 
-    /// Its root, which is not to be trusted.
-    pub(crate) fn root(&self) -> Result<Root> {
-        engine::of(&self.record).root(&self.record)
+    /// What is known of its system, as it is now.
+    pub(crate) fn facts(&self) -> Result<Facts> {
+        crate::exec::facts(&self.record)
     }
 
     /// Whether something is mounted there for it.

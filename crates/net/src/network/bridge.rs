@@ -1,11 +1,11 @@
 //! Mode `bridge`: machines share a bridge, and the host routes for them. Needs CAP_NET_ADMIN.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use spec::network::{Attachment, DEFAULT, INTERNAL, Link, Mac};
+use spec::network::{Attachment, DEFAULT, End, INTERNAL, Interface, Link, Mac};
 use sys::netns::Visit;
 
 use super::{Attached, Known, Network, Place, Prepared, Target};
@@ -63,7 +63,8 @@ impl Network for Bridge {
             resolvers,
             ports: ports.iter().map(|held| held.port).collect(),
         };
-        Ok(Box::new(Waiting { up, site, member, known, ports, internal, membership }))
+        let has_card = false;
+        Ok(Box::new(Waiting { up, site, member, known, ports, internal, has_card, membership }))
     }
 }
 
@@ -121,7 +122,30 @@ struct Waiting {
     known: Known,
     ports: Vec<Held>,
     internal: bool,
+    /// It is for a machine with a kernel of its own, whose card is there already.
+    has_card: bool,
     membership: Membership,
+}
+
+impl Waiting {
+    /// Gives the machine's namespace a device on the bridge.
+    fn join(&self, target: &Target<'_>) -> Result<()> {
+        let Self { up, site, member, .. } = self;
+        let (outside, bridge) = self.bridge()?;
+        let inside = links_of(target.pidfd, site)?;
+        let end = inside_of(DEVICE, up, member, self.internal || up.held);
+        outside
+            .make_pair(&member.device, bridge, target.pid, &end)
+            .with_context(|| format!("cannot attach the machine to the bridge {}", up.bridge))?;
+        inside.set_up(&end).context("cannot set up the machine's addresses and routes")
+    }
+
+    /// Where the bridge is, and its number there.
+    fn bridge(&self) -> Result<(Links, u32)> {
+        let links = self.site.links().context("cannot set up links")?;
+        let bridge = links.index(&self.up.bridge).context("the network's bridge is gone")?;
+        Ok((links, bridge))
+    }
 }
 
 impl Prepared for Waiting {
@@ -129,20 +153,36 @@ impl Prepared for Waiting {
         &self.known
     }
 
-    fn attach(self: Box<Self>, target: &Target<'_>) -> Result<Box<dyn Attached>> {
-        let Self { up, site, member, ports, internal, membership, .. } = *self;
-        let outside = site.links().context("cannot set up links")?;
-        let bridge = outside.index(&up.bridge).context("the network's bridge is gone")?;
-        let inside = links_of(target.pidfd, &site)?;
-        let end = inside_of(DEVICE, &up, &member, internal || up.held);
-        outside
-            .make_pair(&member.device, bridge, target.pid, &end)
+    fn card(&mut self) -> Result<(OwnedFd, Interface)> {
+        let Self { up, site, member, .. } = &*self;
+        let tap = site.tap(&member.device).context(
+            "cannot make a device for the machine's network card (/dev/net/tun must be there, \
+             and an ordinary user must be able to open it: `chmod 0666 /dev/net/tun`, as root)",
+        )?;
+        let (links, bridge) = self.bridge()?;
+        links
+            .put_on(bridge, &member.device, up.mtu)
             .with_context(|| format!("cannot attach the machine to the bridge {}", up.bridge))?;
-        inside.set_up(&end).context("cannot set up the machine's addresses and routes")?;
+        let Inside { mac, mtu, addresses, gateways, .. } =
+            inside_of(DEVICE, up, member, self.internal || up.held);
+        self.has_card = true;
+        Ok((tap, Interface { mac, mtu, addresses, gateways, end: End::Tap }))
+    }
+
+    fn attach(self: Box<Self>, target: &Target<'_>) -> Result<Box<dyn Attached>> {
+        if !self.has_card {
+            self.join(target)?;
+        }
+        let Self { up, site, member, ports, membership, has_card, .. } = *self;
+        // Where the network is held, who holds it reaches all of its machines.
+        let from = match site.holder() {
+            Some(pidfd) if has_card => Target { pid: target.pid, pidfd },
+            _ => *target,
+        };
         let published = (!ports.is_empty())
             .then(|| match site {
                 Site::Host => publish(&up, &member, ports, target),
-                Site::Held(_) => Published::by_process(&member, ports, target, From::Machine),
+                Site::Held(_) => Published::by_process(&member, ports, &from, From::Machine),
             })
             .transpose()
             .context("cannot publish the machine's ports")?;

@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use spec::network::{Attachment, HostAddress, Link, Port};
+use anyhow::{Context, Result, bail};
+use spec::network::{Attachment, HostAddress, Interface, Link, Port};
 use spec::plan::{File, Plan};
 
 pub(crate) mod bridge;
@@ -57,6 +57,15 @@ pub struct Known {
 pub trait Prepared {
     /// What is known so far.
     fn known(&self) -> &Known;
+
+    /// The outer end of a network card, for a machine that has a kernel of its own, and how its guest is
+    /// to set that up; to be asked for before such a machine is made, and once.
+    ///
+    /// # Errors
+    /// Where this network carries namespaces only.
+    fn card(&mut self) -> Result<(OwnedFd, Interface)> {
+        bail!("this network cannot be joined by a machine that has a kernel of its own")
+    }
 
     /// Attaches it to the machine, whose first process waits.
     ///

@@ -10,6 +10,7 @@ use crate::forward::{self, Forwarder, From};
 use crate::ports::{self, Held};
 
 mod carrier;
+mod passt;
 mod pasta;
 mod slirp4netns;
 
@@ -36,6 +37,7 @@ impl Network for User {
             return Ok(Box::new(Alone::new(ports::hold(&attachment.ports)?, place)));
         };
         let (carrier, known): (Box<dyn carrier::Program>, Known) = match tap {
+            Tap::Passt => return Ok(Box::new(passt::Passt::new(attachment, place)?)),
             Tap::Pasta => {
                 let pasta = pasta::Pasta::new(attachment, place)?;
                 let known = pasta::known(&pasta);

@@ -18,8 +18,8 @@ use sys::socket;
 use super::super::channel::{ANSWER, Channel, Event, INPUT, OUTPUT};
 use super::super::frame::Kind;
 use super::super::wire::{Failure, Opening, Say, Size, Told};
+use super::Abilities;
 use super::session::{self, Given};
-use crate::Errand;
 use crate::state::RunDirectory;
 
 /// Longest that a session's process says at once.
@@ -29,15 +29,11 @@ const LONGEST: usize = 64 << 10;
 ///
 /// # Errors
 /// Where the port fails, or what comes makes no sense.
-pub(super) fn serve(
-    port: OwnedFd,
-    run: &RunDirectory,
-    errands: &[&'static Errand],
-) -> io::Result<()> {
+pub(super) fn serve(port: OwnedFd, run: &RunDirectory, abilities: &Abilities) -> io::Result<()> {
     // What a session leaves behind when it is killed comes to process 1.
     let orphans = Signals::block(&[signals::SIGCHLD])?;
     let mut agent =
-        Agent { channel: Channel::new(port), run, errands, orphans, sessions: BTreeMap::new() };
+        Agent { channel: Channel::new(port), run, abilities, orphans, sessions: BTreeMap::new() };
     agent.channel.put(Kind::Hello, 0, &[]);
     loop {
         agent.turn()?;
@@ -47,7 +43,7 @@ pub(super) fn serve(
 struct Agent<'a> {
     channel: Channel,
     run: &'a RunDirectory,
-    errands: &'a [&'static Errand],
+    abilities: &'a Abilities,
     orphans: Signals,
     sessions: BTreeMap<u32, Session>,
 }
@@ -121,10 +117,10 @@ impl Agent<'_> {
                 given.streams[usize::from(stream)] = Some(other);
             }
         }
-        let (run, errands) = (self.run, self.errands);
+        let (run, abilities) = (self.run, self.abilities);
         let (request, size) = (opening.request, opening.terminal);
         let process = process::spawn(Namespaces::NONE, None, move || {
-            session::run(request, size, theirs, given, run, errands);
+            session::run(request, size, theirs, given, run, abilities);
         })
         .context("cannot make a process for a session")?;
         for (stream, own) in streams {

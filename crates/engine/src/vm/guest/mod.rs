@@ -11,6 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags, inotify};
+use spec::network::Interface;
 use sys::mount::{self, Attributes};
 
 use crate::Errand;
@@ -25,6 +26,14 @@ pub(super) const PORT: &str = "postroj";
 /// Where the image's files are.
 pub(super) const IMAGE: &str = "/image";
 
+/// What a guest's process 1 can do that this engine knows nothing of.
+pub struct Abilities {
+    /// Things with names.
+    pub errands: &'static [&'static Errand],
+    /// Sets a network card up.
+    pub set_up: fn(&Interface) -> Result<()>,
+}
+
 /// Whether this process is process 1 of a machine that was made by this engine.
 #[must_use]
 pub fn is_here() -> bool {
@@ -33,8 +42,8 @@ pub fn is_here() -> bool {
 }
 
 /// Does a guest's work; never returns. What ends it ends the machine.
-pub fn run(errands: &[&'static Errand]) -> ! {
-    let error = match serve(errands) {
+pub fn run(abilities: &Abilities) -> ! {
+    let error = match serve(abilities) {
         Ok(()) => anyhow::anyhow!("nobody is at the port any more"),
         Err(error) => error,
     };
@@ -45,13 +54,13 @@ pub fn run(errands: &[&'static Errand]) -> ! {
     sys::process::exit_now(1)
 }
 
-fn serve(errands: &[&'static Errand]) -> Result<()> {
+fn serve(abilities: &Abilities) -> Result<()> {
     first_root()?;
     let port = port()?;
     image()?;
     second_root()?;
     let run = RunDirectory::open(Path::new("/run/postroj"))?;
-    agent::serve(port, &run, errands).context("the port failed")
+    agent::serve(port, &run, abilities).context("the port failed")
 }
 
 /// What the kernel itself offers, and the modules that everything else needs.

@@ -10,7 +10,9 @@ use spec::plan::{Plan, Process};
 use sys::process;
 use sys::socket::Channel;
 
-use super::super::wire::{End, Failure, Request, Size, Told};
+use super::super::share;
+use super::super::wire::{End, Failure, Job, Request, Size, Told};
+use super::Abilities;
 use crate::container::Container;
 use crate::record::Record;
 use crate::state::RunDirectory;
@@ -35,13 +37,13 @@ pub(super) fn run(
     socket: Channel,
     given: Given,
     run: &RunDirectory,
-    errands: &[&'static Errand],
+    abilities: &Abilities,
 ) -> ! {
     let mut kept = vec![socket.as_fd()];
     kept.extend(given.streams.iter().flatten().map(AsFd::as_fd));
     let told = process::close_all_except(&kept)
         .context("cannot close what is not a session's")
-        .and_then(|()| carry_out(request, size, &socket, given, run, errands))
+        .and_then(|()| carry_out(request, size, &socket, given, run, abilities))
         .unwrap_or_else(|error| Told::Failed(Failure::from(&error)));
     if let Ok(text) = serde_json::to_vec(&told) {
         let _ = socket.send(&text, &[]);
@@ -55,13 +57,18 @@ fn carry_out(
     socket: &Channel,
     given: Given,
     run: &RunDirectory,
-    errands: &[&'static Errand],
+    abilities: &Abilities,
 ) -> Result<Told> {
     let [input, output, error, answer] = given.streams;
-    let streams = Streams { input, output, error };
+    let streams = Streams { input, output, error, card: None };
     match request {
-        Request::Run(plan) => {
-            let plan = Plan { name: NAME.to_owned(), keep: false, ..*plan };
+        Request::Run(job) => {
+            let Job { plan, interface, shares } = *job;
+            interface.iter().try_for_each(abilities.set_up)?;
+            if shares {
+                mount_shares()?;
+            }
+            let plan = Plan { name: NAME.to_owned(), keep: false, ..plan };
             let machine = Container.create(&plan, run, streams, None)?.start()?;
             attend(machine, size, socket)
         }
@@ -71,7 +78,7 @@ fn carry_out(
         }
         Request::Errand { name, argument } => {
             let answer = answer.context("nobody waits for an answer")?;
-            visit::tell(answer, errand(run, (&name, &argument), streams, errands));
+            visit::tell(answer, errand(run, (&name, &argument), streams, abilities.errands));
             Ok(Told::Ended(End::Exited(0)))
         }
         Request::Ask(path) => {
@@ -96,10 +103,20 @@ fn carry_out(
                 ..plan.process.clone()
             };
             let null = || std::fs::File::options().write(true).open("/dev/null").map(OwnedFd::from);
-            let streams = Streams { input: None, output: Some(null()?), error: Some(null()?) };
+            let streams =
+                Streams { output: Some(null()?), error: Some(null()?), ..Streams::default() };
             attend(Container.exec(&record, &process, streams)?, None, socket)
         }
     }
+}
+
+/// Mounts what the host shares, from where the plan has it.
+fn mount_shares() -> Result<()> {
+    let what = "cannot mount the directories of the host";
+    std::fs::create_dir(share::PLACE).context(what)?;
+    let place = std::ffi::CString::new(share::PLACE)?;
+    let flags = sys::mount::Attributes::default().flags();
+    sys::mount::plain(share::TAG, &place, c"virtiofs", flags, c"").context(what)
 }
 
 /// There is an input only where somebody sends one.

@@ -139,7 +139,7 @@ pub fn serve(record: &Record) -> Result<()> {
     let streams = Streams {
         input: Some(rustix::stdio::stdin().try_clone_to_owned()?),
         output: Some(rustix::stdio::stdout().try_clone_to_owned()?),
-        error: None,
+        ..Streams::default()
     };
     engine::of(record).errand(record, &LOOK, "", streams, &[])?.join().map(drop)
 }

@@ -1,7 +1,6 @@
 //! Packages of Debian and its kin: found and fetched outside, so that the machine needs no network, and
 //! installed inside by apt, which sees nothing but files.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -9,7 +8,7 @@ use bakery::source::Options;
 use bakery::source::bootstrap::addition::{self, Added, Asked, System};
 use distro::package::{Operation, PackageManager};
 use spec::event::Silent;
-use spec::image::Origin;
+use spec::image::{Facts, Origin};
 use store::Store;
 
 use super::super::Wish;
@@ -34,7 +33,7 @@ impl<'a> Archive<'a> {
     pub(super) fn new(
         store: &'a Store,
         wish: &Wish,
-        release: &BTreeMap<String, String>,
+        facts: &Facts,
         manager: &'static dyn PackageManager,
     ) -> Result<Self> {
         let known = store.find(&wish.image)?.and_then(|image| match image.origin {
@@ -42,7 +41,7 @@ impl<'a> Archive<'a> {
             _ => None,
         });
         let label = known.or_else(|| {
-            let field = |name: &str| release.get(name).cloned();
+            let field = |name: &str| facts.os_release.get(name).cloned();
             let label = format!("{}-{}", field("ID")?, field("VERSION_ID")?);
             distro::catalog::is_label(&label).then_some(label)
         });

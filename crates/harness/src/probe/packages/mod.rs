@@ -65,21 +65,11 @@ pub(crate) fn supply<'a>(
     wish: &Wish,
     machine: &Machine,
 ) -> Result<(&'static dyn PackageManager, Box<dyn Supply + 'a>)> {
-    let (manager, release) = match machine.root() {
-        Ok(root) => {
-            let facts = distro::facts::read(&root);
-            (package::find(&root), facts.map(|facts| facts.os_release).unwrap_or_default())
-        }
-        // What has a kernel of its own is as its image was.
-        Err(_) => {
-            let facts = store.find(&wish.image)?.context("the image is gone")?.facts;
-            let manager = facts.package_manager.as_deref().and_then(package::by_name);
-            (manager, facts.os_release)
-        }
-    };
+    let facts = machine.facts()?;
+    let manager = facts.package_manager.as_deref().and_then(package::by_name);
     let manager = manager.context("the image has no package manager")?;
     let supply: Box<dyn Supply + 'a> = match manager.name() {
-        "apt" => Box::new(archive::Archive::new(store, wish, &release, manager)?),
+        "apt" => Box::new(archive::Archive::new(store, wish, &facts, manager)?),
         _ => Box::new(own::Own::new(store, manager, wish)),
     };
     Ok((manager, supply))

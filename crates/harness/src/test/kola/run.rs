@@ -77,7 +77,7 @@ pub(in crate::test) fn run(external: &External, bench: &mut Bench<'_, '_>) -> Re
 
 /// What kola calls the distribution of a machine.
 fn distro_of(machine: &Machine) -> Result<String> {
-    let facts = distro::facts::read(&machine.root()?)?;
+    let facts = machine.facts()?;
     let field = |name: &str| facts.os_release.get(name).map(String::as_str).unwrap_or_default();
     Ok(match (field("ID"), field("VARIANT_ID")) {
         ("fedora", "coreos") => "fcos".into(),

@@ -40,15 +40,7 @@ impl Program for Pasta {
             // As nobody, which it would become, it may not enter the machine's namespaces.
             command.args(["--runas", "0"]);
         }
-        for (option, protocol) in [("-t", Protocol::Tcp), ("-u", Protocol::Udp)] {
-            let of_it: Vec<&Port> = self.ports.iter().filter(|p| p.protocol == protocol).collect();
-            if of_it.is_empty() {
-                command.args([option, "none"]);
-            }
-            for port in of_it {
-                command.args([option, &forward(port)]);
-            }
-        }
+        ports_of(&mut command, &self.ports);
         command.arg("--pid").arg(&self.told).arg(target.pid.to_string());
         // A file in the run directory that a killed launcher may leave; it is as good as empty.
         let told = Removed(self.told);
@@ -59,8 +51,21 @@ impl Program for Pasta {
     }
 }
 
+/// Says which ports of the host's lead inside, and that no others do.
+pub(super) fn ports_of(command: &mut Command, ports: &[Port]) {
+    for (option, protocol) in [("-t", Protocol::Tcp), ("-u", Protocol::Udp)] {
+        let of_it: Vec<&Port> = ports.iter().filter(|p| p.protocol == protocol).collect();
+        if of_it.is_empty() {
+            command.args([option, "none"]);
+        }
+        for port in of_it {
+            command.args([option, &forward(port)]);
+        }
+    }
+}
+
 /// A file that is removed when this is dropped.
-struct Removed(PathBuf);
+pub(super) struct Removed(pub(super) PathBuf);
 
 impl Drop for Removed {
     fn drop(&mut self) {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use engine::pause;
+use harness::Part;
 use serde_json::json;
 use spec::image::Config;
 use store::difference::Change;
@@ -42,7 +43,8 @@ pub(super) fn commit(args: &Commit, here: &Here) -> Result<u8> {
     if pauses {
         pause::pause(&run, &record)?;
     }
-    let written = harness::take(&run, &record, args.snapshot.as_deref(), &directory);
+    let part = args.snapshot.as_deref().map_or(Part::Root, Part::Snapshot);
+    let written = harness::take(&run, &record, part, &directory);
     if pauses {
         pause::unpause(&run, &run.find(record.id())?)?;
     }

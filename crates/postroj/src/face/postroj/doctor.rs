@@ -192,6 +192,7 @@ fn network() -> Finding {
             let tap = user.tap.map(|tap| match tap {
                 spec::network::Tap::Pasta => "pasta",
                 spec::network::Tap::Slirp4netns => "slirp4netns",
+                spec::network::Tap::Passt => "passt",
             });
             let bypass = user.bypass.then_some("acceleration");
             let means: Vec<&str> = [bypass, tap].into_iter().flatten().collect();

@@ -8,6 +8,7 @@ use plan::RootSource;
 use spec::image::{Config, Facts, Image};
 use spec::platform::Platform;
 use spec::reference::Reference;
+use spec::request::{MountRequest, Request};
 use store::{Lease, Store};
 use sys::rooted::Root;
 
@@ -128,12 +129,33 @@ fn path_text(path: &std::path::Path) -> Result<String> {
     path.to_str().map(str::to_owned).with_context(|| format!("{} is not UTF-8", path.display()))
 }
 
+/// Finds the images that a machine mounts; they stay as long as what this gives.
+pub(super) fn mounted(
+    request: &mut Request,
+    policy: PullPolicy,
+    here: &Here,
+) -> Result<Vec<Ready>> {
+    let mut all = Vec::new();
+    for mount in &mut request.mounts {
+        let MountRequest::Image { image, layers, .. } = mount else { continue };
+        let ready = open(image, policy, None, here)?;
+        let RootSource::Layers(found) = &ready.root else {
+            bail!("{image} is no image that could be mounted");
+        };
+        layers.clone_from(found);
+        all.push(ready);
+    }
+    Ok(all)
+}
+
 /// What an image must have besides what it has.
 pub(super) struct Wants<'a> {
     /// Packages.
     pub(super) install: &'a [String],
     /// An init, where there is none.
     pub(super) init: bool,
+    /// The image whose package manager installs them, where the image itself has none.
+    pub(super) with: Option<&'a str>,
 }
 
 /// The image of that name with what it must have: from the store where that was asked for before, else made.
@@ -156,17 +178,50 @@ pub(super) fn provisioned(
         }
         bail!("packages are added to images of the store only: pull {name} first")
     };
-    let provision = Provision::new(base.clone(), &packages)
+    let helper = helper(&ready.facts, name, wants.with, here)?;
+    let with = helper.as_ref().and_then(|helper| helper.image.clone());
+    let with_id = with.as_ref().map(|image| image.id.clone());
+    let provision = Provision::new(base.clone(), with, &packages)
         .with_context(|| format!("cannot add anything to {name}"))?;
     let (store, id) = (here.store()?, provision.id()?);
     if let Some(made) = from_store(&store, &id)? {
         return Ok(made);
     }
     let mut command = here.again();
-    command.args(["provision", "--install", &packages.join(","), "--", &base.id, name]);
+    command.args(["provision", "--install", &packages.join(",")]);
+    if let Some(id) = &with_id {
+        command.args(["--install-with", id]);
+    }
+    command.args(["--", &base.id, name]);
     command.stdin(Stdio::null()).stdout(Stdio::null());
     succeeds(&mut command, "the installation of packages")?;
     from_store(&store, &id)?.with_context(|| format!("{name} was removed right after it was made"))
+}
+
+/// The image whose package manager installs packages in one that has none.
+fn helper(facts: &Facts, name: &str, with: Option<&str>, here: &Here) -> Result<Option<Ready>> {
+    if with.is_none() && facts.package_manager.is_some() {
+        return Ok(None);
+    }
+    let label = match with {
+        Some(with) => Some(with.to_owned()),
+        None => harness::helper(facts)?,
+    };
+    let label = label.with_context(|| {
+        format!(
+            "{name} has no package manager, and which system it is made of is not known: \
+             --install-with names an image that has the package manager of its kind"
+        )
+    })?;
+    let platform =
+        facts.architecture.as_ref().map(|word| Platform::parse(&format!("linux/{word}")));
+    let platform = platform.transpose().map_err(anyhow::Error::msg)?;
+    let foreign = platform.filter(|p| p.architecture != Platform::host().architecture);
+    let ready = open(&label, PullPolicy::Missing, foreign.as_ref(), here)?;
+    match &ready.image {
+        Some(_) => Ok(Some(ready)),
+        None => bail!("packages are installed by images of the store only: pull {label} first"),
+    }
 }
 
 /// In a process of its own: it needs another user namespace than the machine will.

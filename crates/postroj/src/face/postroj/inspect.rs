@@ -109,6 +109,15 @@ fn of_plan(plan: &Plan) -> serde_json::Value {
                 "Destination": mount.target,
                 "RW": !attributes.read_only,
             })),
+            // A part of the host's root is no image.
+            MountKind::Overlay { layers, read_only } if *layers != [&*mount.target] => {
+                Some(json!({
+                    "Type": "image",
+                    "Source": layers.last(),
+                    "Destination": mount.target,
+                    "RW": !read_only,
+                }))
+            }
             _ => None,
         })
         .collect();

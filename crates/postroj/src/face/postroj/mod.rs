@@ -49,6 +49,7 @@ mod quantity;
 mod reference;
 mod rmi;
 mod run;
+mod sandbox;
 mod save;
 mod service;
 mod show;
@@ -149,6 +150,7 @@ enum Verb {
     Completion(completion::Args),
     #[command(hide = true)]
     Man(man::Args),
+    Sandbox(sandbox::Args),
     Unshare(unshare::Args),
     Init(init::Args),
     Oci(oci::Args),
@@ -170,7 +172,7 @@ impl Face for Postroj {
     }
 
     fn run(&self, args: Vec<OsString>) -> u8 {
-        const RUNS: [&str; 5] = ["run", "boot", "exec", "attach", "unshare"];
+        const RUNS: [&str; 6] = ["run", "boot", "exec", "attach", "sandbox", "unshare"];
         let runs = args.iter().any(|arg| RUNS.iter().any(|verb| arg == verb));
         let parse = |command: clap::Command| {
             command.try_get_matches_from(&args).and_then(|m| Cli::from_arg_matches(&m))
@@ -282,6 +284,7 @@ fn dispatch(cli: &Cli) -> Result<u8> {
         Verb::Doctor(args) => doctor::run(args, &here),
         Verb::Completion(args) => completion::run(args),
         Verb::Man(args) => man::run(args),
+        Verb::Sandbox(args) => sandbox::run(args),
         Verb::Unshare(args) => unshare::run(args, &here),
         Verb::Init(args) => Ok(init::run(args)),
         Verb::Oci(args) => Ok(oci::run(args)),

@@ -27,7 +27,8 @@ pub(super) fn volume(text: &str) -> Result<MountRequest, String> {
     Ok(MountRequest::Bind { source, target, read_only, recursive, create_source: true })
 }
 
-/// `type=bind,source=…,target=…[,readonly]` or `type=tmpfs,target=…[,tmpfs-size=…,tmpfs-mode=…]`.
+/// `type=bind,source=…,target=…[,readonly]`, `type=tmpfs,target=…[,tmpfs-size=…,tmpfs-mode=…]`, or
+/// `type=image,source=IMAGE,target=…[,rw]`: read-only unless that is asked for, as for docker and podman.
 pub(super) fn mount(text: &str) -> Result<MountRequest, String> {
     let mut keys: Vec<(String, Option<&str>)> = Vec::new();
     for field in text.split(',').filter(|f| !f.is_empty()) {
@@ -62,7 +63,13 @@ pub(super) fn mount(text: &str) -> Result<MountRequest, String> {
             let options = if read_only { vec!["ro".into()] } else { vec![] };
             MountRequest::Tmpfs { target, size, mode, options }
         }
-        other => return Err(format!("unknown mount type {other:?}: bind or tmpfs")),
+        "image" => {
+            let image = take(&["source", "src"]).flatten().ok_or("source=… is missing")?.to_owned();
+            let writable = flag(take(&["rw", "readwrite"]))?;
+            let read_only = read_only || !writable;
+            MountRequest::Image { image, layers: Vec::new(), target, read_only }
+        }
+        other => return Err(format!("unknown mount type {other:?}: bind, tmpfs or image")),
     };
     match keys.first() {
         Some((key, _)) => Err(format!("a {kind} mount has no {key:?}")),
@@ -155,7 +162,15 @@ mod tests {
                 options: vec![]
             })
         );
+        let image = |read_only| {
+            let (image, target) = ("debian:12".into(), "/b".into());
+            Ok(MountRequest::Image { image, layers: vec![], target, read_only })
+        };
+        assert_eq!(mount("type=image,source=debian:12,target=/b"), image(true));
+        assert_eq!(mount("type=image,src=debian:12,dst=/b,rw=true"), image(false));
+        assert_eq!(mount("type=image,src=debian:12,dst=/b,ro,rw"), image(true));
         for bad in [
+            "type=image,target=/b",
             "type=volume,target=/b",
             "target=/b",
             "src=/a",

@@ -89,6 +89,9 @@ pub(super) struct Options {
     /// Packages that the image's own package manager adds; made once for each image, and kept
     #[arg(long, value_name = "PACKAGE", value_delimiter = ',')]
     pub(super) install: Vec<String>,
+    /// The image whose package manager adds them, where the image has none [default: the catalog's of its kind]
+    #[arg(long, value_name = "IMAGE")]
+    pub(super) install_with: Option<String>,
     /// When to pull the image
     #[arg(long, value_enum, default_value = "missing")]
     pub(super) pull: PullPolicy,

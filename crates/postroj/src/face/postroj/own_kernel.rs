@@ -5,10 +5,11 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use engine::vm::initramfs::{NEEDED, NETWORK};
+use engine::vm::initramfs::{NEEDED, NETWORK, SHARES};
 use harness::kernel::{self, Kernel, Wish};
 use plan::Launcher;
-use spec::plan::OwnKernel;
+use spec::ids::IdMapping;
+use spec::plan::{MountKind, OwnKernel, Plan};
 use spec::request::{Request, UsernsRequest};
 
 use super::Here;
@@ -39,7 +40,7 @@ pub(super) struct Held {
 }
 
 /// The kernel, its first root, and the image as one file system.
-pub(super) fn parts(here: &Here, ready: &Ready) -> Result<(OwnKernel, Held)> {
+pub(super) fn parts(here: &Here, ready: &Ready, plan: &Plan) -> Result<(OwnKernel, Held)> {
     let image = ready.image.as_ref().context(
         "only an image of the store can run as a virtual machine: pull it first (a directory as dir:PATH)",
     )?;
@@ -54,13 +55,19 @@ pub(super) fn parts(here: &Here, ready: &Ready) -> Result<(OwnKernel, Held)> {
     let directory = store.path().join("kernels");
     std::fs::create_dir_all(&directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
-    let initramfs = kernel.initramfs(&directory, &[NEEDED, NETWORK].concat())?;
+    let shares = plan.mounts.iter().any(|mount| matches!(mount.kind, MountKind::Bind { .. }));
+    let (shares, ids) = match shares {
+        true => (SHARES, harness::host::ids_of_files()?),
+        false => (&[][..], IdMapping::Inherit),
+    };
+    let initramfs = kernel.initramfs(&directory, &[NEEDED, NETWORK, shares].concat())?;
     let text = |path: &Path| {
         let text = path.to_str().map(str::to_owned);
         text.with_context(|| format!("{} is not UTF-8", path.display()))
     };
     // By its own name it may be another program's at any moment.
     let opened = format!("/proc/{}/fd/{}", std::process::id(), initramfs.as_raw_fd());
-    let parts = OwnKernel { kernel: text(&kernel.file)?, initramfs: opened, image: text(&root)? };
+    let (kernel_file, image) = (text(&kernel.file)?, text(&root)?);
+    let parts = OwnKernel { kernel: kernel_file, initramfs: opened, image, ids };
     Ok((parts, Held { _kernel: kernel, _initramfs: initramfs }))
 }

@@ -14,6 +14,9 @@ pub(super) struct Args {
     /// Packages
     #[arg(long, value_name = "PACKAGE", value_delimiter = ',', required = true)]
     install: Vec<String>,
+    /// Id of an image whose package manager does it
+    #[arg(long, value_name = "ID")]
+    install_with: Option<String>,
     /// Id of the image
     image: String,
     /// What the user calls it
@@ -24,7 +27,10 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
     let (store, run) = (here.store()?, here.run_directory()?);
     let base = store.find(&args.image)?.with_context(|| format!("{} is gone", args.name))?;
     let _lease = store.lease(&base)?;
-    let provision = Provision::new(base, &args.install)?;
+    let find = |id: &String| store.find(id)?.with_context(|| format!("the image {id} is gone"));
+    let helper = args.install_with.as_ref().map(find).transpose()?;
+    let _helper_lease = helper.as_ref().map(|helper| store.lease(helper)).transpose()?;
+    let provision = Provision::new(base, helper, &args.install)?;
     let progress = Progress::new();
     let mut waiting =
         || progress.tell(Event::Phase { name: "waiting for another installation".into() });

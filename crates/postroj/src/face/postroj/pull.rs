@@ -40,6 +40,9 @@ pub(super) struct Args {
     /// Packages that the image's own package manager adds, beside the image as it is
     #[arg(long, value_name = "PACKAGE", value_delimiter = ',')]
     install: Vec<String>,
+    /// The image whose package manager adds them, where the image has none [default: the catalog's of its kind]
+    #[arg(long, value_name = "IMAGE")]
+    install_with: Option<String>,
     /// Add an init, where the image has none
     #[arg(long)]
     bootable: bool,
@@ -146,7 +149,8 @@ fn with_packages(args: &Args, here: &Here, name: &str) -> Result<u8> {
     }
     image::succeeds(command.args(["--", &args.image]), "the pull")?;
     let ready = image::open(name, PullPolicy::Never, None, here)?;
-    let wants = image::Wants { install: &args.install, init: args.bootable };
+    let with = args.install_with.as_deref();
+    let wants = image::Wants { install: &args.install, init: args.bootable, with };
     let made = image::provisioned(ready, name, &wants, here)?;
     if args.bootable && made.facts.init.is_none() {
         bail!(

@@ -72,17 +72,19 @@ pub(super) fn start(
             .context("cannot keep postroj's own file out of the machine's reach")?;
     }
     let ready = image::open(name, options.pull, options.platform.as_ref(), here)?;
-    let wants = image::Wants { install: &options.install, init: boots };
+    let with = options.install_with.as_deref();
+    let wants = image::Wants { install: &options.install, init: boots, with };
     let ready = image::provisioned(ready, name, &wants, here)?;
     let Start { mut request, interactive, waits } = decide(&ready, &run)?;
     if let Some(membership) = &membership {
         request = Request { name: Some(membership.name.clone()), keep: false, ..request };
     }
     engine.check(&request)?;
+    let _mounted = image::mounted(&mut request, options.pull, here)?;
     let (plan, _held) = if engine.has_own_kernel() {
         let (request, launcher) = own_kernel::request(request, &host.launcher);
         let mut plan = plan::plan(&request, &ready.config, &ready.facts, &ready.root, &launcher)?;
-        let (parts, held) = own_kernel::parts(here, &ready)?;
+        let (parts, held) = own_kernel::parts(here, &ready, &plan)?;
         plan.own_kernel = Some(parts);
         (plan, Some(held))
     } else {
@@ -200,7 +202,7 @@ impl Background {
 
     fn streams(&self) -> Result<Streams> {
         let log = || self.log.as_fd().try_clone_to_owned();
-        Ok(Streams { input: None, output: Some(log()?), error: Some(log()?) })
+        Ok(Streams { output: Some(log()?), error: Some(log()?), ..Streams::default() })
     }
 
     /// Tells the starter, once, and then lets go of it.
