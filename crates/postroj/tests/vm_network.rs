@@ -176,7 +176,7 @@ fn ports(machine: &Machine, reached: &Reached) {
     image();
     let again = format!("{tcp}:1");
     let taken = [&["run"], &VM[..], &["-p", &again, IMAGE, "true"]].concat();
-    fails(&mut postroj(&taken), 125, &[&format!("cannot publish {again}/tcp"), "in use by"]);
+    fails(&mut postroj(&taken), 125, &[&format!("cannot publish {again}/tcp"), "port is in use"]);
 }
 
 fn volumes(scratch: &Scratch) -> Vec<String> {
@@ -241,4 +241,84 @@ fn what_cannot_be_had_is_refused_before_anything_is_made() {
         125,
         &["passt is not installed", "apt install passt"],
     );
+}
+
+/// On a bridge a virtual machine is like any other.
+#[test]
+fn a_virtual_machine_and_a_container_are_peers() {
+    image();
+    let network = format!("vm-{}", std::process::id());
+    let on = format!("bridge:{network}");
+    let vm = ["--isolation", "vm", "--network", &on];
+    let _removed = Network::create(&network);
+    if !is_root() && rustix::fs::access("/dev/net/tun", rustix::fs::Access::WRITE_OK).is_err() {
+        let parts =
+            ["cannot make a device for the machine's network card", "chmod 0666 /dev/net/tun"];
+        let told = said(&mut postroj(&[&["run"], &vm[..], &[IMAGE, "true"]].concat()));
+        assert!(told.code == 125 && parts.iter().all(|part| told.err.contains(part)), "{told:?}");
+        return;
+    }
+    let image = debian("debian-12");
+    let place = is_root().then(Place::new);
+    let serve = [&image, "perl", "-e", PEER, "serve", "80"];
+    let container = Machine::start(&[&["run", "-d", "--network", &on], &serve[..]].concat());
+    let machine = Machine::start(&[&["run", "-d"], &vm[..], &["-p", "80"], &serve].concat());
+    let reach = |from: &Machine, to: &Machine| {
+        let mut answer = String::new();
+        wait_until("a peer answers by its name", || {
+            answer = said(&mut inside(from, &["tcp", &to.name, "80", "100000", "line"])).out;
+            !answer.is_empty()
+        });
+        assert!(answer.starts_with("100001 from "), "{answer}");
+    };
+    reach(&container, &machine);
+    reach(&machine, &container);
+    let port = out(&mut postroj(&["port", &machine.name, "80"]));
+    let port = port.rsplit(':').next().unwrap();
+    let answer = out(&mut peer(&["tcp", "127.0.0.1", port, "100000", "line"]));
+    assert!(answer.starts_with("100001 from "), "{answer}");
+    if let Some(place) = &place {
+        let answer = out(&mut inside(&machine, &["tcp", OUTSIDE[0], PORT, "3000000"]));
+        assert_eq!(answer, format!("3000000 from ::ffff:{}", HOST[0]));
+        let answer = out(&mut place.outside(&["tcp", HOST[0], port, "100000", "line"]));
+        assert_eq!(answer, format!("100001 from ::ffff:{}", OUTSIDE[0]));
+    }
+    let id = id_of(&machine);
+    drop((machine, container));
+    is_clean(&id);
+    out(&mut postroj(&["network", "rm", &network]));
+    if let Some(place) = place {
+        place.is_clean(|| postroj(&["ps"]));
+    }
+}
+
+/// A network, removed with this where the test has not done so.
+struct Network(String);
+
+impl Network {
+    fn create(name: &str) -> Self {
+        out(&mut postroj(&["network", "create", name]));
+        Self(name.to_owned())
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let _ = postroj(&["network", "rm", &self.0]).output();
+    }
+}
+
+#[test]
+fn a_package_is_probed_under_another_kernel() {
+    let image = debian("debian-13");
+    let checks = ["--check-unit", "nginx", "--check-network", "http://localhost/?status=200"];
+    let asked = ["probe", "--isolation", "vm", "--image", &image, "--package", "nginx-light"];
+    let mut probe = postroj(&[&asked[..], &checks].concat());
+    // As the pull of a release has it: the mirror may be a snapshot.
+    let told = said(probe.env("XDG_CONFIG_HOME", home().join("config")));
+    assert_eq!(told.code, 0, "{told:?}");
+    let seen = told.out + &told.err;
+    for part in ["active (running)", "status 200 OK", "none failed", "PASS"] {
+        assert!(seen.contains(part), "{part}: {seen}");
+    }
 }
