@@ -78,8 +78,9 @@ pub struct Finding {
     pub(crate) cause: Option<String>,
 }
 
-/// Milliseconds.
-const QUIET: u64 = 150;
+/// Milliseconds, counted from the last change, which is mostly some time before the package manager's own end: in
+/// that time a program that is started in vain has failed. What fails later is found by the last check of units.
+const QUIET: u64 = 100;
 
 impl Finding {
     pub(crate) fn pass(seen: impl Into<String>) -> Self {

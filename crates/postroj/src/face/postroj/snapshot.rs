@@ -147,7 +147,7 @@ pub(super) fn restore(args: &Restore, here: &Here) -> Result<u8> {
     };
     let is_up = |now: &Record| anew(now) && (!boots || is_ready(now));
     match run.wait(name, Some(PATIENCE), is_up)? {
-        Waited::Holds(now) => snapshot::clean(&run, &now)?,
+        Waited::Holds(_) => snapshot::clean(&run, &run.find(record.id())?)?,
         Waited::Ended(_) => bail!("the machine {name} ended instead of starting again"),
         Waited::Late => bail!("the machine {name} does not start again"),
     }

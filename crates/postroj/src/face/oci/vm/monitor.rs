@@ -143,7 +143,7 @@ impl Report {
         let Some(mut file) = self.0.take() else { return };
         let text = how.err().map_or_else(|| "+".to_owned(), |error| format!("-{error:#}"));
         // Whoever started it may be gone.
-        let _ = file.write_all(text.as_bytes());
+        let _ = file.write_all(&text.as_bytes()[..text.len().min(LONGEST)]);
     }
 }
 
@@ -162,9 +162,10 @@ fn in_background(work: impl FnOnce(Report) -> Result<u8>) -> Result<Pid> {
         process::exit_now(code);
     })
     .context("cannot make a process for the virtual machine")?;
-    let mut said = Vec::new();
-    File::from(reader).take(LONGEST).read_to_end(&mut said)?;
-    match said.split_first() {
+    // Written at once (pipe(7), `PIPE_BUF`); it is not closed before the machine's end.
+    let mut said = [0; LONGEST];
+    let length = File::from(reader).read(&mut said).context("cannot hear from the machine")?;
+    match said[..length].split_first() {
         Some((b'+', _)) => Ok(child.pid()),
         Some((_, error)) => {
             let _ = child.wait();
@@ -175,7 +176,7 @@ fn in_background(work: impl FnOnce(Report) -> Result<u8>) -> Result<Pid> {
 }
 
 /// Longest report: bytes.
-const LONGEST: u64 = 8 << 10;
+const LONGEST: usize = 4096;
 
 fn code_of(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<NotStarted>().map(|why| why.kind) {
