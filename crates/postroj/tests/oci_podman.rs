@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use fixture::podman::Podman;
-use fixture::{busybox, home, is_root, out, program, said, tar};
+use fixture::{is_root, out, said};
 
 #[test]
 fn the_life_of_a_container() {

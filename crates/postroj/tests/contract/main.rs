@@ -73,7 +73,7 @@ fn inspect(name: &str) -> serde_json::Value {
 type Case<T> = (&'static str, fn(&T));
 
 /// All of them, even where some fail.
-fn each<T>(subject: &T, cases: &[Case<T>]) {
+fn each<T: ?Sized>(subject: &T, cases: &[Case<T>]) {
     let failed: Vec<&str> = cases
         .iter()
         .filter(|(name, case)| {

@@ -206,7 +206,7 @@ pub(super) fn clone(args: &Clone, here: &Here) -> Result<u8> {
         .has_own_kernel()
         .then(|| -> Result<own_kernel::Held> {
             let ready = image::open(&image, PullPolicy::Never, None, here)?;
-            let (parts, held) = own_kernel::parts(here, &ready)?;
+            let (parts, held) = own_kernel::parts(here, &ready, &plan)?;
             plan.own_kernel = Some(parts);
             Ok(held)
         })
