@@ -47,12 +47,16 @@ pub fn create(run: &RunDirectory, record: &Record, name: Option<&str>) -> Result
         bail!("the machine {} has a snapshot {name} already", record.name);
     }
     let parts = parts(record)?;
-    let copied = copy(run, record, Copy {
-        from: String::new(),
-        parts,
-        to: format!("{SNAPSHOTS}/{name}"),
-        pauses: !record.paused,
-    });
+    let copied = copy(
+        run,
+        record,
+        Copy {
+            from: String::new(),
+            parts,
+            to: format!("{SNAPSHOTS}/{name}"),
+            pauses: !record.paused,
+        },
+    );
     let size = copied.with_context(|| format!("cannot make a snapshot of {}", record.name))?;
     let snapshot = Snapshot { name, created: state::now(), size };
     run.note(&record.name, &Note::Snapshot(&snapshot))?;
@@ -177,9 +181,7 @@ fn copy_here(run: &RunDirectory, record: &Record, what: &Copy) -> Result<String>
     let scratch = run.upper(record, ".")?;
     let sources = parts
         .iter()
-        .map(|part| {
-            Ok((&**part, run.upper(record, format!("{from}/{part}").trim_matches('/'))?))
-        })
+        .map(|part| Ok((&**part, run.upper(record, format!("{from}/{part}").trim_matches('/'))?)))
         .collect::<Result<Vec<_>>>()?;
     let visit = engine::of(record).visit(record, &mut |_| {
         let scratch = scratch.open_dir("/")?;

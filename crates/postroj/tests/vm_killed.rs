@@ -214,5 +214,8 @@ fn whoever_is_killed_nothing_is_left_and_somebody_says_why() {
             round(&own, victim, number, whole);
         }
     }
-    assert_eq!(out(&mut own.postroj(&[&["run"], &VM[..], &[IMAGE, "echo", "next"]].concat())), "next");
+    assert_eq!(
+        out(&mut own.postroj(&[&["run"], &VM[..], &[IMAGE, "echo", "next"]].concat())),
+        "next"
+    );
 }

@@ -58,8 +58,7 @@ fn confined(engine: &Engine) {
 
 fn terminal(engine: &Engine) {
     let script = "tty -s && stty size; read word; echo got-$word; exit 5";
-    let words =
-        [&["run", "-it"], engine.options, &[IMAGE, "sh", "-c", script]].concat();
+    let words = [&["run", "-it"], engine.options, &[IMAGE, "sh", "-c", script]].concat();
     let mut person = Terminal::start(&words, &[("TERM", "xterm")]);
     person.sees("33 101");
     person.types("word\r");

@@ -54,9 +54,8 @@ fn codes(bed: &Bed) {
 }
 
 fn places(bed: &Bed) {
-    let exec = |options: &[&str], script: &str| {
-        out(&mut bed.machine.exec(options, &["sh", "-c", script]))
-    };
+    let exec =
+        |options: &[&str], script: &str| out(&mut bed.machine.exec(options, &["sh", "-c", script]));
     assert_eq!(exec(&["-u", "app"], "id -un; id -G"), "app\n1000 2000");
     assert_eq!(exec(&["-u", "1000:5"], "id -u; id -g"), "1000\n5");
     assert_eq!(exec(&["-w", "/srv", "-e", "B=2"], "pwd; echo $A$B; hostname"), "/srv\n12\nbox");
@@ -127,7 +126,10 @@ fn descriptions(bed: &Bed) {
     assert_eq!(listed["Command"][0], "sh");
     let shown = inspect(name);
     assert_eq!(shown["Id"], listed["Id"]);
-    assert_eq!((&shown["State"]["Status"], &shown["State"]["ExitCode"]), (&"running".into(), &0.into()));
+    assert_eq!(
+        (&shown["State"]["Status"], &shown["State"]["ExitCode"]),
+        (&"running".into(), &0.into())
+    );
     assert_eq!(shown["Config"]["Hostname"], "box");
     assert!(shown["Config"]["Env"].as_array().unwrap().contains(&"A=1".into()), "{shown}");
     assert_eq!(shown["HostConfig"]["AutoRemove"], false);

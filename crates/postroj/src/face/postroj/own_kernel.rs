@@ -80,8 +80,7 @@ pub(in crate::face) fn of_root(
     root: &Path,
 ) -> Result<(OwnKernel, Held)> {
     let (options, tell) = (std::default::Default::default(), Progress::new());
-    let wish =
-        Wish { file: None, image, store, options: &options, tell: &tell };
+    let wish = Wish { file: None, image, store, options: &options, tell: &tell };
     let kernel = kernel::find(&wish)?;
     drop(tell);
     let directory = store.path().join("kernels");

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use engine::{Waited, pause};
 use engine::record::{About, Note, Record};
 use engine::state;
+use engine::{Waited, pause};
 use harness::host::Host;
 use harness::snapshot;
 use serde_json::json;

@@ -190,8 +190,8 @@ fn files(config: &Config) -> Result<Vec<File>> {
     binds
         .filter_map(|mount| Some((copied(mount)?, mount.source.as_deref()?)))
         .map(|(name, source)| {
-            let content = std::fs::read_to_string(source)
-                .with_context(|| format!("cannot read {source}"))?;
+            let content =
+                std::fs::read_to_string(source).with_context(|| format!("cannot read {source}"))?;
             Ok(File { name: name.to_owned(), content, mode: 0o644 })
         })
         .collect()

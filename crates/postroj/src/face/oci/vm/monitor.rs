@@ -193,9 +193,8 @@ fn code_of(error: &anyhow::Error) -> u8 {
 
 /// A terminal of this process's own, whose other end goes to a socket; from there it is also given its size.
 fn console(socket: Option<&Path>) -> Result<()> {
-    let socket = socket.context(
-        "process.terminal is set, but there is no --console-socket to send it to",
-    )?;
+    let socket = socket
+        .context("process.terminal is set, but there is no --console-socket to send it to")?;
     let flags = rustix::pty::OpenptFlags::RDWR
         | rustix::pty::OpenptFlags::NOCTTY
         | rustix::pty::OpenptFlags::CLOEXEC;

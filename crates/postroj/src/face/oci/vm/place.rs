@@ -222,8 +222,10 @@ pub(super) fn end(process: Pid) -> Result<()> {
     // It may end by itself just now.
     let _ = child.signal(sys::signals::SIGKILL);
     loop {
-        match rustix::event::poll(&mut [PollFd::from_borrowed_fd(child.as_fd(), PollFlags::IN)], None)
-        {
+        match rustix::event::poll(
+            &mut [PollFd::from_borrowed_fd(child.as_fd(), PollFlags::IN)],
+            None,
+        ) {
             Ok(_) => return Ok(()),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error).context("cannot wait for the container's process"),
