@@ -57,8 +57,10 @@ impl Own {
         ids.filter_map(|id| {
             let environment = std::fs::read(format!("/proc/{id}/environ")).ok()?;
             let is_own = environment.windows(mark.len()).any(|w| w == mark.as_bytes());
-            let name = std::fs::read_to_string(format!("/proc/{id}/comm")).ok()?;
-            is_own.then(|| (id, name.trim().to_owned()))
+            // QEMU is called as it was told, but by its first argument it is known.
+            let line = std::fs::read(format!("/proc/{id}/cmdline")).ok()?;
+            let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
+            is_own.then(|| (id, String::from_utf8_lossy(program).into_owned()))
         })
         .collect()
     }
@@ -67,7 +69,8 @@ impl Own {
     fn id_of(&self, victim: Victim, starter: &Child) -> Option<i32> {
         let starter = starter.id() as i32;
         let processes = self.processes();
-        let qemu = processes.iter().find(|(_, name)| name.starts_with("qemu")).map(|(id, _)| *id);
+        let qemu =
+            processes.iter().find(|(_, name)| name.contains("qemu-system")).map(|(id, _)| *id);
         // Each is the parent of the next one.
         let monitor = processes.iter().map(|(id, _)| *id).find(|id| parent(*id) == Some(starter));
         match victim {

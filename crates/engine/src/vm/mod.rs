@@ -475,7 +475,9 @@ impl Machine for VirtualMachine {
         shim.is_orderly = true;
         if is_over {
             drop(client);
-            shim.end()?;
+            if !shim.over {
+                shim.end()?;
+            }
             return ended.map(|_| (seen, None));
         }
         let kept = Kept { client, shim, socket, claim, prepared: None };

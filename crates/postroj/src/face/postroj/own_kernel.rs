@@ -38,8 +38,15 @@ pub(in crate::face) fn request(request: Request, launcher: &Launcher) -> (Reques
 
 /// What must stay as long as the machine: the files that its plan names.
 pub(in crate::face) struct Held {
-    _kernel: Kernel,
-    _initramfs: File,
+    kernel: Kernel,
+    initramfs: File,
+}
+
+impl Held {
+    /// Where this process has the first root: by its own name it may be another program's at any moment.
+    pub(in crate::face) fn initramfs(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.initramfs.as_raw_fd())
+    }
 }
 
 /// The kernel, its first root, and the image as one file system.
@@ -91,9 +98,12 @@ pub(in crate::face) fn of_root(
         let text = path.to_str().map(str::to_owned);
         text.with_context(|| format!("{} is not UTF-8", path.display()))
     };
-    // By its own name it may be another program's at any moment.
-    let opened = format!("/proc/{}/fd/{}", std::process::id(), initramfs.as_raw_fd());
-    let (kernel_file, image) = (text(&kernel.file)?, text(root)?);
-    let parts = OwnKernel { kernel: kernel_file, initramfs: opened, image, ids };
-    Ok((parts, Held { _kernel: kernel, _initramfs: initramfs }))
+    let held = Held { kernel, initramfs };
+    let parts = OwnKernel {
+        kernel: text(&held.kernel.file)?,
+        initramfs: held.initramfs(),
+        image: text(root)?,
+        ids,
+    };
+    Ok((parts, held))
 }

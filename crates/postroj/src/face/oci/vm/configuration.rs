@@ -19,7 +19,7 @@ use crate::face::postroj::own_kernel::{self, Held};
 /// A plan, and what its files are held by.
 pub(super) struct Prepared {
     pub(super) plan: Plan,
-    _held: Held,
+    pub(super) held: Held,
     _host: Host,
 }
 
@@ -106,7 +106,7 @@ pub(super) fn prepare(
     plan.mounts.extend(mounts(config));
     let (parts, held) = own_kernel::of_root(&store()?, None, &file, &plan)?;
     plan.own_kernel = Some(parts);
-    Ok(Prepared { plan, _held: held, _host: host })
+    Ok(Prepared { plan, held, _host: host })
 }
 
 /// Where kernels are kept. In a user namespace of podman's, its root is the user.

@@ -37,7 +37,12 @@ impl Monitored<'_> {
     }
 
     fn carry_out(&self, listener: &Listener, report: Report) -> Result<u8> {
-        let plan = &self.prepared.plan;
+        let mut plan = self.prepared.plan.clone();
+        if let Some(parts) = &mut plan.own_kernel {
+            // Who made the plan ends before QEMU has read it.
+            parts.initramfs = self.prepared.held.initramfs();
+        }
+        let plan = &plan;
         if plan.process.terminal {
             console(self.console)?;
         }
