@@ -114,8 +114,10 @@ fn nothing_is_left_of_those_who_keep_places_and_names() {
     for helper in ["pj-lease", "pj-names"] {
         kills_of(&own, &machine, helper);
     }
-    let devices = out(&mut own.postroj(&["exec", &machine, "ls", "/sys/class/net"]));
-    assert_eq!(devices, "eth0\nlo");
+    // The kernel takes the devices of a namespace that is gone in its own time (`cleanup_net`).
+    wait_until("its devices are those of its first network", || {
+        out(&mut own.postroj(&["exec", &machine, "ls", "/sys/class/net"])) == "eth0\nlo"
+    });
     out(&mut own.postroj(&["rm", "-f", &machine]));
     wait_until("no process is left", || {
         out(&mut own.postroj(&["ps"]));

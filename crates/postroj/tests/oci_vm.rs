@@ -57,10 +57,13 @@ fn the_life_of_a_virtual_machine() {
     let missing = said(&mut podman(&["exec", "c", "nosuch"]));
     assert_eq!(missing.code, 127, "{missing:?}");
     assert!(out(&mut podman(&["exec", "-t", "c", "tty"])).contains("/dev/pts/"));
-    let status = ["ps", "--all", "--format", "{{.Status}}"];
-    out(&mut podman(&["pause", "c"]));
-    assert!(out(&mut podman(&status)).to_lowercase().contains("paused"));
-    out(&mut podman(&["unpause", "c"]));
+    // podman itself refuses it to others, where control groups are of version 1.
+    if fixture::is_root() {
+        let status = ["ps", "--all", "--format", "{{.Status}}"];
+        out(&mut podman(&["pause", "c"]));
+        assert!(out(&mut podman(&status)).to_lowercase().contains("paused"));
+        out(&mut podman(&["unpause", "c"]));
+    }
     out(&mut podman(&["stop", "c"]));
     assert_eq!(out(&mut podman(&["logs", "c"])), "up\nbye");
     let code = ["inspect", "c", "--format", "{{.State.ExitCode}}"];

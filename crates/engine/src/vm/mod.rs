@@ -40,7 +40,7 @@ mod wire;
 
 use client::{Client, Wants};
 pub use control::signal;
-use hardware::{Architecture, Board, Boot, Disk, Format, Hardware, Line, Writes};
+use hardware::{Accelerator, Architecture, Board, Boot, Disk, Format, Hardware, Line, Writes};
 use wire::{Job, Request, Say, Told};
 
 /// Memory of a machine of which none is said: a system with a few services fits, and a page that is
@@ -210,6 +210,9 @@ fn hardware(plan: &Plan, run: &RunDirectory) -> Result<(Hardware, Option<String>
     let found = accelerator::find(run.path(), host, Path::new(&parts.kernel))?;
     let cpus = match plan.limits.milli_cpus {
         Some(thousandths) => thousandths.div_ceil(1000).clamp(1, 255) as u32,
+        // A second one makes a start a sixth slower, and QEMU's translating threads race where a kernel
+        // changes its own code: one start in some hundreds ended in "Fatal exception in interrupt".
+        None if found.accelerator == Accelerator::Tcg => 1,
         None => std::thread::available_parallelism().map_or(1, |n| n.get().min(4)) as u32,
     };
     let quick = accelerator::command_line(found.accelerator, host);
