@@ -135,9 +135,34 @@ fn pattern(file: &str, section: &str) -> Option<String> {
         // Those of crates have a hash in their names, too.
         return archive.ends_with(".a").then(|| format!("*{archive}:{member}({section})"));
     }
-    // rustc's legacy symbol mangling: 16 digits after a length of 17.
-    let (name, hash) = section.rsplit_once("17h")?;
-    (hash.len() == 17).then(|| format!("*({name}17h*)"))
+    // rustc's legacy symbol mangling, which its standard library has: 16 digits after a length of 17.
+    if let Some((name, hash)) = section.rsplit_once("17h").filter(|(_, hash)| hash.len() == 17) {
+        debug_assert!(hash.ends_with('E'));
+        return Some(format!("*({name}17h*)"));
+    }
+    section.starts_with(".text._R").then(|| format!("*({})", without_hashes(section)))
+}
+
+/// A name of rustc's v0 symbol mangling (RFC 2603) without what another machine has otherwise: the hashes of
+/// crates (`Cs…_`), and references by positions in the name (`B…_`), which their lengths move.
+fn without_hashes(name: &str) -> String {
+    let mut text = String::new();
+    let mut rest = name;
+    while let Some(at) = rest.find(['B', 'C']) {
+        let (before, found) = rest.split_at(at);
+        let tag = if found.starts_with("Cs") { 2 } else { 1 };
+        let digits = found[tag..].chars().take_while(char::is_ascii_alphanumeric).count();
+        let is_hash = found[tag + digits..].starts_with('_')
+            && (tag == 2 || found.starts_with('B') && digits <= 3);
+        text.push_str(before);
+        text.push_str(&found[..tag]);
+        rest = &found[tag..];
+        if is_hash {
+            text.push('*');
+            rest = &rest[digits..];
+        }
+    }
+    text + rest
 }
 
 /// What was run through.
@@ -188,5 +213,24 @@ impl List {
             "/* Written by `cargo xtask order`, which says what for. */\n\
              SECTIONS\n{{\n  .text.launch : {{\n{lines}  }}\n}}\nINSERT BEFORE .text;\n"
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_hold_on_every_machine() {
+        let of = |section: &str| pattern("/x/postroj.rcgu.o", section).expect("a pattern");
+        let name = ".text._RNvMs_NtCs1hashHASH_4core3fmtINtB4_5BoxedNtNtCs2_5alloc6StringE3fmt";
+        let plain = "*(.text._RNvMs_NtCs*_4core3fmtINtB*_5BoxedNtNtCs*_5alloc6StringE3fmt)";
+        assert_eq!(of(name), plain);
+        let legacy = ".text._ZN3std2io5stdio6_print17h0123456789abcdefE";
+        assert_eq!(of(legacy), "*(.text._ZN3std2io5stdio6_print17h*)");
+        let member = pattern("/usr/lib/libc.a(malloc.o)", ".text");
+        assert_eq!(member.as_deref(), Some("*libc.a:malloc.o(.text)"));
+        assert_eq!(pattern("/x/libring-1.rlib(a.o)", ".text.f"), None);
+        assert_eq!(pattern("/x/postroj.rcgu.o", ".rodata"), None);
     }
 }
