@@ -15,8 +15,8 @@ use crate::Machine;
 use crate::ready::Watch;
 use crate::session::{Session, Wants};
 
-/// Signals that a foreground monitor passes on or acts upon.
-const PASSED: [i32; 6] = [
+/// Signals that a foreground monitor passes on or acts upon, and so does whoever stands in its place.
+pub const PASSED: [i32; 6] = [
     signals::SIGHUP,
     signals::SIGINT,
     signals::SIGQUIT,

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{SendFlags, SocketFlags, SocketType};
 use sys::process;
-use sys::signals::{self, Signals};
+use sys::signals::Signals;
 use sys::socket::Channel as Socket;
 
 use super::channel::{Channel, Event, INPUT};
@@ -21,6 +21,7 @@ use super::hardware::{Hardware, Port};
 use super::qemu::{self, Ended, Qemu};
 use super::share::{Server, Shares};
 use super::wire::{End, Failure, MAIN, Request, Say, Told};
+use crate::attend::PASSED;
 
 /// How long a kernel may take until its process 1 says that it is there: it is emulated, perhaps, on a
 /// machine that has much else to do.
@@ -31,16 +32,6 @@ const HURRY: Duration = Duration::from_secs(10);
 
 /// Of what a guest's console says, this much is kept for when it dies.
 const TAIL: usize = 4096;
-
-/// Signals that whoever sends them to the shim means for the machine.
-const PASSED: [i32; 6] = [
-    signals::SIGHUP,
-    signals::SIGINT,
-    signals::SIGQUIT,
-    signals::SIGTERM,
-    signals::SIGUSR1,
-    signals::SIGUSR2,
-];
 
 /// Does the shim's work until the machine has ended; what goes wrong, the client of the machine
 /// itself is told. QEMU gets what its hardware names of `inherited`.

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use engine::attend::PASSED;
 use engine::record::Record;
 use engine::state::RunDirectory;
 use serde_json::json;
@@ -33,16 +34,6 @@ pub(super) struct Machines<'a> {
 
 /// Where the machines are recorded, below the root; no container can be called that.
 const RUN: &str = ".run";
-
-/// Signals that a monitor passes on by itself (`engine::attend`).
-const PASSED: [i32; 6] = [
-    signals::SIGHUP,
-    signals::SIGINT,
-    signals::SIGQUIT,
-    signals::SIGTERM,
-    signals::SIGUSR1,
-    signals::SIGUSR2,
-];
 
 impl Machines<'_> {
     /// Does what a verb says.
