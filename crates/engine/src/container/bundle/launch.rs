@@ -49,7 +49,7 @@ pub(crate) fn create(prepared: &Prepared, linux: &Linux, start: OwnedFd) -> Resu
         spawned.context("cannot make the container's namespaces")?
     } else {
         let files = joined.iter().map(open).collect::<Result<Vec<_>>>()?;
-        through_helper(&ours, theirs, || join(&files), *namespaces, |theirs| run(theirs, start))?
+        through_helper(&ours, || join(&files), *namespaces, || run(theirs, start))?
     };
     let mut launched =
         Launched { child, channel: ours, terminal: None, given: Vec::new(), kept: false };
@@ -73,12 +73,11 @@ pub(crate) fn inside(pid: Pid, steps: &[Step]) -> Result<Launched> {
     })?;
     let (ours, theirs) = socket::pair().context("cannot make a socket for the process")?;
     let enter = || process::enter(door.as_fd(), wanted);
-    let run = |theirs: OwnedFd| {
-        let launcher = Some(theirs.into());
-        let streams = Streams::default();
+    let run = || {
+        let (launcher, streams) = (Some(theirs), Streams::default());
         child::run(steps, Inherited { launcher, streams, notify: None, own: own(None) })
     };
-    let child = through_helper(&ours, theirs.into(), enter, Namespaces::NONE, run)?;
+    let child = through_helper(&ours, enter, Namespaces::NONE, run)?;
     Ok(Launched { child, channel: ours, terminal: None, given: Vec::new(), kept: false })
 }
 
@@ -89,21 +88,22 @@ fn own(start: Option<OwnedFd>) -> Own {
 }
 
 /// A process that enters namespaces makes a child that this process is the parent of, since it is
-/// born in what cannot be left again.
+/// born in what cannot be left again. The helper is heard on a channel of its own: the child may speak
+/// on `ours` before it.
 fn through_helper(
     ours: &Channel,
-    theirs: OwnedFd,
     enter: impl FnOnce() -> std::io::Result<()>,
     namespaces: Namespaces,
-    run: impl FnOnce(OwnedFd),
+    run: impl FnOnce(),
 ) -> Result<Child> {
-    let tells = Channel::from(theirs.try_clone()?);
+    let what = "cannot enter the container's namespaces";
+    let (hears, tells) = socket::pair().context(what)?;
     let helper = process::spawn(Namespaces::NONE, None, || {
-        ours.close_copy();
+        [ours, &hears].into_iter().for_each(Channel::close_copy);
         let made = enter().and_then(|()| {
             process::spawn_sibling(namespaces, || {
                 tells.close_copy();
-                run(theirs);
+                run();
             })
         });
         let message = match made {
@@ -114,9 +114,9 @@ fn through_helper(
         process::exit_now(0)
     })
     .context("cannot make a process")?;
-    let what = "cannot enter the container's namespaces";
+    drop(tells);
     let mut message = [0; 256];
-    let (length, _) = ours.receive(&mut message).context(what)?;
+    let (length, _) = hears.receive(&mut message).context(what)?;
     helper.wait().context(what)?;
     match message[..length].split_first() {
         Some((&MADE, id)) => {

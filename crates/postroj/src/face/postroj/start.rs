@@ -6,9 +6,9 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -17,6 +17,7 @@ use engine::record::About;
 use engine::state::{self, RunDirectory};
 use harness::host::Host;
 use harness::{Launch, launch};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::process::Signal;
 use spec::boot::Condition;
 use spec::plan::Plan;
@@ -135,7 +136,10 @@ pub(super) fn carry_out(
         input,
         interactive: interactive && !is_monitor,
         remark: &mut |text| eprintln!("postroj: note: {text}"),
-        created: &mut || cidfile.map_or(Ok(()), |path| write_cidfile(path, &plan.id)),
+        created: &mut || {
+            background.borrow().as_ref().map_or(Ok(()), Background::name_log)?;
+            cidfile.map_or(Ok(()), |path| write_cidfile(path, &plan.id))
+        },
         started: &mut || if waits { Ok(()) } else { report(&plan.id) },
         up: &mut |condition| {
             if let Condition::Degraded(failed) = condition {
@@ -174,6 +178,8 @@ pub(super) fn in_background(role: &str, silent: &'static str) -> Result<u8> {
 /// A monitor's ends of things.
 struct Background {
     log: OwnedFd,
+    /// Where the log is to be found.
+    path: PathBuf,
     /// Where its starter listens, until it has heard.
     starter: Option<File>,
 }
@@ -187,17 +193,22 @@ impl Background {
         // (Linux, Documentation/admin-guide/LSM/Yama.rst), and is missing elsewhere.
         let _ = rustix::process::set_ptracer(rustix::process::PTracer::Any);
         let path = run.log_path(&plan.id);
-        let directory = path.parent().context("the log has no directory")?;
-        std::fs::create_dir_all(directory)
-            .with_context(|| format!("cannot make {}", directory.display()))?;
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .with_context(|| format!("cannot make the log {}", path.display()))?;
+        let log =
+            nameless(&path).with_context(|| format!("cannot make the log {}", path.display()))?;
         let starter = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
         rustix::stdio::dup2_stdout(&log)?;
-        Ok(Self { log: log.into(), starter: Some(File::from(starter)) })
+        Ok(Self { log: log.into(), path, starter: Some(File::from(starter)) })
+    }
+
+    /// Gives the log its name, once there is a record of the machine that it can be found by: whoever
+    /// is killed before that leaves none.
+    fn name_log(&self) -> Result<()> {
+        let (cwd, link) = (rustix::fs::CWD, format!("/proc/self/fd/{}", self.log.as_raw_fd()));
+        match rustix::fs::linkat(cwd, link, cwd, &self.path, AtFlags::SYMLINK_FOLLOW) {
+            // It had its name from the beginning.
+            Err(rustix::io::Errno::EXIST) => Ok(()),
+            other => other.with_context(|| format!("cannot make the log {}", self.path.display())),
+        }
     }
 
     fn streams(&self) -> Result<Streams> {
@@ -214,6 +225,21 @@ impl Background {
         // It may be gone at this very moment; the machine stays.
         let _ = starter.write_all(format!("{text}\n").as_bytes());
         Ok(rustix::stdio::dup2_stderr(&self.log)?)
+    }
+}
+
+/// A file that is to be at `path`, and has no name yet where the file system has such (open(2), `O_TMPFILE`).
+fn nameless(path: &Path) -> Result<File> {
+    let directory = path.parent().context("the log has no directory")?;
+    std::fs::create_dir_all(directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
+    let (flags, mode) =
+        (OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC, Mode::from_raw_mode(0o644));
+    match rustix::fs::open(directory, flags | OFlags::TMPFILE, mode) {
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => {
+            Ok(rustix::fs::open(path, flags | OFlags::CREATE, mode)?.into())
+        }
+        other => Ok(other?.into()),
     }
 }
 
