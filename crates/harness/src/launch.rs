@@ -93,7 +93,11 @@ fn once(
     let mut prepared = match &plan.network {
         Network::Attached(attachment) if kept.is_none() => {
             let plan = amended.insert(plan.clone());
-            Some(net::prepare(attachment, plan, run.path())?)
+            let prepared = net::prepare(attachment, plan, run.path())?;
+            if !is_first {
+                follow_name(plan, run)?;
+            }
+            Some(prepared)
         }
         _ => None,
     };
@@ -175,6 +179,16 @@ fn once(
     }
     // Else its addresses and ports are free again.
     over
+}
+
+/// A machine that runs again has its place on its network anew, by the name that it was made with: it
+/// may have been renamed since. Whoever renames it from here on finds that place.
+fn follow_name(plan: &Plan, run: &RunDirectory) -> Result<()> {
+    let name = run.find(&plan.id)?.name;
+    if name == plan.name {
+        return Ok(());
+    }
+    net::networks::rename(run.path(), &plan.id, &name, None)
 }
 
 fn copies(streams: &Streams) -> Result<Streams> {

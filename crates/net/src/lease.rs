@@ -1,8 +1,9 @@
 //! Who has which address: a file for each, in the run directory, locked by the machine's monitor.
 //!
 //! A network's directory holds `lock`, taken for every change; `config`, where somebody made
-//! the network; `up`, what there is of it on this host, written before that is made; and
-//! `leases`. A lease that nobody has locked is one of a monitor that was killed.
+//! the network; `up`, what there is of it on this host, written before that is made; `renamed`,
+//! what machines are called by now; and `leases`. A lease that nobody has locked is one of a
+//! monitor that was killed.
 
 use std::fs::File;
 use std::io::Write;
@@ -71,6 +72,25 @@ pub struct Member {
     pub device: String,
     /// What its peers know it by.
     pub names: Vec<String>,
+}
+
+impl Member {
+    fn rename(&mut self, Renamed { name, hostname, .. }: &Renamed) {
+        let old = std::mem::replace(&mut self.machine, name.clone());
+        self.names.retain(|known| *known != old);
+        self.names.extend([name].into_iter().chain(hostname).cloned());
+    }
+}
+
+/// A machine that is called something else than its lease says, which its monitor has locked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Renamed {
+    /// The machine's id.
+    pub(crate) id: String,
+    /// Its name by now.
+    pub(crate) name: String,
+    /// A further one, where it was given another host name as well.
+    pub(crate) hostname: Option<String>,
 }
 
 /// An address that is a machine's until this is dropped.
@@ -294,8 +314,41 @@ impl Directory {
         self.write("degraded", &degraded)
     }
 
+    /// New names of machines, one each.
+    fn renamed(&self) -> Vec<Renamed> {
+        self.read("renamed").unwrap_or_default()
+    }
+
+    /// Calls a machine of it something else, also in what is written down of cuts and the like; one that
+    /// is not on it means nothing. To be called with the lock held.
+    ///
+    /// # Errors
+    /// Where that cannot be written.
+    pub(crate) fn rename(&self, renamed: Renamed) -> Result<()> {
+        let living = self.living();
+        let Some(member) = living.iter().find(|member| member.id == renamed.id) else {
+            return Ok(());
+        };
+        let mut all = self.renamed();
+        let lives = |id: &str| living.iter().any(|member| member.id == id);
+        all.retain(|other| other.id != renamed.id && lives(&other.id));
+        let now = |name| if name == member.machine { renamed.name.clone() } else { name };
+        let cuts = self.cuts().into_iter().map(|(a, b)| (now(a), now(b)));
+        let degraded = self.degraded().into_iter().map(|(name, how)| (now(name), how));
+        let (cuts, degraded): (Vec<_>, Vec<_>) = (cuts.collect(), degraded.collect());
+        if !cuts.is_empty() {
+            self.set_cuts(&cuts)?;
+        }
+        if !degraded.is_empty() {
+            self.set_degraded(&degraded)?;
+        }
+        all.push(renamed);
+        self.write("renamed", &all)
+    }
+
     /// Nothing is left of it.
     pub(crate) fn clear_up(&self) {
+        let _ = std::fs::remove_file(self.path.join("renamed"));
         let _ = std::fs::remove_file(self.path.join("cuts"));
         let _ = std::fs::remove_file(self.path.join("degraded"));
         let _ = std::fs::remove_file(self.path.join("holder"));
@@ -330,6 +383,9 @@ impl Directory {
         let living = self.leases().filter(|(.., lives)| *lives);
         let mut members: Vec<Member> =
             living.filter_map(|(_, file, _)| serde_json::from_reader(file).ok()).collect();
+        for renamed in self.renamed() {
+            members.iter_mut().filter(|m| m.id == renamed.id).for_each(|m| m.rename(&renamed));
+        }
         members.sort_by_key(|member| member.ip);
         members
     }
@@ -418,8 +474,12 @@ impl Directory {
             .write(true)
             .open(&path)
             .with_context(what)?;
-        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Ok(None);
+        while rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            // Who only looks at it (`leases`) has it for a moment.
+            if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err() {
+                return Ok(None);
+            }
+            std::thread::yield_now();
         }
         let member = fill(address);
         file.set_len(0).with_context(what)?;

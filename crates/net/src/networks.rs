@@ -8,7 +8,7 @@ use spec::network::{DEFAULT, INTERNAL, checked_name};
 
 use crate::faults::{self, Degraded};
 use crate::holder;
-use crate::lease::{Config, Directory, Member, directories};
+use crate::lease::{Config, Directory, Member, Renamed, directories};
 use crate::network::Target;
 use crate::network::bridge;
 
@@ -130,6 +130,20 @@ pub fn degrade(
         bail!("{machine} is on no network of machines (`postroj network inspect` shows who is)");
     }
     Ok(())
+}
+
+/// Lets a machine, by its id, be known by another name on each network that it is on, and by another
+/// host name where it was given one.
+///
+/// # Errors
+/// Where that cannot be written down.
+pub fn rename(run: &Path, id: &str, name: &str, hostname: Option<&str>) -> Result<()> {
+    let renamed =
+        Renamed { id: id.into(), name: name.into(), hostname: hostname.map(str::to_owned) };
+    directories(run).iter().try_for_each(|directory| {
+        let _lock = directory.lock()?;
+        directory.rename(renamed.clone())
+    })
 }
 
 /// All there are, those that are there by themselves first.

@@ -94,6 +94,34 @@ fn machines_know_each_other_by_name_and_can_be_cut_off() {
 }
 
 #[test]
+fn peers_know_a_renamed_machine_by_its_new_name() {
+    let place = is_root().then(Place::new);
+    let own = Own::new("net-renamed");
+    // Of other names nobody is asked, so that it is known at once that there is none.
+    out(&mut own.postroj(&["network", "create", "--internal", "lab"]));
+    let three = Three::new(&own, "lab");
+    let [a, b, _] = &three.names;
+    three.reach(b, a);
+    out(&mut own.postroj(&["network", "cut", a, b]));
+    let new = format!("new{}", std::process::id());
+    out(&mut own.postroj(&["rename", a, &new]));
+    let known = |name: &str| said(&mut own.postroj(&["exec", b, "getent", "hosts", name])).code;
+    assert_eq!((known(&new), known(&format!("alias-{a}")), known(a)), (0, 0, 2));
+    fails(&mut own.postroj(&["network", "heal", a, b]), 125, &["on no network together"]);
+    out(&mut own.postroj(&["network", "heal", &new, b]));
+    three.reach(b, &new);
+    // What it is called outlives its place on the network.
+    out(own.postroj(&["restart", &new]).stderr(Stdio::null()));
+    three.reach(b, &new);
+    assert_eq!(known(a), 2);
+    out(&mut own.postroj(&["rm", "-f", &new]));
+    drop(three);
+    if let Some(place) = place {
+        place.is_clean(|| own.postroj(&["ps"]));
+    }
+}
+
+#[test]
 fn machines_come_to_further_networks_and_leave_them() {
     let place = is_root().then(Place::new);
     let own = Own::new("net-further");

@@ -67,3 +67,28 @@ fn leases_of_killed_monitors_are_free() {
     directory.tidy(|member| member.machine == "m2");
     assert!(!path.exists());
 }
+
+#[test]
+fn renamed_machines_are_known_by_their_new_names() {
+    let run = tempfile::tempdir().unwrap();
+    let directory = Directory::new(run.path(), "x");
+    let lock = directory.lock().unwrap();
+    let named = |ip| {
+        let names = vec!["web".into(), "web-alias".into()];
+        Member { machine: "web".into(), id: format!("id of {ip}"), names, ..member(ip) }
+    };
+    // Two that had the same name one after the other.
+    let (_lease, first) = directory.lease(&up(), None, 0, named).unwrap();
+    directory.set_cuts(&[("db".into(), "web".into())]).unwrap();
+    drop(lock);
+    crate::networks::rename(run.path(), &first.id, "www", None).unwrap();
+    let (_other, second) = directory.lease(&up(), None, 1, named).unwrap();
+    crate::networks::rename(run.path(), &first.id, "w3", Some("host")).unwrap();
+    let living = directory.living();
+    let names: Vec<_> = living.iter().map(|m| (m.machine.as_str(), m.names.join(" "))).collect();
+    assert_eq!(names, [("w3", "web-alias w3 host".to_owned()), ("web", "web web-alias".to_owned())]);
+    assert_eq!(directory.cuts(), [("db".to_owned(), "w3".to_owned())]);
+    assert_eq!(living[1].id, second.id);
+    directory.clear_up();
+    assert_eq!(directory.living()[0].machine, "web");
+}

@@ -1,6 +1,6 @@
 //! `pause`, `unpause` and `rename`.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use engine::pause;
 
 use super::Here;
@@ -51,6 +51,9 @@ pub(super) struct Rename {
 
 pub(super) fn rename(args: &Rename, here: &Here) -> Result<u8> {
     let run = here.run_directory()?;
-    run.rename(&run.find(&args.machine)?, &args.name)?;
+    let machine = run.find(&args.machine)?;
+    run.rename(&machine, &args.name)?;
+    let peers = net::networks::rename(run.path(), machine.id(), &args.name, None);
+    peers.with_context(|| format!("its peers still know the machine as {}", machine.name))?;
     Ok(0)
 }

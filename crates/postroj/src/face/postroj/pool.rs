@@ -192,6 +192,8 @@ pub(super) fn boot(here: &Here, text: &str, options: &Options) -> Result<u8> {
     let machine = pool::take(&run, &found, &wanted, || {
         eprintln!("postroj: note: the pool {} is empty: this takes as long as a boot", found.name);
     })?;
+    let hostname = wanted.hostname.as_deref();
+    net::networks::rename(run.path(), machine.id(), &machine.name, hostname)?;
     if let Some(path) = &options.cidfile {
         write_cidfile(path, machine.id())?;
     }
