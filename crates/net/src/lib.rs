@@ -25,9 +25,11 @@ use std::path::Path;
 
 pub use network::{Attached, Network, Place, Prepared, Target, prepare};
 
-/// Takes down what killed monitors left of networks. Costs one look where there are none.
+/// Takes down what killed monitors left of networks, and has names answered where whoever did was killed.
+/// Costs one look where there are none.
 pub fn reap(run: &Path) {
     for directory in lease::directories(run) {
+        names::resume(&directory);
         // Where somebody sweeps, it will be done without us.
         let Some(_sweeper) = directory.is_up().then(|| directory.sweep()).flatten() else {
             continue;

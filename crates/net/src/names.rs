@@ -1,15 +1,17 @@
 //! The names of a network's machines (DNS, RFC 1035): answered at the bridge's address by one
 //! process a network, which ends with the last machine. Other names are asked of the host's resolvers.
 
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::forward::leave_everything;
 use crate::lease::{Directory, Member};
@@ -20,17 +22,76 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Questions that are passed on at once. More are lost, as datagrams are.
 const AT_ONCE: usize = 128;
 
-/// Starts a network's process where none runs; to be called with a lease taken.
+/// Starts a network's process where none answers; to be called with a lease taken. On return either that
+/// process runs, or one answers that sees the lease, and so stays for as long as it is kept.
 ///
 /// # Errors
-/// Where the port is taken.
+/// Where the port is taken, or the process that has the right to answer does not.
 pub(crate) fn start(directory: &Directory, gateway: Ipv4Addr, internal: bool) -> Result<()> {
-    let Some(lock) = directory.speaker() else { return Ok(()) };
+    let Some(lock) = turn(directory, gateway)? else { return Ok(()) };
+    begin(directory, &lock, gateway, internal)
+}
+
+/// Starts it where the last one was killed, and machines need it.
+pub(crate) fn resume(directory: &Directory) {
+    let (Some(up), Some(config)) = (directory.up(), directory.config()) else { return };
+    if up.held || directory.living().is_empty() {
+        return;
+    }
+    if let Some(lock) = directory.speaker() {
+        // Who starts a machine next tries again, and says what is wrong.
+        let _ = begin(directory, &lock, up.gateway(), config.internal);
+    }
+}
+
+/// The right to answer; nothing where somebody answers. Who has that right may have looked for leases
+/// for the last time, or been killed, and gives it up only with its end: so it is asked whether it answers.
+fn turn(directory: &Directory, gateway: Ipv4Addr) -> Result<Option<File>> {
+    let until = Instant::now() + LONGEST_TURN;
+    loop {
+        if let Some(lock) = directory.speaker() {
+            return Ok(Some(lock));
+        }
+        if answers(gateway) {
+            return Ok(None);
+        }
+        if Instant::now() > until {
+            bail!(
+                "the process that answers names at {gateway}:{PORT} (pj-names) does not answer: \
+                 it may be stopped, and can be killed"
+            );
+        }
+    }
+}
+
+/// After which a process that has the right to answer counts as stuck.
+const LONGEST_TURN: Duration = Duration::from_secs(20);
+/// Between two looks at whether it still has that right.
+const LOOK: Duration = Duration::from_millis(20);
+
+fn answers(gateway: Ipv4Addr) -> bool {
+    let ask = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.set_read_timeout(Some(LOOK))?;
+        socket.connect((gateway, PORT))?;
+        socket.send(&STATUS)?;
+        socket.recv(&mut [0; 512])
+    };
+    match ask() {
+        Ok(_) => true,
+        Err(error) => {
+            // Nobody is there, which is known at once.
+            if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+                std::thread::sleep(LOOK);
+            }
+            false
+        }
+    }
+}
+
+fn begin(directory: &Directory, lock: &File, gateway: Ipv4Addr, internal: bool) -> Result<()> {
     let what = || format!("cannot answer names at {gateway}:{PORT}");
-    let udp = UdpSocket::bind((gateway, PORT)).with_context(what)?;
-    let tcp = TcpListener::bind((gateway, PORT)).with_context(what)?;
-    udp.set_nonblocking(true)?;
-    tcp.set_nonblocking(true)?;
+    let (udp, tcp) = listen(gateway).with_context(what)?;
     let upstream = upstream(internal);
     if sys::process::fork().with_context(what)?.is_some() {
         return Ok(());
@@ -39,11 +100,32 @@ pub(crate) fn start(directory: &Directory, gateway: Ipv4Addr, internal: bool) ->
         let kept = [lock.as_fd(), udp.as_fd(), tcp.as_fd()];
         if leave_everything(&kept, "pj-names").is_ok() {
             let _ = rustix::process::setsid();
-            let over = || directory.living().is_empty();
+            // A network that was made anew may have another address.
+            let moved = || directory.up().is_some_and(|up| up.gateway() != gateway);
+            let over = || directory.living().is_empty() || moved();
             serve(directory, &udp, &tcp, None, &Arc::new(upstream), over);
         }
     }));
     sys::process::exit_now(0)
+}
+
+/// The sockets of one that was killed may be there for a moment longer than its lock: they are shared
+/// with it until then (socket(7), `SO_REUSEPORT`), which the kernel grants to the same user only.
+fn listen(gateway: Ipv4Addr) -> io::Result<(UdpSocket, TcpListener)> {
+    let bound = |kind| {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::INET, kind, flags, None)?;
+        sockopt::set_socket_reuseport(&socket, true)?;
+        if kind == SocketType::STREAM {
+            // Its conversations may have just ended.
+            sockopt::set_socket_reuseaddr(&socket, true)?;
+        }
+        rustix::net::bind(&socket, &SocketAddr::from((gateway, PORT)))?;
+        Ok::<_, io::Error>(socket)
+    };
+    let (udp, tcp) = (bound(SocketType::DGRAM)?, bound(SocketType::STREAM)?);
+    rustix::net::listen(&tcp, 128)?;
+    Ok((udp.into(), tcp.into()))
 }
 
 /// Who is asked for what is no machine's name.
@@ -189,6 +271,13 @@ const INTERNET: u16 = 1;
 /// Answer, authoritative; recursion was desired, and is available.
 const ANSWER: u16 = 0x8480;
 const RECURSION_DESIRED: u16 = 0x0100;
+/// What is asked for (section 4.1.1, OPCODE), in its place among the flags: 0 is a question, and we
+/// answer nothing else.
+const OPERATION: u16 = 0x7800;
+const IS_ANSWER: u16 = 0x8000;
+const NOT_IMPLEMENTED: u16 = 4;
+/// Asks for a server's status, and nothing of it.
+const STATUS: [u8; HEADER] = [0xab, 0xcd, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const NO_SUCH_NAME: u16 = 3;
 /// Seconds that an answer may be kept: machines come and go.
 const LIFE: u32 = 1;
@@ -198,8 +287,11 @@ const LIFE: u32 = 1;
 fn answer(message: &[u8], members: &[Member], alone: bool) -> Option<Vec<u8>> {
     let word = |at: usize| message.get(at..at + 2).map(|b| u16::from_be_bytes([b[0], b[1]]));
     let (flags, questions) = (word(2)?, word(4)?);
-    // A standard query with one question.
-    if flags & 0xf800 != 0 || questions != 1 {
+    if flags & IS_ANSWER == 0 && flags & OPERATION != 0 {
+        let flags = IS_ANSWER | (flags & OPERATION) | NOT_IMPLEMENTED;
+        return Some([&message[..2], &flags.to_be_bytes(), &[0; 8]].concat());
+    }
+    if flags & IS_ANSWER != 0 || questions != 1 {
         return None;
     }
     let (name, end) = name_at(message, HEADER)?;
@@ -307,5 +399,9 @@ mod tests {
         let mut pointer = whole.clone();
         pointer[HEADER] = 0xc0;
         assert_eq!(answer(&pointer, &[member()], true), None);
+        let told = answer(&STATUS, &[], false).unwrap();
+        assert_eq!(told, [0xab, 0xcd, 0x90, 4, 0, 0, 0, 0, 0, 0, 0, 0]);
+        // Two servers do not answer each other.
+        assert_eq!(answer(&told, &[], true), None);
     }
 }

@@ -6,7 +6,7 @@ mod place;
 #[path = "network/users.rs"]
 mod users;
 
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use fixture::{Own, is_root, out, said, wait_until};
 use place::Place;
@@ -126,6 +126,75 @@ fn nothing_is_left_of_those_who_keep_places_and_names() {
     if let Some(place) = place {
         place.is_clean(|| own.postroj(&["ps"]));
     }
+}
+
+/// `run` of a machine that asks for an alias of its own, which its own files do not have.
+fn asks_for_itself(own: &Own, alias: &str) -> Command {
+    let options = ["run", "--rm", "--network", "further", "--network-alias", alias];
+    let script = ["host", "perl", "-e", place::PEER, "resolve", alias];
+    own.postroj(&[&options[..], &script].concat())
+}
+
+#[track_caller]
+fn knows_itself(child: Child, when: &str) {
+    let output = child.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.starts_with("10."), "{when}: {told:?} {output:?}");
+}
+
+fn kill_speakers(own: &Own) {
+    for pid in helpers(own, "pj-names") {
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}
+
+#[test]
+fn names_are_answered_whoever_answered_has_ended() {
+    let place = is_root().then(Place::new);
+    let own = Own::new("net-speakers");
+    out(&mut own.postroj(&["network", "create", "further"]));
+    let start = |alias: &str| {
+        let mut run = asks_for_itself(&own, alias);
+        run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    for round in 0..40 {
+        kill_speakers(&own);
+        if !is_root() {
+            // A user's network ends with it, and all that is on it.
+            wait_until("its network is gone", || helpers(&own, "pj-names").is_empty());
+        }
+        knows_itself(start(&format!("k{round}")), &format!("killed before round {round}"));
+    }
+    // Two come as the last one's time is over: a second after it was asked for the last time.
+    for round in 0..20_u64 {
+        std::thread::sleep(std::time::Duration::from_millis(900 + round * 7));
+        let two = ["a", "b"].map(|name| start(&format!("{name}{round}")));
+        for child in two {
+            knows_itself(child, &format!("at the end before round {round}"));
+        }
+    }
+    if let Some(place) = place {
+        next_command_answers(&own);
+        place.is_clean(|| own.postroj(&["ps"]));
+    }
+}
+
+/// Machines that run have their names back with the next command.
+fn next_command_answers(own: &Own) {
+    let machine = format!("speaker-{}", std::process::id());
+    let options = ["run", "-d", "--rm", "--name", &machine, "--network", "further"];
+    let sleeps = ["--network-alias", "kept", "host", "sleep", "1000"];
+    out(own.postroj(&[&options[..], &sleeps].concat()).stderr(Stdio::null()));
+    kill_speakers(own);
+    wait_until("nobody answers", || helpers(own, "pj-names").is_empty());
+    let resolve = ["exec", &machine, "perl", "-e", place::PEER, "resolve", "kept"];
+    // A command that finds whoever answered still dying leaves it to the next one.
+    wait_until("a command has names answered", || {
+        out(&mut own.postroj(&["ps"]));
+        said(&mut own.postroj(&resolve)).out.starts_with("10.")
+    });
+    out(&mut own.postroj(&["rm", "-f", &machine]));
 }
 
 /// Whether a machine said that it runs.
