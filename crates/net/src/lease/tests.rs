@@ -86,7 +86,10 @@ fn renamed_machines_are_known_by_their_new_names() {
     crate::networks::rename(run.path(), &first.id, "w3", Some("host")).unwrap();
     let living = directory.living();
     let names: Vec<_> = living.iter().map(|m| (m.machine.as_str(), m.names.join(" "))).collect();
-    assert_eq!(names, [("w3", "web-alias w3 host".to_owned()), ("web", "web web-alias".to_owned())]);
+    assert_eq!(
+        names,
+        [("w3", "web-alias w3 host".to_owned()), ("web", "web web-alias".to_owned())]
+    );
     assert_eq!(directory.cuts(), [("db".to_owned(), "w3".to_owned())]);
     assert_eq!(living[1].id, second.id);
     directory.clear_up();
