@@ -231,7 +231,7 @@ impl Filter {
     }
 }
 
-crate::process::bitflags! {
+crate::bitflags::bitflags! {
     /// How a filter is installed (seccomp(2)).
     Flags: libc::c_ulong {
         /// In all threads.
