@@ -31,12 +31,8 @@ impl Format for Erofs {
     }
 
     fn recognises(&self, blocks: &dyn Blocks) -> Result<bool> {
-        let mut magic = [0; 4];
-        if blocks.size() < SUPER_OFFSET + SUPER_SIZE as u64 {
-            return Ok(false);
-        }
-        blocks.read_at(SUPER_OFFSET, &mut magic)?;
-        Ok(u32::from_le_bytes(magic) == MAGIC)
+        let least = SUPER_OFFSET + SUPER_SIZE as u64;
+        super::is_marked(blocks, least, SUPER_OFFSET, &MAGIC.to_le_bytes())
     }
 
     fn identity(&self, blocks: &dyn Blocks) -> Result<super::Identity> {
