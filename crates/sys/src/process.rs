@@ -393,6 +393,26 @@ pub fn hand_over(command: &mut std::process::Command, descriptors: Vec<OwnedFd>)
     unsafe { command.pre_exec(keep) };
 }
 
+/// Lets what the command starts hear every signal: one that this process blocks it would block, too
+/// (execve(2)).
+pub fn unblock(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let unblock = || {
+        crate::signals::reset();
+        Ok(())
+    };
+    // SAFETY: in the forked child it makes system calls only, and allocates nothing.
+    unsafe { command.pre_exec(unblock) };
+}
+
+/// Children of a process that has one thread (proc_pid_task(5), `children`); none where it has ended.
+#[must_use]
+pub fn children(pid: i32) -> Vec<i32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let text = text.unwrap_or_default();
+    text.split_ascii_whitespace().filter_map(|id| id.parse().ok()).collect()
+}
+
 /// Ends this process without running any exit handler.
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: _exit(2) has no preconditions.
