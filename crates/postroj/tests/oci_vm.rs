@@ -4,7 +4,7 @@ mod fixture;
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
 
@@ -75,7 +75,9 @@ fn volumes_are_written_from_both_sides() {
                   grep -q ' /memory tmpfs ' /proc/mounts && echo memory; echo up >/rw/up; \
                   until cat /rw/later 2>/dev/null; do sleep 0.1; done; cat /ro/later";
     let mut run = command(&podman, &["run", "-d", "--name", "v", "--network", "none"]);
-    volumes.iter().for_each(|volume| drop(run.args(["-v", volume])));
+    volumes.iter().for_each(|volume| {
+        run.args(["-v", volume]);
+    });
     run.args(["--tmpfs", "/memory", "localhost/busybox", "sh", "-c", script]);
     out(&mut run);
     fixture::wait_until("the guest has written", || path("rw/up").exists());
@@ -119,9 +121,50 @@ fn outside() -> (String, u16) {
     (probe.local_addr().unwrap().ip().to_string(), port)
 }
 
+/// Lets an ordinary user open /dev/net/tun, as distributions do, in a mount namespace of its own: this host may not.
+const OPEN_TUN: &str = "mount -t tmpfs none /mnt && mknod /mnt/tun c 10 200 && chmod 0666 /mnt/tun && \
+     mount --bind /mnt/tun /dev/net/tun && umount /mnt && exec \"$@\"";
+
+/// Runs a test of this file as such a user.
+fn as_ordinary_user(test: &str) {
+    let (uid, gid) =
+        fixture::another_user().expect("a user with subordinate ids (`cargo xtask setup`)");
+    let dir = std::env::temp_dir().join(format!("pj-ovm-{}", std::process::id()));
+    std::fs::create_dir(&dir).unwrap();
+    std::os::unix::fs::chown(&dir, Some(uid), Some(gid)).unwrap();
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let (program, tests) = (dir.join("postroj"), dir.join("tests"));
+    std::fs::copy(fixture::program(), &program).unwrap();
+    std::fs::copy(std::env::current_exe().unwrap(), &tests).unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-ec", OPEN_TUN, "sh", "setpriv", "--clear-groups"]);
+    command.args([format!("--reuid={uid}"), format!("--regid={gid}")]);
+    command.arg(tests).args(["--exact", test]).env_clear();
+    command.env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", &dir);
+    command.env("XDG_RUNTIME_DIR", &dir).env("NEXTEST_BIN_EXE_postroj", program);
+    let ran = said(command.current_dir(&dir));
+    // podman leaves a process that keeps its user namespace.
+    let pause = std::fs::read_to_string(dir.join("libpod/tmp/pause.pid")).unwrap_or_default();
+    if let Some(pid) = pause.trim().parse().ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+    std::fs::remove_dir_all(dir).unwrap();
+    assert!(ran.code == 0 && ran.out.contains("1 passed"), "{ran:?}");
+}
+
 #[test]
 fn a_virtual_machine_has_the_network_that_podman_made() {
+    if fixture::is_root() {
+        as_ordinary_user("a_virtual_machine_has_the_network_that_podman_made");
+    }
     let podman = podman("vmn");
+    if rustix::fs::access("/dev/net/tun", rustix::fs::Access::WRITE_OK).is_err() {
+        // podman cannot make a network there either.
+        let mut run = command(&podman, &["run", "--rm", "-p", "127.0.0.1::80"]);
+        let told = said(run.args(["localhost/busybox", "true"]));
+        assert!(told.code != 0 && told.err.contains("/dev/net/tun"), "{told:?}");
+        return;
+    }
     let script = "mkdir /www; echo the page of $(hostname) >/www/page; exec httpd -f -p 80 -h /www";
     let mut run = command(&podman, &["run", "-d", "--name", "n", "--hostname", "box"]);
     run.args(["--add-host", "peer:10.1.2.3", "-p", "127.0.0.1::80", "localhost/busybox"]);

@@ -5,6 +5,7 @@
 //! The device and the card are two ports of a bridge in that namespace. The bridge has an address, too, by
 //! which processes of that namespace reach the guest (podman's `rootlessport` connects from there).
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use sys::netns::Visit;
 
 use super::{Attached, Known, Network, Place, Prepared, Target};
 use crate::link::{Inside, Links};
+use crate::netlink::Socket;
+use crate::site::made_elsewhere;
 
 /// Such a namespace.
 pub(super) struct Adopted;
@@ -35,7 +38,8 @@ impl Network for Adopted {
     fn prepare(&self, attachment: &Attachment, _place: &Place<'_>) -> Result<Box<dyn Prepared>> {
         let Link::Namespace(path) = &attachment.link else { bail!("this is no namespace") };
         let path = PathBuf::from(path);
-        let links = visited(&path, Links::new)?;
+        let socket = made_in(&path, || Socket::new(None).map(OwnedFd::from))?;
+        let links = Links::from(Socket::from(socket));
         let device = the_device(links.ethernets().context("cannot read the network's devices")?)?;
         let known = Known {
             addresses: device.addresses.iter().map(|(address, _)| *address).collect(),
@@ -46,13 +50,14 @@ impl Network for Adopted {
     }
 }
 
-/// Does something in a namespace.
-fn visited<T>(path: &Path, act: impl FnOnce() -> std::io::Result<T>) -> Result<T> {
-    let what = || format!("cannot enter the network {}", path.display());
-    let visit = Visit::new(path).with_context(what)?;
-    let done = act();
-    visit.end().with_context(what)?;
-    done.with_context(|| format!("cannot use the network {}", path.display()))
+/// What is made in a namespace: by another process, as podman's ordinary user may enter it, but has no right to
+/// come back into the host's.
+fn made_in(path: &Path, make: impl FnOnce() -> io::Result<OwnedFd>) -> Result<OwnedFd> {
+    let made = made_elsewhere(|| {
+        let _there = Visit::new(path)?;
+        make()
+    });
+    made.with_context(|| format!("cannot use the network {}", path.display()))
 }
 
 /// The one that the guest takes the place of.
@@ -87,7 +92,7 @@ impl Prepared for Waiting {
     }
 
     fn card(&mut self) -> Result<(OwnedFd, Interface)> {
-        let tap = visited(&self.path, || sys::tun::tap(TAP)).context(
+        let tap = made_in(&self.path, || sys::tun::tap(TAP)).context(
             "cannot make a device for the machine's network card (/dev/net/tun must be there, and an ordinary \
              user must be able to open it: `chmod 0666 /dev/net/tun`, as root)",
         )?;
@@ -111,7 +116,7 @@ struct Taken {
 }
 
 impl Taken {
-    fn take(&mut self) -> std::io::Result<()> {
+    fn take(&mut self) -> io::Result<()> {
         let Self { links, device, is_taken } = self;
         *is_taken = true;
         // The last byte tells them apart; both are of the kind that nobody is given (IEEE 802, 8.2).
