@@ -79,7 +79,7 @@ fn what_only_a_container_can_have_is_refused_before_anything_is_made() {
 #[test]
 fn a_machine_in_the_background_is_asked_many_things() {
     image();
-    let script = "echo began; trap 'exit 9' TERM; while :; do sleep 1; done";
+    let script = "trap 'exit 9' TERM; echo began; while :; do sleep 1; done";
     let machine = Machine::start(
         &[&["run", "-d"], &VM[..], &["-e", "A=1", IMAGE, "sh", "-c", script]].concat(),
     );
