@@ -13,6 +13,7 @@ use repository::Repository;
 
 pub mod cell;
 pub mod check;
+pub(crate) mod evidence;
 pub mod inside;
 pub(crate) mod machine;
 pub(crate) mod packages;
@@ -315,6 +316,16 @@ impl Cell {
             attempts: 1,
             machine: None,
         }
+    }
+
+    /// The same where what came of it cannot be kept, as on a disk that is full: nobody could look into it.
+    pub(crate) fn unkept(self, error: &anyhow::Error) -> Self {
+        let before = match &self.reason[..] {
+            "" => self.verdict.word().to_owned(),
+            reason => format!("{}: {reason}", self.verdict.word()),
+        };
+        let reason = format!("{error:#}; what came of it is not kept ({before})");
+        Self { verdict: Verdict::Error, reason, ..self }
     }
 }
 

@@ -78,7 +78,7 @@ pub(super) struct How {
     /// Every so many-th cell only, such as 1/3
     #[arg(long, value_name = "NUMBER/COUNT", value_parser = shard)]
     shard: Option<(usize, usize)>,
-    /// Go on with what was interrupted, by the results in the --evidence directory
+    /// Go on with what was interrupted or could not be tested, by the results in the --evidence directory
     #[arg(long, requires = "evidence")]
     resume: bool,
     /// Pass over cells that passed within the last day with the same image, package files and checks
@@ -235,14 +235,11 @@ fn through(
     let seconds = begun.elapsed().as_secs_f64();
     show.over(&cells, seconds, directory);
     let told = Run { cells, started, seconds, directory: directory.to_owned() };
-    for (format, file) in &how.report {
-        let text = report::find(format).context("no such report")?.render(&told);
-        match file {
-            Some(path) => std::fs::write(path, text)
-                .with_context(|| format!("cannot write the report {}", path.display()))?,
-            None => std::io::stdout().write_all(text.as_bytes())?,
-        }
-    }
+    let reported: Vec<Result<()>> = how
+        .report
+        .iter()
+        .map(|(format, file)| write_report(format, file.as_deref(), &told))
+        .collect();
     // Forges read them where they stand.
     for report in report::REPORTS.iter().filter(|report| report.is_wanted_here()) {
         eprint!("{}", report.render(&told));
@@ -251,12 +248,23 @@ fn through(
     if how.evidence.is_none() {
         tidy(directory, &told.cells);
     }
+    // Machines and evidence are seen to whatever became of the reports.
+    reported.into_iter().collect::<Result<()>>()?;
     match interrupted {
         Some(signal) => Ok(128 + signal as u8),
         None => Ok(match code(&told.cells, &how.allow_fail) {
             0 if how.flaky_fails && told.cells.iter().any(is_second) => FAILED,
             code => code,
         }),
+    }
+}
+
+fn write_report(format: &str, file: Option<&Path>, told: &Run) -> Result<()> {
+    let text = report::find(format).context("no such report")?.render(told);
+    match file {
+        Some(path) => std::fs::write(path, text)
+            .with_context(|| format!("cannot write the report {}", path.display())),
+        None => std::io::stdout().write_all(text.as_bytes()).context("cannot write the report"),
     }
 }
 
