@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use rustix::net::netlink::NETFILTER;
-use rustix::process::{Pid, PidfdFlags, WaitOptions};
+use rustix::process::WaitOptions;
 use sys::process::Namespaces;
 
 use crate::holder;
@@ -48,12 +48,7 @@ impl Site {
         if !up.held {
             return Some(Self::Host);
         }
-        let (pid, start) = directory.holder()?;
-        let pid = Pid::from_raw(pid)?;
-        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        // Looked at after that was opened, so that both mean the same process.
-        let is_it = sys::process::start_time(pid).is_ok_and(|now| now == start);
-        (is_it && directory.is_spoken_for()).then_some(Self::Held(pidfd))
+        holder::of(directory).filter(|_| directory.is_spoken_for()).map(Self::Held)
     }
 
     /// Its links.
