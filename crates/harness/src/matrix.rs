@@ -189,7 +189,8 @@ pub fn run(
             if interrupted.is_none()
                 && let Err(error) = journal.add(&cell)
             {
-                cell = cell.unkept(&error);
+                // One that has an error already says why, and is tried again anyway.
+                cell = if cell.verdict == Verdict::Error { cell } else { cell.unkept(&error) };
             }
             failed |= !cell.verdict.is_good();
             tell(Happening::Done(at, Box::new(cell.clone())));
@@ -294,26 +295,7 @@ mod tests {
     use super::*;
 
     fn wish(image: &str) -> Wish {
-        Wish {
-            image: image.into(),
-            variant: String::new(),
-            packages: Vec::new(),
-            from: Vec::new(),
-            repositories: Vec::new(),
-            phases: Vec::new(),
-            checks: Vec::new(),
-            without: Vec::new(),
-            allowed_ports: Vec::new(),
-            timeout: 1,
-            phase_timeout: 1,
-            boot_timeout: 1,
-            boot: Vec::new(),
-            test: None,
-            pool: false,
-            keep: false,
-            evidence: "/nowhere".into(),
-            always_evidence: false,
-        }
+        Wish { evidence: "/nowhere".into(), ..Wish::new(image) }
     }
 
     /// A process that says what a cell would.

@@ -286,10 +286,10 @@ fn a_full_disk_under_the_evidence_is_an_error() {
             2>&1; echo code $?; \
         cat $E/results.jsonl | wc -c; $P --runroot $R ps -aq; rm $E/filler; \
         $P --runroot $R probe --image $I --fast --check-cmd true --evidence $E --resume; echo code $?; \
-        cat $E/results.jsonl | wc -l; cat $E/*/command.txt | wc -l; cat $E/filler";
+        cat $E/results.jsonl | wc -l; cat $E/*/command.txt | wc -l";
     let told = said(&mut apart(&place, &image, script));
     let (full, later) = told.out.split_once("code 3\n").unwrap_or_else(|| panic!("{told:?}"));
-    assert!(full.contains("ERROR in") && full.contains("1 error"), "{told:?}");
+    assert!(full.contains("ERROR in"), "{told:?}");
     assert!(full.contains("No space left on device") && full.contains("(pass)"), "{told:?}");
     assert!(full.contains("cannot write the report"), "the report is missed: {told:?}");
     assert!(later.starts_with("0\n"), "nothing is half written, and no machine is left: {told:?}");
@@ -303,7 +303,7 @@ fn evidence_that_does_not_fit_is_an_error_and_no_verdict_is_lost_for_good() {
     let image = debian("debian-12");
     // There is room for results, and for no journal: what a command says is not said to the disk.
     let script = "mkdir -p $E; mount -t tmpfs -o size=128k none $E; \
-        C='yes | head -n 300000; exit 7'; \
+        C='yes | head -n 300000; seq 2000 | systemd-cat; journalctl --sync; exit 7'; \
         $P --runroot $R probe --image $I --fast --check-cmd \"$C\" --evidence $E; echo code $?; \
         cat $E/results.jsonl; ls $E/*/; mount -o remount,size=64m $E; \
         $P --runroot $R probe --image $I --fast --check-cmd \"$C\" --evidence $E --resume; echo code $?; \

@@ -100,14 +100,16 @@ apk index --quiet --allow-untrusted --output \"$a/APKINDEX.tar.gz\" \"$a\"/*.apk
 apk fix --reinstall --no-network --allow-untrusted --repository \"$d\" $names
 rm -rf \"$d\"";
 
-const SIGNS: [Sign; 9] = [
+const SIGNS: [Sign; 11] = [
     Sign { says: "UNTRUSTED signature", means: Cause::Signature },
     Sign { says: "BAD signature", means: Cause::Signature },
     Sign { says: "trying to overwrite", means: Cause::Conflict },
     Sign { says: "required by:", means: Cause::Dependency },
     Sign { says: "breaks:", means: Cause::Dependency },
     Sign { says: "no such package", means: Cause::NotFound },
+    Sign { says: "v2 package integrity error", means: Cause::Signature },
     Sign { says: "v2 package format error", means: Cause::Damaged },
+    Sign { says: "file format is invalid or inconsistent", means: Cause::Damaged },
     Sign { says: "exited with error", means: Cause::Script },
     Sign { says: "temporary error (try again later)", means: Cause::Unreachable },
 ];

@@ -70,6 +70,31 @@ pub struct Wish {
 }
 
 impl Wish {
+    /// A machine of an image that is booted, and nothing else, with the usual patience.
+    #[must_use]
+    pub fn new(image: &str) -> Self {
+        Self {
+            image: image.to_owned(),
+            variant: String::new(),
+            packages: Vec::new(),
+            from: Vec::new(),
+            repositories: Vec::new(),
+            phases: Vec::new(),
+            checks: Vec::new(),
+            without: Vec::new(),
+            allowed_ports: Vec::new(),
+            timeout: TIMEOUT,
+            phase_timeout: PHASE_TIMEOUT,
+            boot_timeout: BOOT_TIMEOUT,
+            boot: Vec::new(),
+            test: None,
+            pool: false,
+            keep: false,
+            evidence: PathBuf::new(),
+            always_evidence: false,
+        }
+    }
+
     /// What tells a cell from the others: an image and what is installed on it.
     pub fn title(&self) -> String {
         let image = self.system();

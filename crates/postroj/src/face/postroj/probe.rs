@@ -10,7 +10,6 @@ use harness::probe::cell::{Place, Program};
 use harness::probe::{Cell, Verdict, Wish, cell as cells, inside as eyes};
 use harness::report::{self, Run};
 use rustix::process::Signal;
-use serde::Deserialize;
 use spec::request::Request;
 
 use super::Here;
@@ -19,11 +18,13 @@ use cache::Cache;
 
 mod cache;
 mod commands;
+mod file;
+pub(super) mod shared;
 pub(super) mod variant;
 mod what;
 
+pub(super) use what::absolute;
 use what::{What, wishes};
-pub(super) use what::{absolute, platforms, repositories};
 
 /// Probe a package: does it install, start, answer, upgrade and go away on these systems?
 ///
@@ -104,17 +105,6 @@ pub(super) struct Inside {
     machine: String,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    #[serde(default)]
-    probe: Vec<What>,
-    #[serde(default)]
-    test: Vec<super::test::What>,
-    #[serde(default)]
-    run: Vec<commands::What>,
-}
-
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const ERROR: u8 = 3;
@@ -132,17 +122,11 @@ pub(super) fn matrix(args: &MatrixArgs, here: &Here) -> Result<u8> {
         let error = anyhow::anyhow!("{option} is for a command in images: give --image");
         return Ok(usage(&error));
     }
-    let read = || -> Result<File> {
-        let text = std::fs::read_to_string(&args.file)
-            .with_context(|| format!("cannot read {}", args.file.display()))?;
-        toml::from_str(&text).map_err(|error| {
-            let start = error.span().map_or(0, |place| place.start).min(text.len());
-            let before = text.get(..start).unwrap_or_default();
-            let line = before.matches('\n').count() + 1;
-            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-            let file = args.file.display();
-            anyhow::anyhow!("{file}:{line}:{column}: {}", error.message())
-        })
+    let read = || -> Result<file::File> {
+        let name = args.file.display().to_string();
+        let text =
+            std::fs::read_to_string(&args.file).with_context(|| format!("cannot read {name}"))?;
+        file::read(&name, &text)
     };
     let file = match read() {
         Ok(file) => file,
