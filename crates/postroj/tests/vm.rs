@@ -84,6 +84,7 @@ fn a_machine_in_the_background_is_asked_many_things() {
         &[&["run", "-d"], &VM[..], &["-e", "A=1", IMAGE, "sh", "-c", script]].concat(),
     );
     let id = id_of(&machine);
+    holds_no_stream_of_its_starter(&machine);
     let listed = out(&mut postroj(&["ps"]));
     assert!(listed.contains(&machine.name), "{listed}");
     commands(&machine);
@@ -115,6 +116,17 @@ fn uses(machine: &Machine) {
     let shown: serde_json::Value = serde_json::from_str(&out(&mut postroj(&stats))).unwrap();
     assert!(shown[0]["GuestMemoryBytes"].is_null() && shown[0]["CPUSeconds"].is_number());
     out(&mut postroj(&["unpause", &machine.name]));
+}
+
+/// Else who reads what `run -d` says would wait for the machine's end.
+fn holds_no_stream_of_its_starter(machine: &Machine) {
+    let shown: serde_json::Value =
+        serde_json::from_str(&out(&mut postroj(&["inspect", &machine.name]))).unwrap();
+    let process = &shown[0]["State"]["Pid"];
+    for stream in 0..3 {
+        let leads_to = std::fs::read_link(format!("/proc/{process}/fd/{stream}")).unwrap();
+        assert_eq!(leads_to, std::path::Path::new("/dev/null"), "stream {stream}");
+    }
 }
 
 fn commands(machine: &Machine) {
@@ -160,7 +172,9 @@ fn files(machine: &Machine) {
 }
 
 fn terminal(machine: &Machine) {
-    let script = "stty size; read line; echo got-$line; read line; stty size; exit 4";
+    // A new size and what is typed go different ways: whichever comes first.
+    let script = "stty size; read line; echo got-$line; \
+                  until [ \"$(stty size)\" = '20 60' ]; do sleep 0.1; done; echo resized; exit 4";
     let mut person =
         Terminal::start(&["exec", "-it", &machine.name, "sh", "-c", script], &[("TERM", "xterm")]);
     person.sees("33 101");
@@ -168,8 +182,7 @@ fn terminal(machine: &Machine) {
     person.sees("got-word");
     person.resize(20, 60);
     person.signal(rustix::process::Signal::WINCH);
-    person.types("\r");
-    person.sees("20 60");
+    person.sees("resized");
     assert_eq!(person.ends(), 4);
     assert!(!person.is_raw());
 }
