@@ -2,12 +2,13 @@
 
 mod fixture;
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
+use fixture::bundle::Bundle;
 use fixture::podman::Podman;
 use fixture::{image, out, postroj, said};
 
@@ -224,4 +225,72 @@ fn the_life_of_a_virtual_machine() {
     assert!(!fixture::processes_with(&id).is_empty());
     out(&mut podman(&["rm", "--force", "--time", "0", "c"]));
     fixture::wait_until("QEMU has ended", || fixture::processes_with(&id).is_empty());
+}
+
+/// A network namespace that is kept by a file, with a device as its maker set it up.
+struct Namespace(PathBuf);
+
+impl Namespace {
+    fn new(path: PathBuf) -> Self {
+        std::fs::File::create(&path).unwrap();
+        out(Command::new("unshare").arg(format!("--net={}", path.display())).arg("true"));
+        let namespace = Self(path);
+        namespace
+            .sh("ip link add eth0 type veth peer name peer; ip address add 10.9.8.7/24 dev eth0
+             ip link set eth0 up; ip link set peer up; ip route add default via 10.9.8.1");
+        namespace
+    }
+
+    fn sh(&self, script: &str) -> String {
+        let place = format!("--net={}", self.0.display());
+        out(Command::new("nsenter").args([&place, "sh", "-ec", script]))
+    }
+
+    fn shown(&self) -> String {
+        self.sh("ip -o link show dev eth0 | grep -o 'link/ether [^ ]*'
+                 ip -o -4 address show dev eth0 | grep -o 'inet [^ ]*'
+                 ip route show default | grep -o '.* dev eth0'")
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = said(Command::new("umount").arg(&self.0));
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn a_namespace_lends_its_device_to_one_machine_at_a_time() {
+    image();
+    let mut bundle = Bundle::new("vmns");
+    let namespace = Namespace::new(fixture::home().join(format!("net-{}", std::process::id())));
+    let before = namespace.shown();
+    let [mac, address, _] = before.lines().collect::<Vec<_>>()[..] else { panic!("{before}") };
+    let spaces = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
+    let network = spaces.iter_mut().find(|space| space["type"] == "network").unwrap();
+    network["path"] = namespace.0.to_str().unwrap().into();
+    let bundle = bundle.sh("ip address show dev eth0; ip route; echo up; read line");
+    let run = |id: &str| {
+        let mut command = bundle.oci(&["--isolation", "vm", "run", id]);
+        command.env("POSTROJ_STORE", fixture::home().join("store"));
+        command
+    };
+    let mut first = run("first");
+    let mut child = first.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let inside: Vec<String> = lines.take_while(|line| line != "up").collect();
+    let inside = inside.join("\n");
+    for part in [mac, address, "default via 10.9.8.1 dev eth0"] {
+        assert!(inside.contains(part), "{part}: {inside}");
+    }
+    let second = said(&mut run("second"));
+    assert_ne!(second.code, 0);
+    assert!(second.err.contains("another virtual machine has this network"), "{second:?}");
+    // Its command reads until here.
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    assert_eq!(namespace.shown(), before);
+    let devices = namespace.sh("ip -o link");
+    assert!(!devices.contains("postroj"), "{devices}");
 }
