@@ -124,11 +124,18 @@ fn fetch_made(
     process: BorrowedFd<'_>,
     make: impl FnOnce() -> io::Result<OwnedFd>,
 ) -> io::Result<OwnedFd> {
+    made_elsewhere(|| enter(process).and_then(|()| make()))
+}
+
+/// What a process makes that goes where it would not come back from.
+///
+/// # Errors
+/// The maker's, as those of whoever was sent for it.
+pub(crate) fn made_elsewhere(make: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
     let (ours, theirs) = sys::socket::pair()?;
     let Some(pid) = sys::process::fork()? else {
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let made = enter(process).and_then(|()| make());
-            let _ = match made {
+            let _ = match make() {
                 Ok(made) => theirs.send(&0_i32.to_ne_bytes(), &[made.as_fd()]),
                 Err(error) => {
                     theirs.send(&error.raw_os_error().unwrap_or(eio()).to_ne_bytes(), &[])

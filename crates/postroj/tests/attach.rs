@@ -62,6 +62,12 @@ fn other_keys_detach_and_input_can_be_left_out() {
     let mut deaf = attach(&machine, &["--no-stdin"]);
     let mut other = attach(&machine, &[]);
     fixture::wait_until("the terminal is raw", || other.is_raw());
+    // Nothing else shows that it listens.
+    fixture::wait_until("the deaf one listens", || {
+        other.types("listen\n");
+        while deaf.read() {}
+        deaf.shown.windows(6).any(|word| word == b"listen")
+    });
     deaf.types("unheard\n");
     other.types("heard\n");
     // Its terminal is not raw, and turns each line end into one more.
@@ -111,8 +117,11 @@ fn pipes_carry_input_and_signals_are_passed_on() {
 
 #[test]
 fn a_machine_without_input_is_listened_to() {
-    let machine =
-        start(&[], &["sh", "-c", "trap 'echo heard; exit 4' USR1; while :; do sleep 0.1; done"]);
+    let script = "trap 'echo heard; exit 4' USR1; echo up; while :; do sleep 0.1; done";
+    let machine = start(&[], &["sh", "-c", script]);
+    fixture::wait_until("the signal is waited for", || {
+        out(&mut postroj(&["logs", &machine.name])) == "up"
+    });
     let mut child = at_pipes(&machine, &[]);
     // It is attached when it passes a signal on; what comes before is not its own.
     fixture::wait_until("the signal is blocked", || {

@@ -399,7 +399,7 @@ fn much_goes_through_and_many_at_once() {
 fn machines_in_the_background() {
     fixture::image();
     let script =
-        "echo out; echo err >&2; trap 'echo bye; exit 5' TERM; while :; do sleep 0.1; done";
+        "trap 'echo bye; exit 5' TERM; echo out; echo err >&2; while :; do sleep 0.1; done";
     let machine = Machine::start(&["run", "-d", fixture::IMAGE, "sh", "-c", script]);
     let record: serde_json::Value =
         serde_json::from_str(&out(&mut postroj(&["ps", "--json"]))).unwrap();

@@ -177,9 +177,16 @@ fn what_cannot_be_is_refused_and_leaves_nothing() {
         ("for version \"2.0.0\"", |c| c["ociVersion"] = "2.0.0".into()),
         ("process.args is empty", |c| c["process"]["args"] = json!([])),
         ("no absolute path", |c| c["process"]["cwd"] = "tmp".into()),
-        ("no such file or directory", |c| c["process"]["args"] = json!(["/nosuch"])),
-        ("no such file or directory", |c| c["process"]["args"] = json!(["nosuch"])),
-        ("permission denied", |c| c["process"]["args"] = json!(["/etc"])),
+        // By these words those who call a runtime know 127 from 126.
+        ("cannot execute /nosuch: no such file or directory", |c| {
+            c["process"]["args"] = json!(["/nosuch"]);
+        }),
+        ("exec: \"nosuch\": executable file not found in $PATH: no such file or directory", |c| {
+            c["process"]["args"] = json!(["nosuch"]);
+        }),
+        ("cannot execute /etc: permission denied", |c| {
+            c["process"]["args"] = json!(["/etc"]);
+        }),
         ("cannot find the root", |c| c["root"]["path"] = "nowhere".into()),
         ("this host has no AppArmor", |c| c["process"]["apparmorProfile"] = "x".into()),
         ("this host has no SELinux", |c| c["process"]["selinuxLabel"] = "x".into()),

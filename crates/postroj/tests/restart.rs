@@ -67,7 +67,7 @@ fn a_system_is_restarted() {
 #[test]
 fn a_command_is_restarted() {
     fixture::image();
-    let script = "echo up; trap 'exit 3' TERM; while :; do sleep 0.05; done";
+    let script = "trap 'exit 3' TERM; echo up; while :; do sleep 0.05; done";
     let machine = Machine::start(&["run", "-d", fixture::IMAGE, "sh", "-c", script]);
     fixture::wait_until("it can be entered", || said(&mut machine.exec(&[], &["true"])).code == 0);
     sh(&machine, "echo x >/etc/issue");
@@ -81,7 +81,9 @@ fn a_command_is_restarted() {
     let machine = Machine { name };
     out(&mut postroj(&["pause", &machine.name]));
     out(&mut postroj(&["restart", "-t", "20", &machine.name]));
-    fixture::wait_until("it can be entered", || said(&mut machine.exec(&[], &["true"])).code == 0);
+    fixture::wait_until("it is up for the fifth time", || {
+        out(&mut postroj(&["logs", &machine.name])) == "up\nup\nup\nup\nup"
+    });
     assert_eq!(sh(&machine, "cat /srv/d/f"), "x");
     assert_eq!(machine.stop(), 3);
     // What ends by itself is not started again.

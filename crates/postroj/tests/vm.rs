@@ -79,11 +79,12 @@ fn what_only_a_container_can_have_is_refused_before_anything_is_made() {
 #[test]
 fn a_machine_in_the_background_is_asked_many_things() {
     image();
-    let script = "echo began; trap 'exit 9' TERM; while :; do sleep 1; done";
+    let script = "trap 'exit 9' TERM; echo began; while :; do sleep 1; done";
     let machine = Machine::start(
         &[&["run", "-d"], &VM[..], &["-e", "A=1", IMAGE, "sh", "-c", script]].concat(),
     );
     let id = id_of(&machine);
+    holds_no_stream_of_its_starter(&machine);
     let listed = out(&mut postroj(&["ps"]));
     assert!(listed.contains(&machine.name), "{listed}");
     commands(&machine);
@@ -92,9 +93,40 @@ fn a_machine_in_the_background_is_asked_many_things() {
     assert_eq!(out(&mut postroj(&["logs", &machine.name])), "began");
     let shown = out(&mut postroj(&["top", &machine.name]));
     assert!(shown.contains("sleep 1"), "{shown}");
+    uses(&machine);
     assert_eq!(machine.stop(), 9, "it was sent SIGTERM, and took it");
     fails(&mut machine.exec(&[], &["true"]), 125, &["has ended"]);
     is_clean(&id);
+}
+
+/// What it takes of the host, and what its guest says.
+fn uses(machine: &Machine) {
+    let stats = ["stats", "--no-stream", "--json", &machine.name];
+    let shown: serde_json::Value = serde_json::from_str(&out(&mut postroj(&stats))).unwrap();
+    let number = |name: &str| shown[0][name].as_f64().unwrap_or_else(|| panic!("{name}: {shown}"));
+    assert!(number("CPUSeconds") > 0.0 && number("CPUPercent") > 0.0, "{shown}");
+    let (used, has) = (number("GuestMemoryBytes"), number("GuestMemoryTotalBytes"));
+    // A gibibyte, but for what the kernel takes for itself.
+    assert!(0.0 < used && used < has && 7e8 < has && has < 1.1e9, "{shown}");
+    assert!(number("MemoryBytes") > 1e6, "{shown}");
+    assert!(number("Pids") >= 2.0 && number("NetworkSentBytes") == 0.0, "{shown}");
+    let table = out(&mut postroj(&["stats", "--no-stream", &machine.name]));
+    assert!(table.lines().next().unwrap().ends_with("GUEST MEM / TOTAL"), "{table}");
+    out(&mut postroj(&["pause", &machine.name]));
+    let shown: serde_json::Value = serde_json::from_str(&out(&mut postroj(&stats))).unwrap();
+    assert!(shown[0]["GuestMemoryBytes"].is_null() && shown[0]["CPUSeconds"].is_number());
+    out(&mut postroj(&["unpause", &machine.name]));
+}
+
+/// Else who reads what `run -d` says would wait for the machine's end.
+fn holds_no_stream_of_its_starter(machine: &Machine) {
+    let shown: serde_json::Value =
+        serde_json::from_str(&out(&mut postroj(&["inspect", &machine.name]))).unwrap();
+    let process = &shown[0]["State"]["Pid"];
+    for stream in 0..3 {
+        let leads_to = std::fs::read_link(format!("/proc/{process}/fd/{stream}")).unwrap();
+        assert_eq!(leads_to, std::path::Path::new("/dev/null"), "stream {stream}");
+    }
 }
 
 fn commands(machine: &Machine) {
@@ -140,7 +172,9 @@ fn files(machine: &Machine) {
 }
 
 fn terminal(machine: &Machine) {
-    let script = "stty size; read line; echo got-$line; read line; stty size; exit 4";
+    // A new size and what is typed go different ways: whichever comes first.
+    let script = "stty size; read line; echo got-$line; \
+                  until [ \"$(stty size)\" = '20 60' ]; do sleep 0.1; done; echo resized; exit 4";
     let mut person =
         Terminal::start(&["exec", "-it", &machine.name, "sh", "-c", script], &[("TERM", "xterm")]);
     person.sees("33 101");
@@ -148,8 +182,7 @@ fn terminal(machine: &Machine) {
     person.sees("got-word");
     person.resize(20, 60);
     person.signal(rustix::process::Signal::WINCH);
-    person.types("\r");
-    person.sees("20 60");
+    person.sees("resized");
     assert_eq!(person.ends(), 4);
     assert!(!person.is_raw());
 }
@@ -163,18 +196,24 @@ fn whoever_is_killed_the_rest_goes_and_says_why() {
         let id = id_of(&machine);
         (machine, id)
     };
-    let kill = |pid: i32| {
+    let send = |pid: i32, signal| {
         let pid = rustix::process::Pid::from_raw(pid).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
     };
-    let (machine, id) = start();
-    let [qemu] = left(&id).0[..] else { panic!("there is one QEMU") };
-    kill(qemu);
-    assert_eq!(out(&mut postroj(&["wait", &machine.name])), "125");
-    let log = said(&mut postroj(&["logs", &machine.name]));
-    let text = log.out + &log.err;
-    assert!(text.contains("QEMU was killed by signal 9"), "{text}");
-    is_clean(&id);
+    let kill = |pid: i32| send(pid, rustix::process::Signal::KILL);
+    for (signal, verdict) in [
+        (rustix::process::Signal::KILL, "QEMU was killed by signal 9"),
+        (rustix::process::Signal::TERM, "somebody told QEMU to end"),
+    ] {
+        let (machine, id) = start();
+        let [qemu] = left(&id).0[..] else { panic!("there is one QEMU") };
+        send(qemu, signal);
+        assert_eq!(out(&mut postroj(&["wait", &machine.name])), "125");
+        let log = said(&mut postroj(&["logs", &machine.name]));
+        let text = log.out + &log.err;
+        assert!(text.contains(verdict), "{text}");
+        is_clean(&id);
+    }
 
     let (machine, id) = start();
     let monitors = fixture::processes_with(&machine.name);

@@ -4,12 +4,18 @@
 //! "Basic Tar Format", "Sparse Formats"). Sizes that an archive claims are checked against
 //! [`Limits`] before anything is allocated for them.
 
-use std::io::{ErrorKind, Read};
+mod input;
+mod member;
+mod sparse;
+
+use std::io::Read;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::header::{BLOCK, Header};
-use crate::pax::{Extensions, number};
+use crate::pax::Extensions;
+use input::Input;
+pub use member::{Extent, Kind, Member, Time};
 
 /// How much an archive may claim.
 #[derive(Debug, Clone)]
@@ -43,77 +49,6 @@ impl Default for Limits {
     }
 }
 
-/// What kind of thing a member is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// A regular file.
-    File,
-    /// A further name of a file that came before.
-    HardLink,
-    /// A symbolic link.
-    Symlink,
-    /// A character device.
-    CharDevice,
-    /// A block device.
-    BlockDevice,
-    /// A directory.
-    Directory,
-    /// A named pipe.
-    Fifo,
-    /// A socket (no archive holds one; from [`crate::unpack::Filler`]).
-    Socket,
-    /// The mark that something of a lower layer is gone (only from [`crate::unpack`]).
-    Whiteout,
-}
-
-/// A point in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Time {
-    /// Since the epoch.
-    pub seconds: i64,
-    /// Below 1 000 000 000.
-    pub nanoseconds: u32,
-}
-
-/// A stretch of a sparse file that is not a hole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Extent {
-    /// Where it begins in the file.
-    pub offset: u64,
-    /// Its bytes.
-    pub length: u64,
-}
-
-/// One member, as the archive has it: nothing of it is to be trusted, except that
-/// neither `path` nor `link` holds a NUL byte.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
-    /// As spelled in the archive; perhaps empty, absolute or with `..`.
-    pub path: Vec<u8>,
-    /// Its kind.
-    pub kind: Kind,
-    /// What a link leads to; empty for others.
-    pub link: Vec<u8>,
-    /// The lower twelve bits of the mode.
-    pub mode: u32,
-    /// User id, never `u32::MAX`, which chown(2) takes for "unchanged".
-    pub uid: u32,
-    /// Group id, never `u32::MAX`.
-    pub gid: u32,
-    /// Time of the last modification.
-    pub mtime: Time,
-    /// Bytes of the file with its holes; 0 for what is no file.
-    pub size: u64,
-    /// Major and minor number of a device.
-    pub device: (u32, u32),
-    /// Extended attributes.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The stretches of a sparse file that have content, in order.
-    pub extents: Option<Vec<Extent>>,
-    /// Attributes in forms that are not understood.
-    pub skipped_attributes: u32,
-}
-
 /// Reads members one after the other.
 pub struct Archive<R> {
     input: Input<R>,
@@ -131,20 +66,11 @@ pub struct Archive<R> {
 /// Greatest amount that is read at once.
 const BUFFER: usize = 128 * 1024;
 
-/// Extents of one sparse file: as many as 16 MiB of memory hold.
-const MAX_EXTENTS: usize = 1 << 20;
-
 impl<R: Read> Archive<R> {
     /// Reads an uncompressed archive. No other buffer is needed around `reader`.
     pub fn new(reader: R, limits: &Limits) -> Self {
         Self {
-            input: Input {
-                reader,
-                buffer: vec![0; BUFFER].into_boxed_slice(),
-                start: 0,
-                end: 0,
-                offset: 0,
-            },
+            input: Input::new(reader, BUFFER),
             limits: limits.clone(),
             global: Extensions::default(),
             entries: 0,
@@ -206,7 +132,7 @@ impl<R: Read> Archive<R> {
 
     /// Where in the archive the current member's content begins, before any of it was read.
     pub fn offset(&self) -> u64 {
-        self.input.offset
+        self.input.offset()
     }
 
     /// The next piece of the current member's content; empty at its end.
@@ -240,7 +166,7 @@ impl<R: Read> Archive<R> {
         anyhow::anyhow!(
             "the archive is truncated within {} at byte {}",
             show(&self.name),
-            self.input.offset
+            self.input.offset()
         )
     }
 
@@ -255,14 +181,14 @@ impl<R: Read> Archive<R> {
     fn header(&mut self) -> Result<Option<Header>> {
         let available = self.input.fill(BLOCK).context("reading the archive")?;
         if available < BLOCK {
-            ensure!(self.input.offset > 0 || available > 0, "the archive is empty: 0 bytes");
+            ensure!(self.input.offset() > 0 || available > 0, "the archive is empty: 0 bytes");
             bail!(
                 "the archive is truncated: it ends at byte {} without an end mark, {}",
-                self.input.offset + available as u64,
+                self.input.offset() + available as u64,
                 self.after()
             );
         }
-        let offset = self.input.offset;
+        let offset = self.input.offset();
         let block = self.input.take(BLOCK).first_chunk().expect("as many as were asked for");
         if block.iter().all(|&b| b == 0) {
             return Ok(None);
@@ -375,81 +301,6 @@ impl<R: Read> Archive<R> {
         );
         Ok(member)
     }
-
-    fn sparse(
-        &mut self,
-        member: &mut Member,
-        header: &Header,
-        pax: crate::pax::Sparse,
-    ) -> Result<()> {
-        let (extents, size) = match (header.kind(), pax.version, pax.extents) {
-            (b'S', ..) => {
-                let (mut extents, mut more) = header.sparse()?;
-                while more {
-                    let available = self.input.fill(BLOCK).context("reading the archive")?;
-                    if available < BLOCK {
-                        return Err(self.truncated());
-                    }
-                    let block = self.input.take(BLOCK).first_chunk().expect("as asked for");
-                    more = Header::more_sparse(block, &mut extents)?;
-                    ensure!(extents.len() <= MAX_EXTENTS, "more than {MAX_EXTENTS} extents");
-                }
-                (extents, header.real_size()?)
-            }
-            (_, Some((1, 0)), None) => {
-                (self.sparse_map()?, pax.size.context("the file's size is missing")?)
-            }
-            (_, Some((0, 0 | 1)) | None, Some(extents)) => {
-                (extents, pax.size.context("the file's size is missing")?)
-            }
-            (_, None, None) => return Ok(()),
-            (_, version, _) => bail!("this version is not known: {version:?}"),
-        };
-        ensure!(extents.len() <= MAX_EXTENTS, "more than {MAX_EXTENTS} extents");
-        check_extents(&extents, size, self.left)?;
-        member.extents = Some(extents);
-        member.size = size;
-        Ok(())
-    }
-
-    /// The map of PAX sparse format 1.0: decimal numbers, a line each, before the content.
-    fn sparse_map(&mut self) -> Result<Vec<Extent>> {
-        let mut block = [0; BLOCK];
-        let mut used = BLOCK;
-        let mut line = Vec::with_capacity(20);
-        let mut numbers = Vec::new();
-        let mut wanted = 1;
-        while numbers.len() < wanted {
-            if used == BLOCK {
-                let mut filled = 0;
-                while filled < BLOCK {
-                    let chunk = self.chunk_of((BLOCK - filled) as u64)?;
-                    ensure!(!chunk.is_empty(), "it ends within");
-                    block[filled..filled + chunk.len()].copy_from_slice(chunk);
-                    filled += chunk.len();
-                }
-                used = 0;
-            }
-            match block[used] {
-                b'\n' => {
-                    numbers.push(number(&line)?);
-                    line.clear();
-                    if numbers.len() == 1 {
-                        let pairs = usize::try_from(numbers[0]).unwrap_or(usize::MAX);
-                        ensure!(pairs <= MAX_EXTENTS, "more than {MAX_EXTENTS} extents");
-                        wanted = 1 + 2 * pairs;
-                    }
-                }
-                digit => {
-                    line.push(digit);
-                    ensure!(line.len() <= 20, "it holds something that is no number");
-                }
-            }
-            used += 1;
-        }
-        let (pairs, _) = numbers[1..].as_chunks::<2>();
-        Ok(pairs.iter().map(|&[offset, length]| Extent { offset, length }).collect())
-    }
 }
 
 /// A name of an archive, fit for an error message whatever it is.
@@ -490,59 +341,4 @@ fn id(whose: &str, id: u64) -> Result<u32> {
 fn until_nul(mut data: Vec<u8>) -> Vec<u8> {
     data.truncate(data.iter().position(|&b| b == 0).unwrap_or(data.len()));
     data
-}
-
-/// In order, apart, inside the file, and as long as what the archive holds.
-fn check_extents(extents: &[Extent], size: u64, stored: u64) -> Result<()> {
-    let mut end = 0;
-    let mut sum = 0u64;
-    for extent in extents {
-        ensure!(extent.offset >= end, "its extents overlap or are out of order");
-        end = extent.offset.checked_add(extent.length).filter(|&end| end <= size).with_context(
-            || format!("an extent at {} reaches beyond the file's {size} bytes", extent.offset),
-        )?;
-        sum += extent.length;
-    }
-    ensure!(sum == stored, "its extents have {sum} bytes, and the archive {stored}");
-    Ok(())
-}
-
-/// A reader with a buffer that can be looked into.
-struct Input<R> {
-    reader: R,
-    buffer: Box<[u8]>,
-    start: usize,
-    end: usize,
-    /// Of `start` in the archive.
-    offset: u64,
-}
-
-impl<R: Read> Input<R> {
-    /// Reads until so many bytes are there, or the end; says how many there are.
-    fn fill(&mut self, wanted: usize) -> std::io::Result<usize> {
-        debug_assert!(wanted <= self.buffer.len());
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
-        } else if self.start + wanted > self.buffer.len() {
-            self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
-        }
-        while self.end - self.start < wanted {
-            match self.reader.read(&mut self.buffer[self.end..]) {
-                Ok(0) => break,
-                Ok(read) => self.end += read,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(self.end - self.start)
-    }
-
-    /// Hands out bytes that are there.
-    fn take(&mut self, count: usize) -> &[u8] {
-        let taken = &self.buffer[self.start..self.start + count];
-        self.start += count;
-        self.offset += count as u64;
-        taken
-    }
 }

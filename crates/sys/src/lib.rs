@@ -1,6 +1,7 @@
 //! Linux, and all of postroj's unsafe code. What rustix offers is used from there
 //! directly; this crate holds only what rustix lacks.
 
+mod bitflags;
 pub mod caps;
 pub mod cgroups;
 pub mod clock;

@@ -34,6 +34,30 @@ pub(crate) trait Map: Send + Sync {
     }
 }
 
+/// A table that has an entry for each block of the disk, of which all are of one size.
+pub(crate) trait Uniform: Send + Sync {
+    /// Bytes of the disk.
+    fn size(&self) -> u64;
+
+    /// Bytes of a block.
+    fn block(&self) -> u64;
+
+    /// Where in the file the block begins; `None` where it is zero.
+    fn start(&self, index: u64) -> Result<Option<u64>>;
+}
+
+impl<T: Uniform> Map for T {
+    fn size(&self) -> u64 {
+        Uniform::size(self)
+    }
+
+    fn place(&self, offset: u64) -> Result<(Place, u64)> {
+        let (index, inner) = (offset / self.block(), offset % self.block());
+        let place = self.start(index)?.map_or(Place::Zero, |start| Place::At(start + inner));
+        Ok((place, self.block() - inner))
+    }
+}
+
 /// A disk that a table makes of a file, and perhaps of a disk below.
 pub(crate) struct Mapped<M> {
     pub(crate) map: M,

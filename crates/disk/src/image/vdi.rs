@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail, ensure};
 
-use super::mapped::{Map, Mapped, Place};
+use super::mapped::{Mapped, Uniform};
 use super::{Context, table};
 use crate::Blocks;
 use crate::bytes::{le32, le64};
@@ -54,18 +54,20 @@ struct Table {
     blocks: Vec<u8>,
 }
 
-impl Map for Table {
+impl Uniform for Table {
     fn size(&self) -> u64 {
         self.size
     }
 
-    fn place(&self, offset: u64) -> Result<(Place, u64)> {
-        let (index, inner) = (offset / self.block, offset % self.block);
-        let place = match le32(&self.blocks, index as usize * 4) {
+    fn block(&self) -> u64 {
+        self.block
+    }
+
+    fn start(&self, index: u64) -> Result<Option<u64>> {
+        Ok(match le32(&self.blocks, index as usize * 4) {
             // Never written, and written with zeros.
-            0xffff_fffe.. => Place::Zero,
-            number => Place::At(self.data + u64::from(number) * self.block + inner),
-        };
-        Ok((place, self.block - inner))
+            0xffff_fffe.. => None,
+            number => Some(self.data + u64::from(number) * self.block),
+        })
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail, ensure};
 
-use super::mapped::{Map, Mapped, Place};
+use super::mapped::{Mapped, Uniform};
 use super::{Context, table};
 use crate::Blocks;
 use crate::bytes::{be32, be64};
@@ -70,17 +70,19 @@ struct Table {
     blocks: Vec<u8>,
 }
 
-impl Map for Table {
+impl Uniform for Table {
     fn size(&self) -> u64 {
         self.size
     }
 
-    fn place(&self, offset: u64) -> Result<(Place, u64)> {
-        let (index, inner) = (offset / self.block, offset % self.block);
-        let place = match be32(&self.blocks, index as usize * 4) {
-            u32::MAX => Place::Zero,
-            sector => Place::At(u64::from(sector) * SECTOR + self.bitmap + inner),
-        };
-        Ok((place, self.block - inner))
+    fn block(&self) -> u64 {
+        self.block
+    }
+
+    fn start(&self, index: u64) -> Result<Option<u64>> {
+        Ok(match be32(&self.blocks, index as usize * 4) {
+            u32::MAX => None,
+            sector => Some(u64::from(sector) * SECTOR + self.bitmap),
+        })
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::mapped::{Map, Mapped, Place};
+use super::mapped::{Mapped, Uniform};
 use super::{Context, table};
 use crate::Blocks;
 use crate::bytes::{guid, is_zero, le16, le32, le64};
@@ -147,21 +147,23 @@ struct Table {
     blocks: Vec<u8>,
 }
 
-impl Map for Table {
+impl Uniform for Table {
     fn size(&self) -> u64 {
         self.size
     }
 
-    fn place(&self, offset: u64) -> Result<(Place, u64)> {
-        let (index, inner) = (offset / self.block, offset % self.block);
+    fn block(&self) -> u64 {
+        self.block
+    }
+
+    fn start(&self, index: u64) -> Result<Option<u64>> {
         let entry = le64(&self.blocks, (index + index / self.ratio) as usize * 8);
-        let place = match entry & 7 {
-            0..=3 => Place::Zero,
-            6 => Place::At((entry & !0xf_ffff) + inner),
+        Ok(match entry & 7 {
+            0..=3 => None,
+            6 => Some(entry & !0xf_ffff),
             state => {
                 bail!("a block is in the state {state}, which only an image with a parent has")
             }
-        };
-        Ok((place, self.block - inner))
+        })
     }
 }

@@ -35,12 +35,7 @@ impl super::Format for Format {
     }
 
     fn recognises(&self, blocks: &dyn Blocks) -> Result<bool> {
-        if blocks.size() < (FIRST + 1) * SECTOR {
-            return Ok(false);
-        }
-        let mut start = [0; 6];
-        blocks.read_at(FIRST * SECTOR, &mut start)?;
-        Ok(&start[1..] == b"CD001")
+        super::is_marked(blocks, (FIRST + 1) * SECTOR, FIRST * SECTOR + 1, b"CD001")
     }
 
     fn identity(&self, blocks: &dyn Blocks) -> Result<Identity> {

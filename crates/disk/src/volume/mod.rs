@@ -92,6 +92,16 @@ pub fn open(blocks: Arc<dyn Blocks>) -> Result<Box<dyn Volume>> {
     format.open(blocks).with_context(|| format!("reading it as {}", format.name()))
 }
 
+/// Whether these bytes have `magic` at an offset, and are at least so many, as many as a superblock needs.
+fn is_marked(blocks: &dyn Blocks, least: u64, offset: u64, magic: &[u8]) -> Result<bool> {
+    if blocks.size() < least {
+        return Ok(false);
+    }
+    let mut there = vec![0; magic.len()];
+    blocks.read_at(offset, &mut there)?;
+    Ok(there == magic)
+}
+
 /// Makes sure that a name could be one of a file's.
 fn check_name(name: &[u8]) -> Result<()> {
     let is_path = name.contains(&b'/') || name.contains(&0);

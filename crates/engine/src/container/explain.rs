@@ -1,9 +1,13 @@
 //! Failures of the kernel, in the words of what was being done and what to do about it.
 
+use std::ffi::{CStr, OsStr};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use anyhow::{Error, anyhow};
 
+use super::bundle::piece::Piece;
 use super::step::Step;
 use super::{MapError, NotStarted, NotStartedKind, Plan, Refusal};
 
@@ -101,8 +105,23 @@ pub(super) fn step(step: &Step, error: &io::Error) -> NotStarted {
     };
     NotStarted {
         kind,
-        text: format!("cannot {}: {}", step.describe(), plain(error)),
+        text: match step {
+            Step::Bundle(Piece::Find(path)) if path.len() > 1 => not_found(&path[0], error),
+            _ => format!("cannot {}: {}", step.describe(), plain(error)),
+        },
         hint: hint(step, error).map(str::to_owned),
+    }
+}
+
+/// In runc's words: those who call a runtime look for them to tell what a failure means.
+fn not_found(candidate: &CStr, error: &io::Error) -> String {
+    let path = Path::new(OsStr::from_bytes(candidate.to_bytes()));
+    let name = path.file_name().unwrap_or_default();
+    match error.raw_os_error() {
+        Some(errno::ENOENT) => {
+            format!("exec: {name:?}: executable file not found in $PATH: {}", plain(error))
+        }
+        _ => format!("exec: {name:?}: {}", plain(error)),
     }
 }
 

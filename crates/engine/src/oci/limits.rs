@@ -106,22 +106,36 @@ impl Writer<'_> {
                 }
             }
         }
-        let time = Cpu { cpus: None, mems: None, ..cpu.clone() };
+        let time = Cpu {
+            shares: given(cpu.shares),
+            quota: given(cpu.quota),
+            period: given(cpu.period),
+            realtime_runtime: given(cpu.realtime_runtime),
+            realtime_period: given(cpu.realtime_period),
+            cpus: None,
+            mems: None,
+            ..*cpu
+        };
         if time == Cpu::default() {
             return Ok(());
         }
         let group = self.group("cpu")?;
-        if group.is_unified() { unified_cpu(group, cpu) } else { legacy_cpu(group, cpu) }
+        if group.is_unified() { unified_cpu(group, &time) } else { legacy_cpu(group, &time) }
     }
 
     fn block(&self, block: &BlockIo) -> Result<()> {
-        if block == &BlockIo::default() {
+        let block = BlockIo {
+            weight: given(block.weight),
+            leaf_weight: given(block.leaf_weight),
+            ..block.clone()
+        };
+        if block == BlockIo::default() {
             return Ok(());
         }
-        if self.groups.with("blkio").is_some() {
-            return legacy_block(self.group("blkio")?, block);
+        match self.groups.with("blkio") {
+            Some(group) => legacy_block(group, &block),
+            None => unified_block(self.group("io")?, &block),
         }
-        unified_block(self.group("io")?, block)
     }
 
     fn unified(&self, resources: &Resources) -> Result<()> {
@@ -165,6 +179,11 @@ impl Writer<'_> {
         }
         Ok(())
     }
+}
+
+/// 0 is no wish: docker writes each of its options down, those that were not given as well, and runc passes over those.
+fn given<T: Default + PartialEq>(value: Option<T>) -> Option<T> {
+    value.filter(|value| *value != T::default())
 }
 
 /// What every container may, whatever its rules say: it would not have them else (runtime-spec 1.2,
@@ -256,40 +275,39 @@ fn unified_memory(group: &Group, memory: &Memory) -> Result<()> {
 }
 
 fn legacy_cpu(group: &Group, cpu: &Cpu) -> Result<()> {
-    if let Some(shares) = cpu.shares.filter(|n| *n != 0) {
+    if let Some(shares) = cpu.shares {
         write(group, "cpu.shares", shares)?;
     }
-    let period = cpu.period.filter(|n| *n != 0);
-    if let Some(period) = period {
+    if let Some(period) = cpu.period {
         // A quota that is set already may allow no such period before it is changed itself.
         if write(group, "cpu.cfs_period_us", period).is_err() && cpu.quota.is_some() {
             write(group, "cpu.cfs_quota_us", cpu.quota.unwrap_or(-1))?;
             write(group, "cpu.cfs_period_us", period)?;
         }
     }
-    if let Some(quota) = cpu.quota.filter(|n| *n != 0) {
+    if let Some(quota) = cpu.quota {
         write(group, "cpu.cfs_quota_us", quota)?;
     }
     if let Some(burst) = cpu.burst {
         write(group, "cpu.cfs_burst_us", burst)?;
     }
-    if let Some(period) = cpu.realtime_period.filter(|n| *n != 0) {
+    if let Some(period) = cpu.realtime_period {
         write(group, "cpu.rt_period_us", period)?;
     }
-    if let Some(runtime) = cpu.realtime_runtime.filter(|n| *n != 0) {
+    if let Some(runtime) = cpu.realtime_runtime {
         write(group, "cpu.rt_runtime_us", runtime)?;
     }
     cpu.idle.map_or(Ok(()), |idle| write(group, "cpu.idle", idle))
 }
 
 fn unified_cpu(group: &Group, cpu: &Cpu) -> Result<()> {
-    if cpu.realtime_period.is_some_and(|n| n != 0) || cpu.realtime_runtime.is_some_and(|n| n != 0) {
+    if cpu.realtime_period.is_some() || cpu.realtime_runtime.is_some() {
         bail!("cgroup v2 has no limits for real-time scheduling");
     }
     if let Some(idle) = cpu.idle {
         write(group, "cpu.idle", idle)?;
     }
-    if let Some(shares) = cpu.shares.filter(|n| *n != 0)
+    if let Some(shares) = cpu.shares
         && cpu.idle != Some(1)
     {
         // 2 to 262144 become 1 to 10000, as all runtimes have it (crun(1), "CPU controller").
@@ -300,7 +318,7 @@ fn unified_cpu(group: &Group, cpu: &Cpu) -> Result<()> {
             Some(quota) if quota > 0 => quota.to_string(),
             _ => "max".to_owned(),
         };
-        let period = cpu.period.filter(|n| *n != 0).unwrap_or(100_000);
+        let period = cpu.period.unwrap_or(100_000);
         write(group, "cpu.max", format!("{quota} {period}"))?;
     }
     cpu.burst.map_or(Ok(()), |burst| write(group, "cpu.max.burst", burst))
@@ -321,10 +339,10 @@ fn legacy_block(group: &Group, block: &BlockIo) -> Result<()> {
         let bfq = format!("blkio.bfq.{name}");
         if group.path.join(&bfq).exists() { bfq } else { format!("blkio.{name}") }
     };
-    if let Some(weight) = block.weight.filter(|n| *n != 0) {
+    if let Some(weight) = block.weight {
         write(group, &weight_file("weight"), weight)?;
     }
-    if let Some(weight) = block.leaf_weight.filter(|n| *n != 0) {
+    if let Some(weight) = block.leaf_weight {
         write(group, "blkio.leaf_weight", weight)?;
     }
     for device in &block.weight_device {
@@ -345,7 +363,7 @@ fn legacy_block(group: &Group, block: &BlockIo) -> Result<()> {
 }
 
 fn unified_block(group: &Group, block: &BlockIo) -> Result<()> {
-    if let Some(weight) = block.weight.filter(|n| *n != 0) {
+    if let Some(weight) = block.weight {
         if group.path.join("io.bfq.weight").exists() {
             write(group, "io.bfq.weight", weight)?;
         } else {
@@ -354,7 +372,7 @@ fn unified_block(group: &Group, block: &BlockIo) -> Result<()> {
             write(group, "io.weight", weight)?;
         }
     }
-    if block.leaf_weight.is_some_and(|n| n != 0) {
+    if block.leaf_weight.is_some() {
         bail!("cgroup v2 has no blockIO.leafWeight");
     }
     for device in &block.weight_device {

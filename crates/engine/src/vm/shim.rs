@@ -3,6 +3,7 @@
 //! ends it, ends the machine.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -51,8 +52,12 @@ pub(super) fn run(
     if is_alone(&main) || process::close_all_except(&kept).is_err() {
         return;
     }
-    // What is typed at the launcher's terminal is not for it.
+    // What is typed at the launcher's terminal is not for it, and whoever reads the launcher's output is not to
+    // wait for the machine's end.
     let _ = rustix::process::setsid();
+    if let_go_of_streams().is_err() {
+        return;
+    }
     let main = Client::new(main);
     match Shim::new(hardware, inherited, shares, listener) {
         Ok(mut shim) => {
@@ -66,6 +71,14 @@ pub(super) fn run(
         }
     }
     process::exit_now(0);
+}
+
+/// The standard streams lead nowhere: what the shim has to say, it tells its clients.
+fn let_go_of_streams() -> io::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    Ok(rustix::stdio::dup2_stderr(&null)?)
 }
 
 fn is_alone(main: &Socket) -> bool {
@@ -372,6 +385,11 @@ impl Shim {
             Some(Ok(Ended::Killed(signal))) => {
                 anyhow!(
                     "the virtual machine ended unexpectedly: QEMU was killed by signal {signal}"
+                )
+            }
+            Some(Ok(Ended::Told)) => {
+                anyhow!(
+                    "the virtual machine ended unexpectedly: somebody told QEMU to end, as the signal SIGTERM does"
                 )
             }
             Some(Ok(Ended::Failed(words))) => {

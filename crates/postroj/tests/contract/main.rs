@@ -27,7 +27,7 @@ const CONTAINER: Engine = Engine { name: "container", options: &["--network", "n
 const VM: Engine = Engine { name: "vm", options: &["--isolation", "vm", "--network", "none"] };
 
 /// What the shared machine runs, and others: something that takes SIGTERM, and says so by its code.
-const LOOP: &str = "echo $$ >/tmp/main; echo began; trap 'echo told >&2; exit 9' TERM; while :; do sleep 0.2; done";
+const LOOP: &str = "trap 'echo told >&2; exit 9' TERM; echo $$ >/tmp/main; echo began; while :; do sleep 0.2; done";
 
 impl Engine {
     /// `run` with this engine.

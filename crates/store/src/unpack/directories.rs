@@ -17,8 +17,9 @@ use rustix::fs::{
 use rustix::io::Errno;
 use sys::rooted::{Root, chmod_at};
 
+use super::attributes::{chown_failed, owner, set_xattrs, times};
 use super::overlay::{is_whiteout, make_opaque};
-use super::{Summary, chown_failed, failed, owner, set_xattrs, times};
+use super::{Summary, failed};
 use crate::archive::{Member, Time, show};
 use crate::merged::named_below;
 

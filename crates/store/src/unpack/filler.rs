@@ -4,9 +4,10 @@ use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::ftruncate;
-use rustix::io::{Errno, pwrite};
 
-use super::{Options, Summary, Unpacker, WriteContent, failed};
+use super::content::{WriteContent, write_at};
+use super::unpacker::Unpacker;
+use super::{Options, Summary, failed};
 use crate::archive::{Limits, Member, show};
 use sys::rooted::Root;
 
@@ -80,24 +81,13 @@ impl WriteContent for Given<'_, '_> {
     fn write(&mut self, member: &Member, fd: &OwnedFd) -> Result<u64> {
         let left = self.left;
         let (mut sum, mut end) = (0, 0);
-        (self.content)(&mut |offset, mut bytes| {
+        (self.content)(&mut |offset, bytes| {
             ensure!(offset >= end, "its content is not in order");
             end = offset.saturating_add(bytes.len() as u64);
             ensure!(end <= member.size, "its content is longer than its size");
             sum += bytes.len() as u64;
             ensure!(sum <= left, "there are more bytes than any system has");
-            let mut at = offset;
-            while !bytes.is_empty() {
-                match pwrite(fd, bytes, at) {
-                    Ok(written) => {
-                        at += written as u64;
-                        bytes = &bytes[written..];
-                    }
-                    Err(Errno::INTR) => {}
-                    Err(error) => return Err(failed("writing", error)),
-                }
-            }
-            Ok(())
+            write_at(fd, offset, bytes)
         })?;
         if end < member.size {
             ftruncate(fd, member.size).map_err(|e| failed("writing", e))?;

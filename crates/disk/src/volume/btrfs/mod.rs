@@ -50,12 +50,7 @@ impl Format for Btrfs {
     }
 
     fn recognises(&self, blocks: &dyn Blocks) -> Result<bool> {
-        let mut magic = [0; 8];
-        if blocks.size() < SUPER_OFFSET + SUPER_SIZE as u64 {
-            return Ok(false);
-        }
-        blocks.read_at(SUPER_OFFSET + 64, &mut magic)?;
-        Ok(&magic == MAGIC)
+        super::is_marked(blocks, SUPER_OFFSET + SUPER_SIZE as u64, SUPER_OFFSET + 64, MAGIC)
     }
 
     fn identity(&self, blocks: &dyn Blocks) -> Result<super::Identity> {

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::Blocks;
 use crate::bytes::{le16, le32};
 use crate::span::inside;
-use crate::volume::Identity;
+use crate::volume::{Identity, is_marked};
 
 /// Where it is: bytes.
 const AT: u64 = 1024;
@@ -41,12 +41,7 @@ const SPARSE_SUPER: u32 = 0x1;
 const SPARSE_SUPER_2: u32 = 0x200;
 
 pub(super) fn recognises(blocks: &dyn Blocks) -> Result<bool> {
-    if blocks.size() < AT + SIZE as u64 {
-        return Ok(false);
-    }
-    let mut magic = [0; 2];
-    blocks.read_at(AT + 56, &mut magic)?;
-    Ok(u16::from_le_bytes(magic) == MAGIC)
+    is_marked(blocks, AT + SIZE as u64, AT + 56, &MAGIC.to_le_bytes())
 }
 
 /// UUID and label, without a look at anything else.

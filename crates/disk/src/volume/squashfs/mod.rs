@@ -31,12 +31,7 @@ impl Format for Squashfs {
     }
 
     fn recognises(&self, blocks: &dyn Blocks) -> Result<bool> {
-        let mut magic = [0; 4];
-        if blocks.size() < 96 {
-            return Ok(false);
-        }
-        blocks.read_at(0, &mut magic)?;
-        Ok(u32::from_le_bytes(magic) == MAGIC)
+        super::is_marked(blocks, 96, 0, &MAGIC.to_le_bytes())
     }
 
     fn open(&self, blocks: Arc<dyn Blocks>) -> Result<Box<dyn Volume>> {

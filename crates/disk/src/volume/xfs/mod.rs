@@ -43,12 +43,7 @@ impl Format for Xfs {
     }
 
     fn recognises(&self, blocks: &dyn Blocks) -> Result<bool> {
-        let mut magic = [0; 4];
-        if blocks.size() < 512 {
-            return Ok(false);
-        }
-        blocks.read_at(0, &mut magic)?;
-        Ok(u32::from_be_bytes(magic) == MAGIC)
+        super::is_marked(blocks, 512, 0, &MAGIC.to_be_bytes())
     }
 
     fn identity(&self, blocks: &dyn Blocks) -> Result<super::Identity> {

@@ -173,7 +173,7 @@ impl Piece {
             Self::User { uid, gid, .. } => format!("become user {uid}, group {gid}"),
             Self::Umask(_) => "set the file mode creation mask".into(),
             Self::Find(path) => {
-                format!("find {}", path.first().map(text).unwrap_or_default())
+                format!("execute {}", path.first().map(text).unwrap_or_default())
             }
             Self::AwaitStart => "wait for the start".into(),
             Self::NoProcess => "start a container whose config.json has no process".into(),

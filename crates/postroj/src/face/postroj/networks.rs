@@ -13,7 +13,8 @@ use serde_json::json;
 use spec::network::Port;
 use spec::plan::Network;
 
-use super::{Here, quantity, table};
+use super::table::Listing;
+use super::{Here, quantity};
 
 /// Networks that machines share
 #[derive(Debug, Subcommand)]
@@ -31,14 +32,7 @@ pub(super) enum Verb {
     },
     /// List networks
     #[command(visible_alias = "list")]
-    Ls {
-        /// Print names only
-        #[arg(short, long)]
-        quiet: bool,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Ls(Listing),
     /// Show a network and its machines as JSON
     Inspect {
         /// Names
@@ -191,7 +185,10 @@ pub(super) fn run(verb: &Verb, here: &Here) -> Result<u8> {
             networks::create(run.path(), name, &config)?;
             println!("{name}");
         }
-        Verb::Ls { quiet, json } => list(&networks::list(run.path()), *quiet, *json)?,
+        Verb::Ls(listing) => {
+            let all = networks::list(run.path());
+            listing.print(&all, |shown| &shown.name, json_of, HEADING, row)?;
+        }
         Verb::Inspect { names } => {
             let found = names.iter().map(|name| networks::inspect(run.path(), name));
             let list = found.map(|shown| shown.map(|s| json_of(&s))).collect::<Result<Vec<_>>>()?;
@@ -225,20 +222,7 @@ pub(super) fn run(verb: &Verb, here: &Here) -> Result<u8> {
     Ok(0)
 }
 
-fn list(all: &[Shown], quiet: bool, json: bool) -> Result<()> {
-    if json {
-        let list: Vec<_> = all.iter().map(json_of).collect();
-        println!("{}", serde_json::to_string_pretty(&list)?);
-    } else if quiet {
-        all.iter().for_each(|shown| println!("{}", shown.name));
-    } else {
-        let heading = ["NAME", "KIND", "NETWORK", "MACHINES", "CREATED"];
-        let mut rows = vec![heading.map(String::from).to_vec()];
-        rows.extend(all.iter().map(row));
-        print!("{}", table::render(&rows));
-    }
-    Ok(())
-}
+const HEADING: [&str; 5] = ["NAME", "KIND", "NETWORK", "MACHINES", "CREATED"];
 
 fn row(shown: &Shown) -> Vec<String> {
     let age = || quantity::show_age(state::now().saturating_sub(shown.created));

@@ -18,7 +18,8 @@ use super::boot::System;
 use super::options::Options;
 use super::run::Rest;
 use super::start::{self, MONITOR, write_cidfile};
-use super::{Here, quantity, table};
+use super::table::Listing;
+use super::{Here, quantity};
 
 /// Machines that are booted already, and wait for `boot --from-pool`
 ///
@@ -41,14 +42,7 @@ pub(super) enum Verb {
     Create(Box<Create>),
     /// List pools
     #[command(visible_alias = "list")]
-    Ls {
-        /// Print names only
-        #[arg(short, long)]
-        quiet: bool,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Ls(Listing),
     /// Remove pools, and the machines that wait in them
     #[command(visible_alias = "remove")]
     Rm {
@@ -94,7 +88,7 @@ pub(super) fn run(verb: &Verb, here: &Here) -> Result<u8> {
                 )
             })
         }
-        Verb::Ls { quiet, json } => list(here, *quiet, *json),
+        Verb::Ls(listing) => list(here, listing),
         Verb::Rm { names } => super::stop::each(names, |name| remove(here, name)),
     }
 }
@@ -201,7 +195,7 @@ pub(super) fn boot(here: &Here, text: &str, options: &Options) -> Result<u8> {
     Ok(0)
 }
 
-fn list(here: &Here, quiet: bool, json: bool) -> Result<u8> {
+fn list(here: &Here, listing: &Listing) -> Result<u8> {
     let run = here.run_directory()?;
     let pools = pool::pools(&run)?;
     pools.reap();
@@ -209,17 +203,8 @@ fn list(here: &Here, quiet: bool, json: bool) -> Result<u8> {
     let mut all = pools.machines();
     all.retain(|pool| pool.pool.is_some());
     let shown: Vec<Shown<'_>> = all.iter().map(|pool| Shown::new(&run, pool)).collect();
-    if json {
-        let list: Vec<serde_json::Value> = shown.iter().map(Shown::json).collect();
-        println!("{}", serde_json::to_string_pretty(&list)?);
-    } else if quiet {
-        all.iter().for_each(|pool| println!("{}", pool.name));
-    } else {
-        let heading = ["NAME", "IMAGE", "READY", "CREATED", "STATUS"];
-        let mut rows = vec![heading.map(String::from).to_vec()];
-        rows.extend(shown.iter().map(Shown::row));
-        print!("{}", table::render(&rows));
-    }
+    let heading = ["NAME", "IMAGE", "READY", "CREATED", "STATUS"];
+    listing.print(&shown, |shown| &shown.pool.name, Shown::json, heading, Shown::row)?;
     Ok(0)
 }
 

@@ -1,4 +1,44 @@
-//! Columns of text.
+//! Columns of text, and lists that are also printed in other ways.
+
+use anyhow::Result;
+
+// In what form a list is printed. (A doc comment would become the help text of each verb that has it.)
+#[derive(Debug, clap::Args)]
+pub(super) struct Listing {
+    /// Print names only
+    #[arg(short, long)]
+    quiet: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Listing {
+    /// Prints it, of each what these functions say of it.
+    ///
+    /// # Errors
+    /// Where it cannot be put into JSON.
+    pub(super) fn print<T, const COLUMNS: usize>(
+        &self,
+        all: &[T],
+        name: impl Fn(&T) -> &str,
+        json: impl Fn(&T) -> serde_json::Value,
+        heading: [&str; COLUMNS],
+        row: impl Fn(&T) -> Vec<String>,
+    ) -> Result<()> {
+        if self.json {
+            let list: Vec<serde_json::Value> = all.iter().map(json).collect();
+            println!("{}", serde_json::to_string_pretty(&list)?);
+        } else if self.quiet {
+            all.iter().for_each(|one| println!("{}", name(one)));
+        } else {
+            let mut rows = vec![heading.map(String::from).to_vec()];
+            rows.extend(all.iter().map(row));
+            print!("{}", render(&rows));
+        }
+        Ok(())
+    }
+}
 
 /// Lines with their columns aligned; the first row is the heading.
 pub(super) fn render(rows: &[Vec<String>]) -> String {

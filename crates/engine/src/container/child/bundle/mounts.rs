@@ -1,6 +1,6 @@
 //! What is mounted in a container's root, and what is made in its `/dev`.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -76,8 +76,8 @@ impl Child<'_> {
         let Kind::Filesystem { fstype, source, flags, data, fallback, copy_up } = &what.kind else {
             return Ok(());
         };
+        let data = self.with_mode(fstype, data, &what.target)?;
         let below = self.target_directory(&what.target)?;
-        let data = with_mode(fstype, data, &below)?;
         // What is copied must be written before nothing can be any more.
         let first = if *copy_up { flags & !flag::RDONLY } else { *flags };
         rustix::process::fchdir(&below)?;
@@ -102,6 +102,21 @@ impl Child<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A file system in memory gets the permissions of what it covers, unless it is told others; where there
+    /// was nothing, they are the kernel's: everybody's (runc and crun have it so).
+    fn with_mode(&self, fstype: &CStr, data: &CStr, target: &str) -> io::Result<CString> {
+        let text = data.to_string_lossy();
+        if fstype != c"tmpfs" || text.split(',').any(|option| option.starts_with("mode=")) {
+            return Ok(data.to_owned());
+        }
+        let Ok(below) = self.root()?.open_in(target, OFlags::PATH, Mode::empty()) else {
+            return Ok(data.to_owned());
+        };
+        let mode = rustix::fs::fstat(below)?.st_mode & 0o7777;
+        let comma = if text.is_empty() { "" } else { "," };
+        cstring(format!("{text}{comma}mode={mode:o}"))
     }
 
     fn cgroup_mounts(
@@ -189,15 +204,4 @@ fn hierarchy(what: &Hierarchy, target: &CStr, flags: u64, namespace: bool) -> io
     let tree = mount::copy_tree(rustix::fs::CWD, &what.group, true)?;
     mount::set_attributes(tree.as_fd(), attributes, false)?;
     mount::attach_at(tree.as_fd(), target)
-}
-
-/// A file system in memory gets the permissions of what it covers, unless it is told others.
-fn with_mode(fstype: &CStr, data: &CStr, below: &OwnedFd) -> io::Result<std::ffi::CString> {
-    let text = data.to_string_lossy();
-    if fstype != c"tmpfs" || text.split(',').any(|option| option.starts_with("mode=")) {
-        return Ok(data.to_owned());
-    }
-    let mode = rustix::fs::fstat(below)?.st_mode & 0o7777;
-    let comma = if text.is_empty() { "" } else { "," };
-    cstring(format!("{text}{comma}mode={mode:o}"))
 }
