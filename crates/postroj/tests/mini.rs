@@ -14,15 +14,15 @@ use mini::{APK, DNF, DNF5, Mini, NIX, PACMAN, ZYPPER};
 struct System {
     manager: &'static dyn PackageManager,
     machine: Machine,
-    foresees_conflicts: bool,
+    takes_failures_back: bool,
 }
 
 impl System {
     fn new(mini: &Mini) -> Self {
         let image = mini.image();
         let words = ["run", "-d", "--network", "none", &image, "sleep", "600"];
-        let foresees_conflicts = mini.foresees_conflicts;
-        Self { manager: mini.manager(), machine: Machine::start(&words), foresees_conflicts }
+        let takes_failures_back = mini.takes_failures_back;
+        Self { manager: mini.manager(), machine: Machine::start(&words), takes_failures_back }
     }
 
     fn sh(&self, script: &str) -> String {
@@ -76,9 +76,11 @@ impl System {
         let explained = self.manager.explain(&output).unwrap_or_else(|| panic!("{output}"));
         assert_eq!(explained.cause, cause, "{operation:?}: {explained:?}: {output}");
         assert!(explained.text.contains(part), "{operation:?}: {explained:?}: {output}");
-        if cause == Cause::Conflict && !self.foresees_conflicts {
-            let Operation::Install(packages) = operation else { panic!("{operation:?}") };
-            self.done(&Operation::Remove(packages));
+        let after = self.list();
+        let more = after.iter().filter(|line| !before.contains(line) && !self.takes_failures_back);
+        let more: Vec<&str> = more.filter_map(|line| line.split('\t').next()).collect();
+        if !more.is_empty() {
+            self.done(&Operation::Remove(&more));
         }
         assert_eq!(self.list(), before, "{operation:?} changed something");
     }
