@@ -9,6 +9,8 @@ pub(crate) struct Report {
     pub(crate) failed: u64,
     /// Tests that passed only because they could do nothing here.
     pub(crate) skipped: Vec<Skip>,
+    /// Tests that passed the second time only.
+    pub(crate) flaky: Vec<String>,
 }
 
 /// A test that printed a line `skipped: REASON`.
@@ -37,6 +39,8 @@ pub(crate) fn parse(text: &str) -> Report {
             let [class, name] =
                 ["classname", "name"].map(|key| attribute(line, key).unwrap_or_default());
             test = format!("{} {}", unescape(class), unescape(name));
+        } else if line.starts_with("<flakyFailure ") {
+            report.flaky.push(test.clone());
         } else if let Some(reason) = skip_reason(line) {
             report.skipped.push(Skip { test: test.clone(), reason: unescape(reason) });
         }
@@ -85,6 +89,7 @@ ok
             <system-err>skipped: no loop devices &lt;here&gt;</system-err>
         </testcase>
         <testcase name="c" classname="postroj-distro::facts" timestamp="x" time="0.009">
+            <flakyFailure timestamp="x" time="0.1" type="test failure">thread panicked</flakyFailure>
             <system-err>
 some words
 skipped: needs root &amp; more
@@ -110,6 +115,7 @@ skipped: needs root &amp; more
                     skip("postroj-distro a::b", "no loop devices <here>"),
                     skip("postroj-distro::facts c", "needs root & more"),
                 ],
+                flaky: vec!["postroj-distro::facts c".to_owned()],
             }
         );
     }

@@ -65,6 +65,8 @@ const FOR_TESTS: &[Package] = &[
     package("dumb-init", "dumb-init", "an init to compare ours with"),
     package("bubblewrap", "bwrap", "a sandbox to compare ours with"),
     package("buildstream", "bst", "a builder on our bwrap"),
+    package("flatpak", "flatpak", "applications on our bwrap"),
+    package("dbus-daemon", "dbus-run-session", "a session for them"),
     package("qemu-system-x86", "qemu-system-x86_64", "machines with a kernel of their own"),
     package("ovmf", "/usr/share/OVMF/OVMF_CODE_4M.fd", "disks that boot by their own loader"),
     package("qemu-utils", "qemu-img", "images of disks as others make them"),

@@ -169,6 +169,9 @@ impl Ledger {
         for line in &self.lines {
             println!("{line}");
         }
+        for (who, report) in &self.runs {
+            report.flaky.iter().for_each(|test| println!("flaky: {who} {test}"));
+        }
         for remark in &self.remarks {
             println!("{remark}");
         }

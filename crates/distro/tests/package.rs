@@ -1,5 +1,7 @@
 //! What each package manager is told, word by word.
 
+use std::os::unix::fs::PermissionsExt;
+
 use distro::package::{
     self, Cause, Operation, PACKAGE_MANAGERS, PackageManager, Repository, Work, work,
 };
@@ -40,7 +42,7 @@ fn names_files_and_addresses_are_installed() {
         (
             "rpm-ostree",
             "rpm-ostree install --assumeyes --idempotent a b",
-            "rpm-ostree install --assumeyes --idempotent /f",
+            "rpmkeys --checksig /f && rpm-ostree install --assumeyes --idempotent /f",
         ),
         (
             "pacman",
@@ -48,14 +50,9 @@ fn names_files_and_addresses_are_installed() {
             "pacman --noconfirm --noprogressbar -U /f",
         ),
         ("apk", "apk add a b", "apk add /f"),
-        ("xbps", "xbps-install --yes a b", "-"),
+        ("xbps", "xbps-install --yes --update xbps && xbps-install --yes a b", "-"),
         ("emerge", "emerge --ask=n --color=n --quiet --getbinpkg --noreplace a b", "-"),
-        (
-            "pkgtools",
-            "slackpkg -batch=on -default_answer=y install a b",
-            "upgradepkg --terse --install-new /f",
-        ),
-        ("kiss", "kiss build a b && kiss install a b", "kiss build /f && kiss install /f"),
+        ("kiss", "kiss build a b && kiss install a b", "kiss install /f"),
         ("nix", "nix-env --install --attr nixpkgs.a nixpkgs.b", "-"),
     ] {
         assert_eq!(said(name, &Operation::Install(&["a", "b"])), by_name);
@@ -111,8 +108,14 @@ fn every_other_operation() {
         ("pacman", Operation::Purge(&["a"]), "pacman --noconfirm --noprogressbar -Rns a".into()),
         ("pacman", Operation::Files("a"), "pacman -Qlq a".into()),
         ("apk", Operation::Reinstall(&["a"]), "apk fix --reinstall a".into()),
-        ("apk", Operation::Owner("/x"), "apk info --who-owns /x".into()),
-        ("xbps", Operation::Upgrade(&[]), "xbps-install --yes --update".into()),
+        ("apk", Operation::Owner("/x"), "apk info --quiet --who-owns /x".into()),
+        (
+            "xbps",
+            Operation::Upgrade(&[]),
+            "xbps-install --yes --update xbps && xbps-install --yes --update".into(),
+        ),
+        ("xbps", Operation::Version("a"), "xbps-uhelper version a".into()),
+        ("rpm-ostree", Operation::Clean, "rpm-ostree cleanup --repomd".into()),
         ("xbps", Operation::Remove(&["a"]), "xbps-remove --yes --recursive a".into()),
         (
             "emerge",
@@ -120,6 +123,15 @@ fn every_other_operation() {
             "emerge --ask=n --color=n --quiet --depclean a".into(),
         ),
         ("pkgtools", Operation::Remove(&["a"]), "removepkg a".into()),
+        (
+            "pkgtools",
+            Operation::Install(&["/f"]),
+            "upgradepkg --terse --install-new /f".into(),
+        ),
+        ("kiss", Operation::Refresh, "kiss update".into()),
+        ("kiss", Operation::Upgrade(&[]), "kiss upgrade && kiss upgrade".into()),
+        ("kiss", Operation::Upgrade(&["a"]), "kiss build a && kiss install a".into()),
+        ("kiss", Operation::Install(&["a", "/f"]), "kiss build a && kiss install a /f".into()),
         ("kiss", Operation::Files("a"), "kiss manifest a".into()),
         (
             "apt",
@@ -330,4 +342,71 @@ fn failures_are_explained() {
     // Some succeed in spite of it.
     assert_eq!(manager("dnf").complaint(script), Some(explained));
     assert_eq!(manager("dnf").complaint("warning: x: Header V4 RSA: NOKEY\n"), None);
+}
+
+/// Does an operation with programs in the place of the manager's: name and script of each.
+fn done(name: &str, operation: &Operation<'_>, programs: &[(&str, &str)]) -> (i32, String) {
+    let temp = tempfile::tempdir().unwrap();
+    for (program, script) in programs {
+        let path = temp.path().join(program);
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let path = format!("{}:{}", temp.path().display(), std::env::var("PATH").unwrap());
+    let (mut code, mut said) = (0, String::new());
+    for words in work(manager(name), operation).unwrap().commands {
+        let mut command = std::process::Command::new(&words[0]);
+        command.args(&words[1..]).env("PATH", &path).current_dir(temp.path());
+        let output = command.output().unwrap();
+        said += &String::from_utf8_lossy(&output.stdout);
+        code = output.status.code().unwrap();
+        if code != 0 {
+            break;
+        }
+    }
+    (code, said)
+}
+
+#[test]
+fn versions_are_told_by_the_list() {
+    let kiss = [("kiss", "printf '%s\\n' 'a 1-1' 'ab 2-1'")];
+    assert_eq!(done("kiss", &Operation::Version("ab"), &kiss), (0, "2-1\n".into()));
+    assert_eq!(done("kiss", &Operation::Version("b"), &kiss), (1, String::new()));
+    let apk = [("apk", "test \"$*\" = 'info -v' && printf '%s\\n' a-b-1.0-r0 b-2-r10")];
+    assert_eq!(done("apk", &Operation::Version("a-b"), &apk), (0, "1.0-r0\n".into()));
+    assert_eq!(done("apk", &Operation::Version("b"), &apk), (0, "2-r10\n".into()));
+}
+
+/// "20 No package found", "50 Slackpkg itself was upgraded" (slackpkg(8)).
+#[test]
+fn slackpkg_is_asked_once_more_and_nothing_to_do_is_no_failure() {
+    let says = |script: &str| {
+        let script = format!("echo \"$*\" >>said; {script}");
+        done("pkgtools", &Operation::Upgrade(&[]), &[("slackpkg", &script)])
+    };
+    assert_eq!(says("exit 0").0, 0);
+    assert_eq!(says("exit 20").0, 0);
+    assert_eq!(says("exit 1").0, 1);
+    // Once for itself, and once for the others.
+    assert_eq!(says("test $(wc -l <said) = 2 || exit 50; cat said").1.lines().count(), 2);
+    assert_eq!(says("exit 50").0, 50);
+    let asked = says("cat said").1;
+    assert_eq!(asked, "-batch=on -default_answer=y upgrade-all\n");
+}
+
+#[test]
+fn a_file_of_apk_is_described_and_installed_again() {
+    let temp = tempfile::tempdir().unwrap();
+    std::fs::write(temp.path().join(".PKGINFO"), "pkgname = a-b\npkgver = 1.0-r0\n").unwrap();
+    let file = temp.path().join("x.apk");
+    let mut tar = std::process::Command::new("tar");
+    tar.arg("-C").arg(temp.path()).arg("-czf").arg(&file).arg(".PKGINFO");
+    assert!(tar.status().unwrap().success());
+    let file = file.to_str().unwrap();
+    assert_eq!(done("apk", &Operation::Describe(file), &[]), (0, "a-b\t1.0-r0\n".into()));
+    assert_ne!(done("apk", &Operation::Describe("/dev/null"), &[]).0, 0);
+    let apk = "case $1 in --print-arch) echo any;; index) ls \"${5%/*}\";; *) echo \"$1\" \"${6##*/}\" \"$7\";; esac";
+    let (code, said) = done("apk", &Operation::ReinstallFiles(&[file]), &[("apk", apk)]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("a-b-1.0-r0.apk\nfix ") && said.ends_with(" a-b\n"), "{said}");
 }

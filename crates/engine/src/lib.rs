@@ -175,6 +175,11 @@ pub trait Engine: Sync {
         Ok(())
     }
 
+    /// Processes of this host that run a machine's kernel, where it has one of its own, by their ids.
+    fn carriers(&self, _record: &record::Record) -> Vec<i32> {
+        Vec::new()
+    }
+
     /// Kills what runs in a machine, so that it can run again with what was written in it.
     ///
     /// # Errors

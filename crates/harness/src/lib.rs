@@ -30,7 +30,7 @@ pub use emulation::emulation;
 pub use exec::{Running, exec, exec_beside, exec_with};
 pub use launch::{Launch, launch};
 pub use nested::nested;
-pub use processes::{ProcessStatus, processes};
+pub use processes::{Guest, ProcessStatus, carriers, guest, processes, traffic};
 pub use provision::{Provision, bootable, helper};
 pub use pull::{Pull, Status, name_for, pull};
 pub use written::{Part, Written, changes, export, take};
@@ -46,6 +46,7 @@ pub const ERRANDS: &[&engine::Errand] = &[
     &copy::UNPACK,
     &exec::FACTS,
     &processes::PROCESSES,
+    &processes::GUEST,
     &probe::inside::LOOK,
     &written::EXPORT,
     &written::CHANGES,

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -67,6 +67,7 @@ pub fn shard(wishes: Vec<Wish>, number: usize, count: usize) -> Vec<Wish> {
 /// Results as they came, a line of JSON each, for whoever goes on after an interruption.
 pub struct Journal {
     file: File,
+    path: PathBuf,
 }
 
 impl Journal {
@@ -83,17 +84,24 @@ impl Journal {
         // Half a line is of one that was killed while it wrote.
         let cells = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let mut options = File::options();
-        options.create(true).append(resume).write(true).truncate(!resume);
-        let mut file = options.open(&path).with_context(what)?;
+        let mut file = options.create(true).append(true).open(&path).with_context(what)?;
+        if !resume {
+            file.set_len(0).with_context(what)?;
+        }
         if resume && !text.is_empty() && !text.ends_with('\n') {
             file.write_all(b"\n").with_context(what)?;
         }
-        Ok((Self { file }, cells))
+        Ok((Self { file, path }, cells))
     }
 
+    /// All of it, or nothing: half a line would spoil the next one.
     fn add(&mut self, cell: &Cell) -> Result<()> {
         let line = serde_json::to_string(cell)? + "\n";
-        self.file.write_all(line.as_bytes()).context("cannot write down the result")
+        let before = self.file.metadata().map(|about| about.len());
+        self.file.write_all(line.as_bytes()).map_err(|error| {
+            let _ = before.and_then(|length| self.file.set_len(length));
+            anyhow::Error::new(error).context(format!("cannot write {}", self.path.display()))
+        })
     }
 }
 
@@ -115,7 +123,9 @@ pub fn run(
         .context("cannot receive signals")?;
     let mut results: Vec<Option<Cell>> = wishes
         .iter()
-        .map(|wish| known.iter().rev().find(|cell| is_same(&cell.wish, wish)).cloned())
+        .map(|wish| known.iter().rev().find(|cell| is_same(&cell.wish, wish)))
+        // What could not be tested then may be tested now.
+        .map(|cell| cell.filter(|cell| cell.verdict != Verdict::Error).cloned())
         .collect();
     for (at, cell) in results.iter().enumerate() {
         if let Some(cell) = cell {
@@ -175,11 +185,14 @@ pub fn run(
                 cell.verdict = Verdict::Flaky;
                 cell.reason = format!("it passed in attempt {attempt}");
             }
-            failed |= !cell.verdict.is_good();
             // Who goes on later shall try it again.
-            if interrupted.is_none() {
-                journal.add(&cell)?;
+            if interrupted.is_none()
+                && let Err(error) = journal.add(&cell)
+            {
+                // One that has an error already says why, and is tried again anyway.
+                cell = if cell.verdict == Verdict::Error { cell } else { cell.unkept(&error) };
             }
+            failed |= !cell.verdict.is_good();
             tell(Happening::Done(at, Box::new(cell.clone())));
             results[at] = Some(cell);
         }
@@ -282,26 +295,7 @@ mod tests {
     use super::*;
 
     fn wish(image: &str) -> Wish {
-        Wish {
-            image: image.into(),
-            variant: String::new(),
-            packages: Vec::new(),
-            from: Vec::new(),
-            repositories: Vec::new(),
-            phases: Vec::new(),
-            checks: Vec::new(),
-            without: Vec::new(),
-            allowed_ports: Vec::new(),
-            timeout: 1,
-            phase_timeout: 1,
-            boot_timeout: 1,
-            boot: Vec::new(),
-            test: None,
-            pool: false,
-            keep: false,
-            evidence: "/nowhere".into(),
-            always_evidence: false,
-        }
+        Wish { evidence: "/nowhere".into(), ..Wish::new(image) }
     }
 
     /// A process that says what a cell would.

@@ -21,8 +21,8 @@ pub struct ProcessStatus {
     pub ppid: u32,
     /// As in ps(1), such as `S`.
     pub state: char,
-    /// Hundredths of a second since the boot of the host at which it was started.
-    pub started: u64,
+    /// Hundredths of a second since it was started.
+    pub age: u64,
     /// Hundredths of a second of processor time: its own, and that of children it has waited for.
     pub used: u64,
     /// Bytes of memory that are resident, shared ones too.
@@ -54,6 +54,80 @@ pub fn processes(record: &Record) -> Result<Vec<ProcessStatus>> {
     serde_json::from_slice(&text).context("cannot hear of the machine's processes")
 }
 
+/// What runs a machine on this host, where the machine has a kernel of its own: QEMU, and what serves it. Nothing of a
+/// container's.
+#[must_use]
+pub fn carriers(record: &Record) -> Vec<ProcessStatus> {
+    let ids = engine::of(record).carriers(record);
+    let Ok(root) = Root::open(std::path::Path::new("/")) else { return Vec::new() };
+    let now = uptime(&root);
+    // They may end at this very moment.
+    ids.into_iter().filter_map(|pid| one(&root, pid.try_into().ok()?, now)).collect()
+}
+
+/// What a guest's kernel says of the whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guest {
+    /// Memory that its programs and its kernel need, in bytes: what they could not do without.
+    pub memory: u64,
+    /// All that it has, in bytes.
+    pub has: u64,
+    /// Processes.
+    pub processes: u64,
+    /// Bytes received and sent of all devices but the loopback one.
+    pub network: (u64, u64),
+}
+
+/// Asks the guest of a machine that has a kernel of its own.
+///
+/// # Errors
+/// Where the machine has ended or stands still, or its `/proc` cannot be read.
+pub fn guest(record: &Record) -> Result<Guest> {
+    let engine = engine::of(record);
+    let visit = engine.errand(record, &GUEST, "", Streams::default(), &[])?;
+    let text = visit.join().with_context(|| format!("cannot ask the guest of {}", record.name))?;
+    serde_json::from_str(&text).context("cannot hear of the machine's guest")
+}
+
+/// Tells of the guest.
+pub(crate) static GUEST: Errand = Errand {
+    name: "guest",
+    work: engine::Work::Files(|_, root| {
+        let processes = read(root)?.len() as u64;
+        let text = |path: &str| {
+            let bytes = root.read(path, 64 << 10).with_context(|| format!("cannot read {path}"))?;
+            anyhow::Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        let (has, available) = memory(&text("/proc/meminfo")?).context("/proc/meminfo is odd")?;
+        let memory = has.saturating_sub(available);
+        let network = traffic(&text("/proc/1/net/dev")?);
+        Ok(serde_json::to_string(&Guest { memory, has, processes, network })?)
+    }),
+};
+
+/// All memory, and what programs could have of it without swapping: bytes (proc_meminfo(5)).
+fn memory(text: &str) -> Option<(u64, u64)> {
+    let number = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+    };
+    Some((number("MemTotal:")?, number("MemAvailable:")?))
+}
+
+/// Bytes received and sent of all devices but the loopback one (proc_pid_net(5), `dev`).
+#[must_use]
+pub fn traffic(table: &str) -> (u64, u64) {
+    table.lines().filter_map(|line| line.split_once(':')).fold((0, 0), |sum, (device, counts)| {
+        let counts: Vec<u64> =
+            counts.split_ascii_whitespace().filter_map(|count| count.parse().ok()).collect();
+        match (device.trim(), &counts[..]) {
+            ("lo", _) => sum,
+            (_, [received, _, _, _, _, _, _, _, sent, ..]) => (sum.0 + received, sum.1 + sent),
+            _ => sum,
+        }
+    })
+}
+
 /// Tells of them on the standard output.
 pub(crate) static PROCESSES: Errand = Errand {
     name: "processes",
@@ -75,11 +149,21 @@ fn read(root: &Root) -> Result<Vec<ProcessStatus>> {
         ids.extend(entry?.file_name().to_str().ok().and_then(|name| name.parse::<u32>().ok()));
     }
     ids.sort_unstable();
+    let now = uptime(root);
     // Some end meanwhile.
-    Ok(ids.into_iter().filter_map(|id| one(root, id)).take(MOST).collect())
+    Ok(ids.into_iter().filter_map(|id| one(root, id, now)).take(MOST).collect())
 }
 
-fn one(root: &Root, pid: u32) -> Option<ProcessStatus> {
+/// Hundredths of a second since the boot (proc_uptime(5)), as processes' starts are told: `USER_HZ` is 100
+/// everywhere.
+fn uptime(root: &Root) -> u64 {
+    let text = root.read("/proc/uptime", LONGEST).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let seconds = text.split(' ').next().and_then(|text| text.parse::<f64>().ok());
+    (seconds.unwrap_or(0.0) * 100.0) as u64
+}
+
+fn one(root: &Root, pid: u32, now: u64) -> Option<ProcessStatus> {
     let read = |name: &str| {
         let bytes = root.read(format!("/proc/{pid}/{name}"), LONGEST).ok()?;
         Some(String::from_utf8_lossy(&bytes).into_owned())
@@ -105,7 +189,7 @@ fn one(root: &Root, pid: u32) -> Option<ProcessStatus> {
         pid,
         ppid: u32::try_from(number(4)?).ok()?,
         state: fields.first()?.chars().next()?,
-        started: number(22)?,
+        age: now.saturating_sub(number(22)?),
         used: number(14)? + number(15)? + number(16)? + number(17)?,
         // The kernel's own have none.
         resident: resident.unwrap_or(0) << 10,
@@ -116,4 +200,23 @@ fn one(root: &Root, pid: u32) -> Option<ProcessStatus> {
 /// Without what a terminal would obey.
 fn plain(text: &str) -> String {
     text.chars().take(SHOWN).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traffic_of_devices() {
+        let table = "Inter-|   Receive  |  Transmit\n face |bytes packets|bytes packets\n    \
+            lo: 9 1 0 0 0 0 0 0 9 1 0 0 0 0 0 0\n  eth0: 100 1 0 0 0 0 0 0 200 1 0 0 0 0 0 0\n";
+        assert_eq!(traffic(table), (100, 200));
+    }
+
+    #[test]
+    fn memory_of_a_guest() {
+        let text = "MemTotal:        1000 kB\nMemFree:  1 kB\nMemAvailable:    400 kB\n";
+        assert_eq!(memory(text), Some((1_024_000, 409_600)));
+        assert_eq!(memory("MemTotal: 5 kB\n"), None);
+    }
 }

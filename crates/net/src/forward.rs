@@ -60,22 +60,28 @@ pub(crate) fn start(
     }
     // Nothing of the launcher's may run on in here.
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let kill = Some(Signal::KILL);
-        let tied = rustix::process::set_parent_process_death_signal(kill).is_ok()
-            && rustix::process::getppid() == Some(parent);
-        if tied && prepare(&ports, target, from, machine).is_ok() {
+        if prepare(&ports, target, from, machine, parent).is_ok() {
             serve(&ports, address);
         }
     }));
     sys::process::exit_now(1)
 }
 
-/// Leaves all that it does not need.
-fn prepare(ports: &[Held], target: &Target<'_>, from: From, machine: &str) -> io::Result<()> {
+/// Leaves all that it does not need, and ends with its parent from here on.
+fn prepare(
+    ports: &[Held],
+    target: &Target<'_>,
+    from: From,
+    machine: &str,
+    parent: Pid,
+) -> io::Result<()> {
     if let From::Machine = from {
         crate::site::enter(target.pidfd)?;
-        // Changed by it (prctl(2), PR_SET_PDEATHSIG).
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    }
+    // Not before: entering a user namespace undoes it (prctl(2), PR_SET_PDEATHSIG).
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    if rustix::process::getppid() != Some(parent) {
+        return Err(Errno::SRCH.into());
     }
     let sockets: Vec<BorrowedFd<'_>> =
         ports.iter().flat_map(|held| held.sockets.iter().map(AsFd::as_fd)).collect();

@@ -2,6 +2,7 @@
 //! the one that started it, which stays outside and answers for names. Either takes the other along,
 //! and with them goes all that is in the namespace.
 
+use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -22,8 +23,7 @@ use crate::names;
 /// Where this user may not make namespaces.
 pub(crate) fn start(directory: &Directory, internal: bool) -> Result<OwnedFd> {
     let what = "cannot start a process that holds the network";
-    // An earlier one is about to end, and waits for nothing.
-    let lock = directory.next_speaker().context(what)?;
+    let lock = silence(directory).context(what)?;
     let upstream = names::upstream(internal);
     let (ours, theirs) = sys::socket::pair().context(what)?;
     if sys::process::fork().context(what)?.is_none() {
@@ -43,6 +43,30 @@ pub(crate) fn start(directory: &Directory, internal: bool) -> Result<OwnedFd> {
         Some(pidfd) => Ok(pidfd),
         None => bail!("{what}: {}", String::from_utf8_lossy(&told[..length])),
     }
+}
+
+/// Ends whoever answers for names of a network that is not up, and gives the right to; to be called with the
+/// network's lock held. One that waits for that lock to see whether it is over would wait for ever: its
+/// starter may have been killed before the network was written down as up, or a machine was on it.
+///
+/// # Errors
+/// Where the network's directory is gone.
+pub(crate) fn silence(directory: &Directory) -> Result<File> {
+    directory.next_speaker(|| {
+        // Either takes the other along. Where none is written down yet, it is the next time.
+        if let Some(holder) = of(directory) {
+            let _ = rustix::process::pidfd_send_signal(holder, Signal::KILL);
+        }
+    })
+}
+
+/// The one inside, by what is written down.
+pub(crate) fn of(directory: &Directory) -> Option<OwnedFd> {
+    let (pid, start) = directory.holder()?;
+    let pid = Pid::from_raw(pid)?;
+    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    // Looked at after that was opened, so that both mean the same process.
+    sys::process::start_time(pid).is_ok_and(|now| now == start).then_some(pidfd)
 }
 
 /// Until the last machine is gone, or the one inside.

@@ -184,14 +184,21 @@ impl Directory {
         self.sole("lock")
     }
 
-    /// The same as [`Directory::speaker`], once whoever has it has ended.
+    /// The same as [`Directory::speaker`], once whoever has it has ended; `end` is called until then.
     ///
     /// # Errors
     /// Where the file cannot be opened.
-    pub(crate) fn next_speaker(&self) -> Result<File> {
+    pub(crate) fn next_speaker(&self, mut end: impl FnMut()) -> Result<File> {
         let file = self.file("speaker")?;
-        wait_for(&file)?;
-        Ok(file)
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(file),
+                Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            end();
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
     }
 
     /// The right to answer for its names; nothing where somebody has it.
@@ -221,14 +228,6 @@ impl Directory {
     pub(crate) fn others(&self) -> Vec<Self> {
         let all = directories(self.run()).into_iter();
         all.filter(|other| other.name != self.name).collect()
-    }
-
-    /// Waits until nobody answers for its names: who does ends within a second of the last machine.
-    pub(crate) fn wait_for_silence(&self) {
-        // Where there is no such file nobody ever did.
-        if let Ok(file) = File::open(self.path.join("speaker")) {
-            let _ = file.lock();
-        }
     }
 
     /// What somebody said of it.

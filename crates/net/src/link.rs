@@ -14,7 +14,10 @@ const NEWLINK: u16 = 16;
 const DELLINK: u16 = 17;
 const GETLINK: u16 = 18;
 const NEWADDR: u16 = 20;
+const DELADDR: u16 = 21;
+const GETADDR: u16 = 22;
 const NEWROUTE: u16 = 24;
+const GETROUTE: u16 = 26;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
@@ -25,6 +28,11 @@ const IFLA_NET_NS_PID: u16 = 19;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
 const VETH_PEER: u16 = 1;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
 const UP: u32 = 1;
 
 /// Links of one network namespace.
@@ -216,6 +224,59 @@ impl Links {
         self.0.carry_out(&batch)
     }
 
+    /// Gives a device another hardware address, and takes these of its addresses from it, with the routes over
+    /// them.
+    ///
+    /// # Errors
+    /// rtnetlink(7)'s.
+    pub(crate) fn bare(&self, name: &str, mac: Mac, addresses: &[(IpAddr, u8)]) -> io::Result<()> {
+        let index = self.index(name)?;
+        let mut batch = Batch::default();
+        for (address, prefix) in addresses {
+            of_address(&mut batch, DELADDR, ACK, index, *address, *prefix);
+        }
+        batch.message(NEWLINK, ACK, &interface(index, UP)).attribute(IFLA_ADDRESS, &mac.0);
+        self.0.carry_out(&batch)
+    }
+
+    /// The way to one address, without a gateway.
+    ///
+    /// # Errors
+    /// rtnetlink(7)'s.
+    pub(crate) fn lead_to(&self, index: u32, address: IpAddr) -> io::Result<()> {
+        let (family, bytes) = octets(address);
+        let length = (bytes.len() * 8) as u8;
+        let mut batch = Batch::default();
+        // As below; its scope is the link.
+        batch.message(NEWROUTE, ACK | CREATE, &[family, length, 0, 0, 254, 4, 253, 1, 0, 0, 0, 0]);
+        batch.attribute(RTA_DST, &bytes).native(RTA_OIF, index);
+        self.0.carry_out(&batch)
+    }
+
+    /// Ethernet devices that are up, as somebody set them up.
+    ///
+    /// # Errors
+    /// rtnetlink(7)'s.
+    pub(crate) fn ethernets(&self) -> io::Result<Vec<Inside>> {
+        let mut batch = Batch::default();
+        batch.message(GETLINK, DUMP, &interface(0, 0));
+        let found = self.0.ask(&batch)?.iter().filter_map(|told| ethernet(told)).collect();
+        let mut devices: Vec<(u32, Inside)> = found;
+        let mut batch = Batch::default();
+        batch.message(GETADDR, DUMP, &[0; 8]);
+        for (index, address, prefix) in self.0.ask(&batch)?.iter().filter_map(|m| address(m)) {
+            let of_it = devices.iter_mut().filter(|(number, _)| *number == index);
+            of_it.for_each(|(_, device)| device.addresses.push((address, prefix)));
+        }
+        let mut batch = Batch::default();
+        batch.message(GETROUTE, DUMP, &[0; 12]);
+        for (index, gateway) in self.0.ask(&batch)?.iter().filter_map(|m| gateway(m)) {
+            let of_it = devices.iter_mut().filter(|(number, _)| *number == index);
+            of_it.for_each(|(_, device)| device.gateways.push(gateway));
+        }
+        Ok(devices.into_iter().map(|(_, device)| device).collect())
+    }
+
     /// Sends messages of rtnetlink(7).
     ///
     /// # Errors
@@ -306,24 +367,75 @@ fn lead(batch: &mut Batch, index: u32, addresses: &[(IpAddr, u8)], gateways: &[I
 }
 
 fn add(batch: &mut Batch, index: u32, address: IpAddr, prefix: u8) {
-    const ADDRESS: u16 = 1;
-    const LOCAL: u16 = 2;
+    of_address(batch, NEWADDR, ACK | CREATE, index, address, prefix);
+}
+
+/// `struct ifaddrmsg` (rtnetlink(7)).
+fn of_address(batch: &mut Batch, kind: u16, flags: u16, index: u32, address: IpAddr, prefix: u8) {
     // Ours alone: nobody need be asked, and it can be used at once (linux/if_addr.h).
     const NODAD: u8 = 2;
     let (family, bytes) = octets(address);
     let [a, b, c, d] = index.to_ne_bytes();
-    let flags = if address.is_ipv6() { NODAD } else { 0 };
-    batch.message(NEWADDR, ACK | CREATE, &[family, prefix, flags, 0, a, b, c, d]);
-    batch.attribute(LOCAL, &bytes).attribute(ADDRESS, &bytes);
+    let checks = if address.is_ipv6() { NODAD } else { 0 };
+    batch.message(kind, flags, &[family, prefix, checks, 0, a, b, c, d]);
+    batch.attribute(IFA_LOCAL, &bytes).attribute(IFA_ADDRESS, &bytes);
 }
 
 /// linux/rtnetlink.h, `struct rtmsg`: table main, made by an administrator, any distance, unicast.
 fn default_route(batch: &mut Batch, index: u32, gateway: IpAddr) {
-    const OIF: u16 = 4;
-    const GATEWAY: u16 = 5;
     let (family, bytes) = octets(gateway);
     batch.message(NEWROUTE, ACK | CREATE, &[family, 0, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0]);
-    batch.attribute(GATEWAY, &bytes).native(OIF, index);
+    batch.attribute(RTA_GATEWAY, &bytes).native(RTA_OIF, index);
+}
+
+/// A device of a dump (`struct ifinfomsg`), where it is an Ethernet one that is up, with its number.
+fn ethernet(told: &[u8]) -> Option<(u32, Inside)> {
+    /// linux/if_arp.h.
+    const ETHER: u16 = 1;
+    let (header, rest) = told.split_at_checked(16)?;
+    let kind = u16::from_ne_bytes(header[2..4].try_into().ok()?);
+    let [index, flags] =
+        [4, 8].map(|at| header[at..].first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes)));
+    let (mut device, mut mac, mut mtu) = (String::new(), None, 0);
+    for (kind, value) in attributes(rest) {
+        match kind {
+            IFLA_IFNAME => {
+                device = String::from_utf8_lossy(value).trim_end_matches('\0').to_owned();
+            }
+            IFLA_ADDRESS => mac = value.try_into().ok().map(Mac),
+            IFLA_MTU => mtu = value.try_into().ok().map_or(0, u32::from_ne_bytes),
+            _ => {}
+        }
+    }
+    let inside = Inside { device, mac: mac?, mtu, addresses: Vec::new(), gateways: Vec::new() };
+    (kind == ETHER && flags & UP != 0).then_some((index, inside))
+}
+
+/// An address of a dump that is not of the link alone, with its prefix's length and its device's number.
+fn address(told: &[u8]) -> Option<(u32, IpAddr, u8)> {
+    /// linux/rtnetlink.h, `RT_SCOPE_LINK`.
+    const LINK: u8 = 253;
+    let (header, rest) = told.split_at_checked(8)?;
+    let index = u32::from_ne_bytes(header[4..8].try_into().ok()?);
+    let find = |wanted| attributes(rest).find(|(kind, _)| *kind == wanted);
+    // Of a point-to-point link the one is the peer's; IPv6 has no other.
+    let (_, bytes) = find(IFA_LOCAL).or_else(|| find(IFA_ADDRESS))?;
+    (header[3] != LINK).then_some((index, from_octets(bytes)?, header[1]))
+}
+
+/// The way out of a dump's route, where it is a default one, with its device's number.
+fn gateway(told: &[u8]) -> Option<(u32, IpAddr)> {
+    const MAIN: u8 = 254;
+    let (header, rest) = told.split_at_checked(12)?;
+    let find = |wanted| attributes(rest).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    let index = u32::from_ne_bytes(find(RTA_OIF)?.try_into().ok()?);
+    let is_default = header[1] == 0 && header[4] == MAIN;
+    is_default.then_some((index, from_octets(find(RTA_GATEWAY)?)?))
+}
+
+fn from_octets(bytes: &[u8]) -> Option<IpAddr> {
+    let four = || <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
+    four().or_else(|| <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from))
 }
 
 /// Whether this host speaks IPv6 at all.

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use spec::network::{DEFAULT, INTERNAL, checked_name};
 
 use crate::faults::{self, Degraded};
+use crate::holder;
 use crate::lease::{Config, Directory, Member, directories};
 use crate::network::Target;
 use crate::network::bridge;
@@ -68,7 +69,7 @@ pub fn remove(run: &Path, name: &str) -> Result<()> {
     bridge::tidy(&directory);
     bridge::take_down(&directory)?;
     // Its addresses may be the next network's, which somebody has to answer at.
-    directory.wait_for_silence();
+    let _silent = holder::silence(&directory)?;
     directory.remove()
 }
 

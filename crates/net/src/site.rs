@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use rustix::net::netlink::NETFILTER;
-use rustix::process::{Pid, PidfdFlags, WaitOptions};
+use rustix::process::WaitOptions;
 use sys::process::Namespaces;
 
 use crate::holder;
@@ -48,12 +48,7 @@ impl Site {
         if !up.held {
             return Some(Self::Host);
         }
-        let (pid, start) = directory.holder()?;
-        let pid = Pid::from_raw(pid)?;
-        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        // Looked at after that was opened, so that both mean the same process.
-        let is_it = sys::process::start_time(pid).is_ok_and(|now| now == start);
-        (is_it && directory.is_spoken_for()).then_some(Self::Held(pidfd))
+        holder::of(directory).filter(|_| directory.is_spoken_for()).map(Self::Held)
     }
 
     /// Its links.
@@ -129,11 +124,18 @@ fn fetch_made(
     process: BorrowedFd<'_>,
     make: impl FnOnce() -> io::Result<OwnedFd>,
 ) -> io::Result<OwnedFd> {
+    made_elsewhere(|| enter(process).and_then(|()| make()))
+}
+
+/// What a process makes that goes where it would not come back from.
+///
+/// # Errors
+/// The maker's, as those of whoever was sent for it.
+pub(crate) fn made_elsewhere(make: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
     let (ours, theirs) = sys::socket::pair()?;
     let Some(pid) = sys::process::fork()? else {
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let made = enter(process).and_then(|()| make());
-            let _ = match made {
+            let _ = match make() {
                 Ok(made) => theirs.send(&0_i32.to_ne_bytes(), &[made.as_fd()]),
                 Err(error) => {
                     theirs.send(&error.raw_os_error().unwrap_or(eio()).to_ne_bytes(), &[])

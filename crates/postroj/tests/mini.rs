@@ -14,13 +14,15 @@ use mini::{APK, DNF, DNF5, Mini, NIX, PACMAN, ZYPPER};
 struct System {
     manager: &'static dyn PackageManager,
     machine: Machine,
+    foresees_conflicts: bool,
 }
 
 impl System {
     fn new(mini: &Mini) -> Self {
         let image = mini.image();
         let words = ["run", "-d", "--network", "none", &image, "sleep", "600"];
-        Self { manager: mini.manager(), machine: Machine::start(&words) }
+        let foresees_conflicts = mini.foresees_conflicts;
+        Self { manager: mini.manager(), machine: Machine::start(&words), foresees_conflicts }
     }
 
     fn sh(&self, script: &str) -> String {
@@ -74,6 +76,10 @@ impl System {
         let explained = self.manager.explain(&output).unwrap_or_else(|| panic!("{output}"));
         assert_eq!(explained.cause, cause, "{operation:?}: {explained:?}: {output}");
         assert!(explained.text.contains(part), "{operation:?}: {explained:?}: {output}");
+        if cause == Cause::Conflict && !self.foresees_conflicts {
+            let Operation::Install(packages) = operation else { panic!("{operation:?}") };
+            self.done(&Operation::Remove(packages));
+        }
         assert_eq!(self.list(), before, "{operation:?} changed something");
     }
 
@@ -206,7 +212,7 @@ fn nix() {
     serves(&NIX);
 }
 
-/// Needs `sbin/apk`, `usr/bin/abuild-tar` and `usr/bin/openssl` in `$POSTROJ_MINIS/apk`: Debian has no apk-tools.
+/// Needs `usr/sbin/apk`, `usr/bin/abuild-tar` and `usr/bin/openssl` in `$POSTROJ_MINIS/apk`: Debian has no apk-tools.
 #[test]
 #[ignore = "needs apk-tools, which Debian has not"]
 fn apk() {

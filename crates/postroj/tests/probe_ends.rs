@@ -162,12 +162,8 @@ fn an_interruption_is_told_and_resumed() {
     let report = format!("json={}", place.path("report.json"));
     let mut command = two(&place, &["--report", &report]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let second = place.0.join("evidence");
     wait_until("the second one boots", || {
-        let boots = fs::read_dir(&second).is_ok_and(|entries| {
-            entries.flatten().filter(|entry| entry.path().join("boot.txt").exists()).count() == 2
-        });
-        boots && place.results().len() == 1
+        place.results().len() == 1 && out(&mut place.postroj(&["ps"])).contains("/never")
     });
     rustix::process::kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let output = child.wait_with_output().unwrap();
@@ -249,30 +245,80 @@ fn a_full_disk_is_an_error() {
     let deb =
         Deb { name: "large", files: &[("/srv/large", &noise)], ..Deb::default() }.build(&place.0);
     // The cache is on a disk of its own, which only these see.
-    let mut command = Command::new("unshare");
-    command.arg("--mount");
-    if !is_root() {
-        command.args(["--user", "--map-root-user", "--map-auto"]);
-    }
-    let cache = home().join("store/cache");
     let script = "set -e; mount -t tmpfs -o size=64k none $C; mkdir $C/sha256 $C/partial; \
                   exec $P --runroot $R probe --image $I --package $D --evidence $E";
-    command
-        .args(["sh", "-c", script])
-        .env("C", cache)
-        .env("P", fixture::program())
-        .env("R", place.path("run"))
-        .env("I", image)
-        .env("D", deb)
-        .env("E", place.path("evidence"))
-        .env("POSTROJ_STORE", home().join("store"))
-        .stdin(Stdio::null());
-    let told = said(&mut command);
+    let mut command = apart(&place, &image, script);
+    let told = said(command.env("C", home().join("store/cache")).env("D", deb));
     assert_eq!(told.code, 3, "{told:?}");
     assert!(
         told.out.contains("cannot get the packages") && told.out.contains("o space left"),
         "{told:?}"
     );
+    place.nothing_is_left();
+}
+
+/// A shell in a mount namespace of its own, with what it needs to probe `$I`.
+fn apart(place: &Place, image: &str, script: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.arg("--mount");
+    if !is_root() {
+        command.args(["--user", "--map-root-user", "--map-auto"]);
+    }
+    command
+        .args(["sh", "-c", script])
+        .env("P", fixture::program())
+        .env("R", place.path("run"))
+        .env("E", place.path("evidence"))
+        .env("I", image)
+        .env("POSTROJ_STORE", home().join("store"))
+        .stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn a_full_disk_under_the_evidence_is_an_error() {
+    let place = Place::new("evidence");
+    let image = debian("debian-12");
+    // Full to the last byte; later there is room.
+    let script = "mkdir -p $E; mount -t tmpfs -o size=1m none $E; \
+        cat /dev/zero >$E/filler 2>/dev/null; \
+        $P --runroot $R probe --image $I --fast --check-cmd true --evidence $E --report json=$E/report.json \
+            2>&1; echo code $?; \
+        cat $E/results.jsonl | wc -c; $P --runroot $R ps -aq; rm $E/filler; \
+        $P --runroot $R probe --image $I --fast --check-cmd true --evidence $E --resume; echo code $?; \
+        cat $E/results.jsonl | wc -l; cat $E/*/command.txt | wc -l";
+    let told = said(&mut apart(&place, &image, script));
+    let (full, later) = told.out.split_once("code 3\n").unwrap_or_else(|| panic!("{told:?}"));
+    assert!(full.contains("ERROR in"), "{told:?}");
+    assert!(full.contains("No space left on device") && full.contains("(pass)"), "{told:?}");
+    assert!(full.contains("cannot write the report"), "the report is missed: {told:?}");
+    assert!(later.starts_with("0\n"), "nothing is half written, and no machine is left: {told:?}");
+    assert!(later.ends_with("code 0\n1\n1\n"), "{told:?}");
+    place.nothing_is_left();
+}
+
+#[test]
+fn evidence_that_does_not_fit_is_an_error_and_no_verdict_is_lost_for_good() {
+    let place = Place::new("little");
+    let image = debian("debian-12");
+    // There is room for results, and for no journal: what a command says is not said to the disk.
+    let script = "mkdir -p $E; mount -t tmpfs -o size=128k none $E; \
+        C='yes | head -n 300000; seq 2000 | systemd-cat; journalctl --sync; exit 7'; \
+        $P --runroot $R probe --image $I --fast --check-cmd \"$C\" --evidence $E; echo code $?; \
+        cat $E/results.jsonl; ls $E/*/; mount -o remount,size=64m $E; \
+        $P --runroot $R probe --image $I --fast --check-cmd \"$C\" --evidence $E --resume; echo code $?; \
+        tail -n 1 $E/results.jsonl; cat $E/*/journal.txt | wc -l; ls $E/*/";
+    let told = said(&mut apart(&place, &image, script));
+    let (little, later) = told.out.split_once("code 3\n").unwrap_or_else(|| panic!("{told:?}"));
+    assert!(little.contains("exit status 7"), "the command was not hindered: {told:?}");
+    assert!(little.contains("ERROR in") && little.contains("what came of it is not kept (fail: "));
+    let (kept, later) = later.split_once("code 1\n").unwrap_or_else(|| panic!("{told:?}"));
+    let cell: Value = serde_json::from_str(kept.lines().next().unwrap()).unwrap();
+    assert_eq!(cell["verdict"], "error", "{told:?}");
+    assert!(!kept.lines().any(|name| name == "journal.export"), "no file is a part only: {told:?}");
+    let cell: Value = serde_json::from_str(later.lines().next().unwrap()).unwrap();
+    assert_eq!((&cell["verdict"], cell["steps"].as_array().unwrap().len()), (&"fail".into(), 3));
+    assert!(later.contains("\njournal.export\n") && later.contains("\nresult.json\n"), "{told:?}");
     place.nothing_is_left();
 }
 

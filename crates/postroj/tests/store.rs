@@ -61,6 +61,29 @@ fn an_image_is_found_by_any_of_its_names() {
 }
 
 #[test]
+fn an_id_is_looked_for_here_only() {
+    let (own, _) = with_image("ids");
+    let id = own.json(&["images", "--json"])[0]["Id"].as_str().unwrap().to_owned();
+    let full = format!("sha256:{id}");
+    for name in [&full[..], &full[..19], &id, &id[..12]] {
+        for policy in ["missing", "newer", "always", "never"] {
+            let words = ["run", "--network", "none", "--pull", policy, name, "echo", "found"];
+            assert_eq!(out(&mut own.postroj(&words)), "found", "{name} {policy}");
+        }
+        assert_eq!(own.json(&["inspect", name])[0]["Id"], full);
+    }
+    let other = "0123456789ab".repeat(6)[..64].to_owned();
+    for name in [&format!("sha256:{other}"), "sha256:0123456789ab", &other] {
+        for verb in ["run", "pull", "rmi", "inspect"] {
+            fails(&mut own.postroj(&[verb, name]), 125, &[name, "it is an id", "postroj images"]);
+        }
+        assert_eq!(out(&mut own.postroj(&["rmi", "--force", name])), "");
+    }
+    out(&mut own.postroj(&["tag", &full, "third:1"]));
+    fails(&mut own.postroj(&["rmi", &full]), 125, &["several names"]);
+}
+
+#[test]
 fn the_last_name_takes_the_image_with_it() {
     let (own, image) = with_image("removed");
     let id = own.json(&["images", "--json"])[0]["Id"].as_str().unwrap().to_owned();

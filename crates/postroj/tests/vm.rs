@@ -93,6 +93,7 @@ fn a_machine_in_the_background_is_asked_many_things() {
     assert_eq!(out(&mut postroj(&["logs", &machine.name])), "began");
     let shown = out(&mut postroj(&["top", &machine.name]));
     assert!(shown.contains("sleep 1"), "{shown}");
+    uses(&machine);
     assert_eq!(machine.stop(), 9, "it was sent SIGTERM, and took it");
     fails(&mut machine.exec(&[], &["true"]), 125, &["has ended"]);
     is_clean(&id);
@@ -107,6 +108,25 @@ fn holds_no_stream_of_its_starter(machine: &Machine) {
         let leads_to = std::fs::read_link(format!("/proc/{process}/fd/{stream}")).unwrap();
         assert_eq!(leads_to, std::path::Path::new("/dev/null"), "stream {stream}");
     }
+}
+
+/// What it takes of the host, and what its guest says.
+fn uses(machine: &Machine) {
+    let stats = ["stats", "--no-stream", "--json", &machine.name];
+    let shown: serde_json::Value = serde_json::from_str(&out(&mut postroj(&stats))).unwrap();
+    let number = |name: &str| shown[0][name].as_f64().unwrap_or_else(|| panic!("{name}: {shown}"));
+    assert!(number("CPUSeconds") > 0.0 && number("CPUPercent") > 0.0, "{shown}");
+    let (used, has) = (number("GuestMemoryBytes"), number("GuestMemoryTotalBytes"));
+    // A gibibyte, but for what the kernel takes for itself.
+    assert!(0.0 < used && used < has && 7e8 < has && has < 1.1e9, "{shown}");
+    assert!(number("MemoryBytes") > 1e6, "{shown}");
+    assert!(number("Pids") >= 2.0 && number("NetworkSentBytes") == 0.0, "{shown}");
+    let table = out(&mut postroj(&["stats", "--no-stream", &machine.name]));
+    assert!(table.lines().next().unwrap().ends_with("GUEST MEM / TOTAL"), "{table}");
+    out(&mut postroj(&["pause", &machine.name]));
+    let shown: serde_json::Value = serde_json::from_str(&out(&mut postroj(&stats))).unwrap();
+    assert!(shown[0]["GuestMemoryBytes"].is_null() && shown[0]["CPUSeconds"].is_number());
+    out(&mut postroj(&["unpause", &machine.name]));
 }
 
 fn commands(machine: &Machine) {
@@ -176,18 +196,24 @@ fn whoever_is_killed_the_rest_goes_and_says_why() {
         let id = id_of(&machine);
         (machine, id)
     };
-    let kill = |pid: i32| {
+    let send = |pid: i32, signal| {
         let pid = rustix::process::Pid::from_raw(pid).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
     };
-    let (machine, id) = start();
-    let [qemu] = left(&id).0[..] else { panic!("there is one QEMU") };
-    kill(qemu);
-    assert_eq!(out(&mut postroj(&["wait", &machine.name])), "125");
-    let log = said(&mut postroj(&["logs", &machine.name]));
-    let text = log.out + &log.err;
-    assert!(text.contains("QEMU was killed by signal 9"), "{text}");
-    is_clean(&id);
+    let kill = |pid: i32| send(pid, rustix::process::Signal::KILL);
+    for (signal, verdict) in [
+        (rustix::process::Signal::KILL, "QEMU was killed by signal 9"),
+        (rustix::process::Signal::TERM, "somebody told QEMU to end"),
+    ] {
+        let (machine, id) = start();
+        let [qemu] = left(&id).0[..] else { panic!("there is one QEMU") };
+        send(qemu, signal);
+        assert_eq!(out(&mut postroj(&["wait", &machine.name])), "125");
+        let log = said(&mut postroj(&["logs", &machine.name]));
+        let text = log.out + &log.err;
+        assert!(text.contains(verdict), "{text}");
+        is_clean(&id);
+    }
 
     let (machine, id) = start();
     let monitors = fixture::processes_with(&machine.name);

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+use fixture::leash::Leash;
 use fixture::{IMAGE, home, image, out, postroj, said, wait_until};
 use rustix::process::{Pid, Signal};
 
@@ -34,24 +35,29 @@ const VICTIMS: [Victim; 5] =
     [Victim::Qemu, Victim::Shim, Victim::Monitor, Victim::Starter, Victim::Guest];
 
 /// A run directory of its own, by which all of its processes are known: they inherit its name.
-struct Own(PathBuf);
+struct Own {
+    run: PathBuf,
+    /// What an assertion that fails leaves.
+    leash: Option<Leash>,
+}
 
 impl Own {
-    fn new() -> Self {
-        let run = home().join(format!("vm-killed-{}", std::process::id()));
+    fn new(name: &str) -> Self {
+        let run = home().join(format!("vm-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&run).unwrap();
-        Self(run)
+        let leash = Some(Leash::new(&run));
+        Self { run, leash }
     }
 
     fn postroj(&self, args: &[&str]) -> Command {
         let mut command = postroj(args);
-        command.env("POSTROJ_RUNROOT", &self.0);
+        command.env("POSTROJ_RUNROOT", &self.run);
         command
     }
 
     /// Processes by id, with their names.
     fn processes(&self) -> Vec<(i32, String)> {
-        let mark = format!("POSTROJ_RUNROOT={}\0", self.0.display());
+        let mark = format!("POSTROJ_RUNROOT={}\0", self.run.display());
         let ids = std::fs::read_dir("/proc").unwrap().flatten();
         let ids = ids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
         ids.filter_map(|id| {
@@ -89,12 +95,12 @@ impl Own {
             processes().is_empty()
         });
         for directory in ["machines", "sockets", "logs"] {
-            let left = std::fs::read_dir(self.0.join(directory)).into_iter().flatten().flatten();
+            let left = std::fs::read_dir(self.run.join(directory)).into_iter().flatten().flatten();
             let left: Vec<PathBuf> = left.map(|entry| entry.path()).collect();
             assert!(left.is_empty(), "{case}: {left:?}");
         }
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        assert!(!mounts.contains(self.0.to_str().unwrap()), "{case}: a mount is left");
+        assert!(!mounts.contains(self.run.to_str().unwrap()), "{case}: a mount is left");
         let layout = sys::cgroups::Layout::read().unwrap();
         for hierarchy in layout.legacy.iter().chain(&layout.unified) {
             for id in ids {
@@ -106,7 +112,8 @@ impl Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        drop(self.leash.take());
+        let _ = std::fs::remove_dir_all(&self.run);
     }
 }
 
@@ -131,7 +138,7 @@ const VM: [&str; 4] = ["--isolation", "vm", "--network", "none"];
 /// Starts one in the background; gives its starter, and the file that this writes its words to.
 fn start(own: &Own, name: &str) -> (Child, PathBuf) {
     let words = [&["run", "-d", "--name", name], &VM[..], &[IMAGE, "sleep", "1000"]].concat();
-    let said = own.0.join(format!("{name}.said"));
+    let said = own.run.join(format!("{name}.said"));
     let file = File::create(&said).unwrap();
     let mut command = own.postroj(&words);
     let child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
@@ -202,10 +209,21 @@ fn verdict(own: &Own, victim: Victim, name: &str, (code, told): (Option<i32>, &s
     }
 }
 
+/// What a test that is killed leaves behind: its end of the leash is closed then.
+#[test]
+fn machines_end_with_their_test() {
+    image();
+    let mut own = Own::new("left");
+    let (mut starter, _) = start(&own, "left");
+    assert!(starter.wait().unwrap().success());
+    drop(own.leash.take());
+    own.nothing_is_left(&[], "the test ended");
+}
+
 #[test]
 fn whoever_is_killed_nothing_is_left_and_somebody_says_why() {
     image();
-    let own = Own::new();
+    let own = Own::new("killed");
     let times = std::env::var("POSTROJ_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(TIMES);
     // What is looked for once is there then.
     out(&mut own.postroj(&[&["run"], &VM[..], &[IMAGE, "true"]].concat()));

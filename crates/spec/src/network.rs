@@ -232,6 +232,9 @@ pub enum Link {
     Bridge(String),
     /// Processes of the user.
     User(User),
+    /// A namespace that is there, by the path of its file, whose device's addresses become those of the card of
+    /// a machine with a kernel of its own.
+    Namespace(String),
 }
 
 /// How mode `user` is carried; at least one of the two.

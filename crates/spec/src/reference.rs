@@ -70,6 +70,8 @@ impl fmt::Display for ReferenceError {
 
 impl std::error::Error for ReferenceError {}
 
+const AN_ID: &str = "it is an id: those are for images that are here already (`postroj images`), and none has this one";
+
 /// Longest accepted text; the longest valid name is far shorter
 /// (255 for the path, 128 for the tag, 135 for a SHA-512 digest).
 const MAX_LENGTH: usize = 4096;
@@ -109,6 +111,7 @@ impl Reference {
             Some(("vagrant", text)) if !text.starts_with("//") => {
                 VagrantReference::parse(text).map(Self::Vagrant).map_err(fail)
             }
+            Some(("sha256", _)) => Err(fail(AN_ID.into())),
             Some(("os", label)) if is_label(label) => Ok(Self::Catalog(label.into())),
             Some(("os", label)) => Err(fail(format!("the catalog has no {label:?}"))),
             Some(("docker", rest)) if rest.starts_with("//") => {
@@ -122,6 +125,10 @@ impl Reference {
                 "unknown transport {scheme:?}; known are docker://, https://, oci:, oci-archive:, docker-archive:, containers-storage:, tar:, dir:, disk:, vagrant: and os:"
             ))),
             _ if is_label(text) => Ok(Self::Catalog(text.into())),
+            // As docker has it (distribution/reference, `anchoredIdentifierRegexp`).
+            _ if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) => {
+                Err(fail(AN_ID.into()))
+            }
             _ => RegistryReference::parse(text).map(Self::Registry).map_err(fail),
         }
     }
@@ -297,6 +304,8 @@ mod tests {
             ("http://a:b@example.org/c", "leave them out"),
             ("os:debian-1", "catalog has no"),
             ("oci://x", "unknown transport"),
+            ("sha256:0123456789ab", "it is an id"),
+            (&"ab".repeat(32), "it is an id"),
             ("a\nb", "control character"),
         ] {
             let error = parse(text).expect_err(text).to_string();

@@ -58,7 +58,8 @@ const MAX_RECORD: usize = 16 << 20;
 const MIN_PREFIX: usize = 4;
 
 impl Store {
-    /// The image of that name, or whose id begins with it (at least four hex digits).
+    /// The image of that name, or whose id begins with it: at least four hex digits, with or without `sha256:` before
+    /// them.
     ///
     /// # Errors
     /// Where several ids begin so, or the record is damaged or cannot be read.
@@ -255,7 +256,8 @@ impl Store {
     }
 
     /// The one id that begins with a text.
-    fn find_id(&self, prefix: &str) -> Result<Option<String>> {
+    fn find_id(&self, text: &str) -> Result<Option<String>> {
+        let prefix = text.strip_prefix("sha256:").unwrap_or(text);
         let is_hex = prefix.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         if prefix.len() < MIN_PREFIX || !is_hex {
             return Ok(None);

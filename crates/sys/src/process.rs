@@ -18,7 +18,7 @@ pub use descriptors::{
     inherit, take_inherited,
 };
 pub use execution::{Strings, clear_environment, execve, execvp, fexecve, set_environment};
-pub use facts::{read_proc, start_time, translate};
+pub use facts::{children, read_proc, start_time, translate};
 pub use memory::release_code;
 
 bitflags! {
@@ -334,6 +334,18 @@ pub fn die_with_parent(command: &mut std::process::Command) {
     };
     // SAFETY: in the forked child it makes two system calls, and allocates nothing.
     unsafe { command.pre_exec(tie) };
+}
+
+/// Lets what the command starts hear every signal: one that this process blocks it would block, too
+/// (execve(2)).
+pub fn unblock(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let unblock = || {
+        crate::signals::reset();
+        Ok(())
+    };
+    // SAFETY: in the forked child it makes system calls only, and allocates nothing.
+    unsafe { command.pre_exec(unblock) };
 }
 
 /// Gives this process a session keyring of this name (keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`).

@@ -1,5 +1,6 @@
 //! apk.
 
+use super::operation::version_in;
 use super::{Cause, Operation, PackageManager, Repository, Sign, Work};
 
 /// apk(8): Alpine and its kin.
@@ -30,25 +31,26 @@ impl PackageManager for Apk {
             Operation::Purge(packages) => Work::on(&["apk", "del", "--purge"], packages),
             Operation::Clean => Some(Work::command(&["sh", "-c", "rm -rf /var/cache/apk/*"], &[])),
             Operation::Owner(path) => {
-                Some(Work::command(&["apk", "info", "--who-owns", path], &[]))
+                Some(Work::command(&["apk", "info", "--quiet", "--who-owns", path], &[]))
             }
-            Operation::Version(name) => {
-                Some(Work::command(&["apk", "list", "--installed", name], &[]))
-            }
+            Operation::Version(name) => Some(version_in(LIST, name)),
             Operation::Files(name) => {
-                Some(Work::command(&["apk", "info", "--contents", name], &[]))
+                let script = "apk info --quiet --contents \"$0\" | sed -n 's,^[^/],/&,p'";
+                Some(Work::command(&["sh", "-c", script, name], &[]))
             }
             Operation::InstallFiles(files) => Work::on(&["apk", "add", "--no-network"], files),
             Operation::ReinstallFiles(files) => {
-                Work::on(&["apk", "add", "--no-network", "--force-refresh"], files)
+                let mut work = Work::on(&["apk", "verify"], files)?;
+                let script = format!("{DESCRIBE}\n{REINSTALL}");
+                work.commands.extend(Work::on(&["sh", "-ec", &script, "apk"], files)?.commands);
+                Some(work)
             }
-            Operation::List => Some(Work::command(
-                &["sh", "-c", "apk info -v | sed 's/-\\([^-]*-r[0-9]*\\)$/\\t\\1/'"],
-                &[],
-            )),
-            Operation::InstallNoDeps(_) | Operation::MarkAutomatic(_) | Operation::Describe(_) => {
-                None
+            Operation::Describe(file) => {
+                let script = format!("{DESCRIBE}\ndescribe \"$1\"");
+                Some(Work::command(&["sh", "-c", &script, "apk", file], &[]))
             }
+            Operation::List => Some(Work::command(&["sh", "-c", LIST], &[])),
+            Operation::InstallNoDeps(_) | Operation::MarkAutomatic(_) => None,
             Operation::AddRepository(repository) => add(repository),
         }
     }
@@ -77,14 +79,37 @@ fn add(repository: &Repository<'_>) -> Option<Work> {
     Some(work.file(format!("/etc/apk/repositories.d/{name}.list"), format!("{url}\n")))
 }
 
-const SIGNS: [Sign; 9] = [
+const LIST: &str = "apk info -v | sed 's/-\\([^-]*-r[0-9]*\\)$/\\t\\1/'";
+
+/// Name and version by the file that each package of the second format has (apk-package(5)).
+const DESCRIBE: &str = "describe() { tar -xzOf \"$1\" .PKGINFO 2>/dev/null | awk -F' = ' '
+$1 == \"pkgname\" { n = $2 } $1 == \"pkgver\" { v = $2 } END { if (n == \"\") exit 1; print n \"\\t\" v }'; }";
+
+/// What is installed already is not added again, and `fix` (apk-fix(8)) takes packages of a repository only: so
+/// these become one. Their own signatures were looked at before; the repository has none.
+const REINSTALL: &str = "d=$(mktemp -d)
+a=$d/$(apk --print-arch)
+mkdir \"$a\"
+names=
+for file; do
+    told=$(describe \"$file\")
+    cp \"$file\" \"$a/$(echo \"$told\" | tr '\\t' -).apk\"
+    names=\"$names $(echo \"$told\" | cut -f1)\"
+done
+apk index --quiet --allow-untrusted --output \"$a/APKINDEX.tar.gz\" \"$a\"/*.apk
+apk fix --reinstall --no-network --allow-untrusted --repository \"$d\" $names
+rm -rf \"$d\"";
+
+const SIGNS: [Sign; 11] = [
     Sign { says: "UNTRUSTED signature", means: Cause::Signature },
     Sign { says: "BAD signature", means: Cause::Signature },
     Sign { says: "trying to overwrite", means: Cause::Conflict },
     Sign { says: "required by:", means: Cause::Dependency },
     Sign { says: "breaks:", means: Cause::Dependency },
     Sign { says: "no such package", means: Cause::NotFound },
+    Sign { says: "v2 package integrity error", means: Cause::Signature },
     Sign { says: "v2 package format error", means: Cause::Damaged },
-    Sign { says: "script exited with error", means: Cause::Script },
+    Sign { says: "file format is invalid or inconsistent", means: Cause::Damaged },
+    Sign { says: "exited with error", means: Cause::Script },
     Sign { says: "temporary error (try again later)", means: Cause::Unreachable },
 ];

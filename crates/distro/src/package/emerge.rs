@@ -1,5 +1,6 @@
 //! emerge.
 
+use super::operation::{is_file, version_in};
 use super::{Cause, Operation, PackageManager, Sign, Work};
 
 /// emerge(1): Gentoo's Portage.
@@ -25,7 +26,7 @@ impl PackageManager for Emerge {
         };
         match *operation {
             Operation::Refresh => emerge(&[], &["--sync"]),
-            Operation::Install(packages) if packages.iter().any(|p| p.starts_with('/')) => None,
+            Operation::Install(packages) if packages.iter().any(|p| is_file(p)) => None,
             Operation::Install(packages) => emerge(&["--getbinpkg", "--noreplace"], packages),
             Operation::Upgrade([]) => emerge(&["--getbinpkg", "--update", "--deep"], &["@world"]),
             Operation::Upgrade(packages) => emerge(&["--getbinpkg", "--update"], packages),
@@ -34,14 +35,11 @@ impl PackageManager for Emerge {
                 emerge(&["--depclean"], packages)
             }
             Operation::Owner(path) => Some(Work::command(&["portageq", "owners", "/", path], &[])),
-            Operation::Version(name) => Some(Work::command(&["portageq", "match", "/", name], &[])),
+            Operation::Version(name) => Some(version_in(LIST, name)),
             Operation::Files(name) => {
                 Some(Work::command(&["portageq", "contents", "/", name], &[]))
             }
-            Operation::List => {
-                let script = "cd /var/db/pkg && printf '%s\\n' */* | sed 's/-\\([0-9][^-]*\\(-r[0-9]*\\)\\{0,1\\}\\)$/\\t\\1/'";
-                Some(Work::command(&["sh", "-c", script], &[]))
-            }
+            Operation::List => Some(Work::command(&["sh", "-c", LIST], &[])),
             Operation::MarkAutomatic(packages) => emerge(&["--deselect"], packages),
             Operation::Clean
             | Operation::InstallNoDeps(_)
@@ -60,6 +58,9 @@ impl PackageManager for Emerge {
         &SIGNS
     }
 }
+
+/// What is installed is a directory each, `category/name-version` (portage(5)).
+const LIST: &str = "cd /var/db/pkg && printf '%s\\n' */* | sed 's/-\\([0-9][^-]*\\(-r[0-9]*\\)\\{0,1\\}\\)$/\\t\\1/'";
 
 const SIGNS: [Sign; 5] = [
     Sign { says: "there are no ebuilds to satisfy", means: Cause::NotFound },

@@ -85,12 +85,20 @@ impl Work {
     }
 }
 
+/// The version of an installed package, out of the list that a script prints (see [`Operation::List`]). A package's
+/// category may be left out.
+pub(super) fn version_in(list: &str, name: &str) -> Work {
+    let found = "awk -F'\\t' -v n=\"$1\" 'BEGIN { f = 1 } \
+                 $1 == n || substr($1, length($1) - length(n)) == \"/\" n { print $2; f = 0 } END { exit f }'";
+    Work::command(&["sh", "-c", &format!("{{ {list}; }} | {found}"), "sh", name], &[])
+}
+
 /// Names and files apart: some managers take them by different commands.
 pub(super) fn split<'a>(packages: &[&'a str]) -> (Vec<&'a str>, Vec<&'a str>) {
     packages.iter().copied().partition(|package| !is_file(package))
 }
 
-fn is_file(package: &str) -> bool {
+pub(super) fn is_file(package: &str) -> bool {
     package.starts_with('/') || package.contains("://")
 }
 

@@ -24,13 +24,17 @@ impl PackageManager for Pkgtools {
         let slackpkg = |verb: &str, packages: &[&str]| {
             Work::command(&["slackpkg", "-batch=on", "-default_answer=y", verb], packages)
         };
+        let newest = |verb: &str, packages: &[&str]| {
+            Work::command(&["sh", "-c", NEWEST, "pkgtools", verb], packages)
+        };
         match *operation {
             Operation::Refresh => Some(slackpkg("update", &[])),
             Operation::Install(packages) => {
                 let (names, files) = split(packages);
                 let mut work = Work::default();
                 if !names.is_empty() {
-                    work = slackpkg("install", &names);
+                    work = newest("install", &names);
+                    work.commands.extend(script(ARE_THERE, &names)?.commands);
                 }
                 work.commands.extend(
                     Work::on(&["upgradepkg", "--terse", "--install-new"], &files)
@@ -46,17 +50,17 @@ impl PackageManager for Pkgtools {
             Operation::ReinstallFiles(files) => {
                 Work::on(&["upgradepkg", "--terse", "--reinstall"], files)
             }
-            Operation::Upgrade([]) => Some(slackpkg("upgrade-all", &[])),
-            Operation::Upgrade(packages) => Some(slackpkg("upgrade", packages)),
+            Operation::Upgrade([]) => Some(newest("upgrade-all", &[])),
+            Operation::Upgrade(packages) => Some(newest("upgrade", packages)),
             Operation::Reinstall(packages) => Some(slackpkg("reinstall", packages)),
             Operation::Remove(packages) | Operation::Purge(packages) => {
                 Work::on(&["removepkg"], packages)
             }
-            Operation::List => script(LIST, ""),
-            Operation::Describe(file) => script(DESCRIBE, file),
-            Operation::Version(name) => script(VERSION, name),
-            Operation::Files(name) => script(FILES, name),
-            Operation::Owner(path) => script(OWNER, path.trim_start_matches('/')),
+            Operation::List => script(LIST, &[]),
+            Operation::Describe(file) => script(DESCRIBE, &[file]),
+            Operation::Version(name) => script(VERSION, &[name]),
+            Operation::Files(name) => script(FILES, &[name]),
+            Operation::Owner(path) => script(OWNER, &[path.trim_start_matches('/')]),
             Operation::Clean | Operation::MarkAutomatic(_) | Operation::AddRepository(_) => None,
         }
     }
@@ -72,12 +76,21 @@ impl PackageManager for Pkgtools {
 
 /// The database is a directory of text files that are called as the packages are:
 /// `name-version-architecture-build` (installpkg(8)). `P` turns such a name into one of a list.
-fn script(text: &str, word: &str) -> Option<Work> {
+fn script(text: &str, words: &[&str]) -> Option<Work> {
     let text = format!(
         "cd /var/lib/pkgtools/packages 2>/dev/null || cd /var/log/packages || exit 1\n{P}\n{text}"
     );
-    Some(Work::command(&["sh", "-c", &text, "pkgtools", word], &[]))
+    Some(Work::command(&["sh", "-c", &text, "pkgtools"], words))
 }
+
+/// What slackpkg(8) ends with where there is nothing to be done is no failure (20), and where it has brought nothing
+/// but itself up to date it has to be asked once more (50).
+const NEWEST: &str = "for time in 1 2; do
+slackpkg -batch=on -default_answer=y \"$@\"; code=$?
+test $code = 50 || break; done
+test $code = 20 && exit 0; exit $code";
+/// It goes on where it cannot get one of them.
+const ARE_THERE: &str = "for n; do ls | P | cut -f1 | grep -qxF -- \"$n\" || { echo \"No such package: $n\" >&2; exit 1; }; done";
 
 const P: &str = "P() { sed 's/-\\([^-]*\\)-[^-]*-[^-]*$/\\t\\1/'; }";
 const LIST: &str = "ls | P";
@@ -90,7 +103,8 @@ done; exit 1";
 const OWNER: &str =
     "p=$(grep -lxF -- \"$1\" * | head -n 1); test -n \"$p\" && echo \"$p\" | P | cut -f1";
 
-const SIGNS: [Sign; 2] = [
+const SIGNS: [Sign; 3] = [
+    Sign { says: "No packages match the pattern", means: Cause::NotFound },
     Sign { says: "Cannot install", means: Cause::Damaged },
     Sign { says: "No such package", means: Cause::NotFound },
 ];

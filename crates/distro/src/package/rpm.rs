@@ -39,7 +39,7 @@ pub(super) fn work(program: &str, upgrade: &str, operation: &Operation<'_>) -> O
 /// Checks the files among the packages first, by rpmkeys(8): those that speak like dnf look at no signature of a
 /// file, or refuse one that nobody signed (dnf.conf(5), "localpkg_gpgcheck"). Files that nobody signed are what
 /// their makers have; those that are signed must be by a key that is known.
-fn checked(packages: &[&str], install: Option<Work>) -> Option<Work> {
+pub(super) fn checked(packages: &[&str], install: Option<Work>) -> Option<Work> {
     let files: Vec<&str> = packages.iter().copied().filter(|p| p.starts_with('/')).collect();
     let mut work = Work::on(&["rpmkeys", "--checksig"], &files).unwrap_or_default();
     work.commands.extend(install?.commands);
@@ -99,7 +99,7 @@ pub(super) const RECORDS: [&str; 10] = [
 ];
 
 /// What rpm, dnf and those that speak like them print where they fail.
-pub(super) const SIGNS: [Sign; 24] = [
+pub(super) const SIGNS: [Sign; 30] = [
     Sign { says: "conflicts with file from package", means: Cause::Conflict },
     Sign { says: "conflicts between attempted installs", means: Cause::Conflict },
     Sign { says: "nothing provides ", means: Cause::Dependency },
@@ -120,6 +120,13 @@ pub(super) const SIGNS: [Sign; 24] = [
     Sign { says: "scriptlet failed", means: Cause::Script },
     Sign { says: "No match for argument", means: Cause::NotFound },
     Sign { says: "Unable to find a match", means: Cause::NotFound },
+    // microdnf, and tdnf.
+    Sign { says: "No package matches", means: Cause::NotFound },
+    Sign { says: "No matching packages", means: Cause::NotFound },
+    Sign { says: "RPM not signed", means: Cause::Signature },
+    Sign { says: "public key is unavailable", means: Cause::Signature },
+    Sign { says: "failed to match with known keys", means: Cause::Signature },
+    Sign { says: "File checksum does not match", means: Cause::Signature },
     Sign { says: "more space needed on the", means: Cause::DiskFull },
     Sign { says: "Failed to download metadata", means: Cause::Unreachable },
     Sign { says: "Cannot download", means: Cause::Unreachable },

@@ -20,21 +20,30 @@ impl PackageManager for RpmOstree {
         &["/sysroot/ostree/repo", "/ostree/repo"]
     }
 
-    /// Layers packages over the deployed system; in a container's build that is done at once
-    /// (rpm-ostree's documentation, "OSTree native containers").
+    /// Layers packages over the deployed system; in a container that is done at once
+    /// (rpm-ostree's documentation, "OSTree native containers"), where there is nobody to be told to read lists,
+    /// which each installation reads anew.
     fn work(&self, operation: &Operation<'_>) -> Option<Work> {
         match *operation {
-            Operation::Refresh => Some(Work::command(&["rpm-ostree", "refresh-md"], &[])),
+            Operation::Refresh => Some(Work::command(
+                &["sh", "-c", "test ! -e /run/ostree-booted || exec rpm-ostree refresh-md"],
+                &[],
+            )),
             Operation::Install(packages) => {
-                Work::on(&["rpm-ostree", "install", "--assumeyes", "--idempotent"], packages)
+                let install = ["rpm-ostree", "install", "--assumeyes", "--idempotent"];
+                rpm::checked(packages, Work::on(&install, packages))
             }
             Operation::Upgrade([]) => Some(Work::command(&["rpm-ostree", "upgrade"], &[])),
             Operation::Remove(packages) | Operation::Purge(packages) => {
                 Work::on(&["rpm-ostree", "uninstall", "--assumeyes"], packages)
             }
+            // On a booted system this option is refused.
             Operation::InstallFiles(files) => {
-                Work::on(&["rpm-ostree", "install", "--assumeyes", "--disablerepo=*"], files)
+                let script = "test -e /run/ostree-booted || set -- '--disablerepo=*' \"$@\"
+                    exec rpm-ostree install --assumeyes \"$@\"";
+                rpm::checked(files, Work::on(&["sh", "-c", script, "rpm-ostree"], files))
             }
+            Operation::Clean => Some(Work::command(&["rpm-ostree", "cleanup", "--repomd"], &[])),
             Operation::Upgrade(_) | Operation::Reinstall(_) | Operation::InstallNoDeps(_) => None,
             Operation::AddRepository(repository) => {
                 Some(rpm::repository("/etc/yum.repos.d", repository, ""))

@@ -23,12 +23,12 @@ impl PackageManager for Xbps {
             Operation::Refresh => Some(Work::command(&["xbps-install", "--sync"], &[])),
             // It takes files only from a directory that has an index.
             Operation::Install(packages) if packages.iter().any(|p| p.contains('/')) => None,
-            Operation::Install(packages) => Work::on(&["xbps-install", "--yes"], packages),
+            Operation::Install(packages) => newest(Work::on(&["xbps-install", "--yes"], packages)?),
             Operation::Upgrade(packages) => {
-                Some(Work::command(&["xbps-install", "--yes", "--update"], packages))
+                newest(Work::command(&["xbps-install", "--yes", "--update"], packages))
             }
             Operation::Reinstall(packages) => {
-                Work::on(&["xbps-install", "--yes", "--force"], packages)
+                newest(Work::on(&["xbps-install", "--yes", "--force"], packages)?)
             }
             Operation::Remove(packages) | Operation::Purge(packages) => {
                 Work::on(&["xbps-remove", "--yes", "--recursive"], packages)
@@ -36,10 +36,9 @@ impl PackageManager for Xbps {
             Operation::Clean => Some(Work::command(&["sh", "-c", "rm -rf /var/cache/xbps/*"], &[])),
             Operation::Owner(path) => Some(Work::command(&["xbps-query", "--ownedby", path], &[])),
             Operation::Version(name) => {
-                Some(Work::command(&["xbps-query", "--property", "pkgver", name], &[]))
+                Some(Work::command(&["xbps-uhelper", "version", name], &[]))
             }
             Operation::Files(name) => Some(Work::command(&["xbps-query", "--files", name], &[])),
-            // Its keys are accepted by an answer to a question.
             Operation::List => {
                 let script = "xbps-query -l | sed 's/^.. \\([^ ]*\\)-\\([^- ]*\\) .*/\\1\\t\\2/'";
                 Some(Work::command(&["sh", "-c", script], &[]))
@@ -47,6 +46,7 @@ impl PackageManager for Xbps {
             Operation::MarkAutomatic(packages) => {
                 Work::on(&["xbps-pkgdb", "--mode", "auto"], packages)
             }
+            // Its keys are accepted by an answer to a question.
             Operation::InstallNoDeps(_)
             | Operation::InstallFiles(_)
             | Operation::ReinstallFiles(_)
@@ -64,8 +64,17 @@ impl PackageManager for Xbps {
     }
 }
 
-const SIGNS: [Sign; 6] = [
+/// It does nothing else while there is a newer version of itself: "The 'xbps' package must be updated".
+fn newest(mut work: Work) -> Option<Work> {
+    work.commands
+        .splice(0..0, Work::command(&["xbps-install", "--yes", "--update", "xbps"], &[]).commands);
+    Some(work)
+}
+
+const SIGNS: [Sign; 8] = [
     Sign { says: "MISSING: ", means: Cause::Dependency },
+    Sign { says: "unresolved shlibs", means: Cause::Dependency },
+    Sign { says: "conflicting packages", means: Cause::Conflict },
     Sign { says: "conflicting files", means: Cause::Conflict },
     Sign { says: "not found in repository pool", means: Cause::NotFound },
     Sign { says: "RSA signature is not valid", means: Cause::Signature },

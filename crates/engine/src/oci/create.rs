@@ -4,13 +4,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use rustix::process::Pid;
-use spec::runtime::{Config, Linux, Process, State, Status};
+use spec::runtime::{Config, Linux, Process, Status};
 
 use super::cgroups::Groups;
 use super::state::{Place, Record};
 use super::{
-    Containers, Creation, Running, events, hooks, is_rootless, limit_process, raw, terminal,
-    write_pid,
+    Containers, Creation, Running, hooks, is_rootless, limit_process, raw, terminal, write_pid,
 };
 use crate::container::bundle::{self, Means, launch};
 use crate::container::child::bundle::{READY, SYNC};
@@ -58,15 +57,15 @@ impl Making<'_> {
             groups.limit(resources, rootless, &mut warn)?;
         }
         let process = &bundle::process_of(self.config);
-        let mut record = self.record(groups)?;
+        let mut record = Record::new(self.place, self.bundle, self.config)?;
+        record.cgroups = groups.clone();
         self.place.write(&record)?;
         self.place.write_config(text)?;
         let start = self.place.listen()?;
         let mut launched = launch::create(&prepared, linux, start)?;
         let pid = launched.pid();
         groups.adopt(raw(pid))?;
-        record.state.pid = raw(pid);
-        record.start_time = sys::process::start_time(pid).unwrap_or(0);
+        record.is(pid);
         launched.go()?;
         launched.hear(SYNC)?;
         oom_score(pid, process)?;
@@ -85,26 +84,6 @@ impl Making<'_> {
             write_pid(file, pid)?;
         }
         Ok(Running { launched, terminal })
-    }
-
-    fn record(&self, groups: &Groups) -> Result<Record> {
-        let root = self.config.root.as_ref().map(|root| self.bundle.join(&root.path));
-        let text = |path: &Path| path.to_string_lossy().into_owned();
-        Ok(Record {
-            state: State {
-                oci_version: spec::runtime::VERSION.to_owned(),
-                id: self.place.id(),
-                status: Status::Creating,
-                pid: 0,
-                bundle: text(self.bundle),
-                annotations: self.config.annotations.clone(),
-            },
-            rootfs: root.as_deref().map(text).unwrap_or_default(),
-            created: events::now()?,
-            owner: String::new(),
-            start_time: 0,
-            cgroups: groups.clone(),
-        })
     }
 }
 

@@ -28,8 +28,7 @@ mod state;
 pub use attend::attend;
 use create::Making;
 pub use events::{now, statistics};
-use state::Place;
-pub use state::Record;
+pub use state::{Place, Record};
 
 /// Where containers are known, and how it is said what stops nobody.
 pub struct Containers<'a> {
@@ -232,7 +231,7 @@ impl Containers<'_> {
         sys::process::signal(pidfd.as_fd(), signal)
             .with_context(|| format!("cannot send the signal {signal} to the container {id:?}"))?;
         // What is frozen hears of no signal before it is thawed.
-        if signal == signals::SIGKILL && record.state.status == Status::Paused {
+        if signal == signals::SIGKILL && record.cgroups.is_frozen() {
             record.cgroups.freeze(false)?;
         }
         Ok(())

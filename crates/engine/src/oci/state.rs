@@ -33,12 +33,16 @@ pub struct Record {
     /// Its control groups.
     #[serde(default)]
     pub(crate) cgroups: Groups,
+    /// It stands still, and has no control group that would tell: a virtual machine.
+    #[serde(default)]
+    pub paused: bool,
 }
 
 /// A container's directory.
 #[derive(Debug)]
-pub(super) struct Place {
-    pub(super) directory: PathBuf,
+pub struct Place {
+    /// Its path, whose last part is the container's id.
+    pub directory: PathBuf,
 }
 
 const STATE: &str = "state.json";
@@ -47,9 +51,11 @@ const CONFIG: &str = "config.json";
 const START: &str = "start.sock";
 
 impl Place {
+    /// That of a container below `--root`, which need not be there.
+    ///
     /// # Errors
     /// Where that is no name for a container.
-    pub(super) fn of(root: &Path, id: &str) -> Result<Self> {
+    pub fn of(root: &Path, id: &str) -> Result<Self> {
         let is_good = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
         if id.is_empty() || id.len() > 1024 || id == "." || id == ".." || !id.chars().all(is_good) {
             bail!("invalid container id {id:?}: it consists of letters, digits and _+-.");
@@ -61,7 +67,7 @@ impl Place {
     ///
     /// # Errors
     /// Where there is one.
-    pub(super) fn make(&self) -> Result<()> {
+    pub fn make(&self) -> Result<()> {
         let make = |path: &Path, all| fs::DirBuilder::new().mode(0o711).recursive(all).create(path);
         let parent = self.directory.parent().unwrap_or(Path::new("/"));
         make(parent, true).with_context(|| format!("cannot make {}", parent.display()))?;
@@ -73,17 +79,27 @@ impl Place {
         }
     }
 
-    pub(super) fn id(&self) -> String {
+    /// The container's id.
+    #[must_use]
+    pub fn id(&self) -> String {
         self.directory.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    pub(super) fn remove(&self) -> io::Result<()> {
+    /// Removes it with all that is in it.
+    ///
+    /// # Errors
+    /// unlink(2)'s.
+    pub fn remove(&self) -> io::Result<()> {
         fs::remove_dir_all(&self.directory)
     }
 
     /// A socket where the container hears of its start. The directory's path may be longer than
-    /// a socket's can be.
-    pub(super) fn listen(&self) -> Result<OwnedFd> {
+    /// a socket's can be. Whoever connects says a byte, and hears why the command could not be executed, after another
+    /// byte; where it could, the connection is closed.
+    ///
+    /// # Errors
+    /// Where there is one.
+    pub fn listen(&self) -> Result<OwnedFd> {
         let what = || format!("cannot make a socket in {}", self.directory.display());
         let flags = SocketFlags::CLOEXEC;
         let listener =
@@ -114,11 +130,19 @@ impl Place {
         !self.directory.join(START).exists()
     }
 
-    pub(super) fn write(&self, record: &Record) -> Result<()> {
+    /// Writes down what is known.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn write(&self, record: &Record) -> Result<()> {
         self.put(STATE, &serde_json::to_vec(record)?)
     }
 
-    pub(super) fn write_config(&self, config: &[u8]) -> Result<()> {
+    /// Writes down the configuration, for whoever does something with it later.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn write_config(&self, config: &[u8]) -> Result<()> {
         self.put(CONFIG, config)
     }
 
@@ -139,9 +163,11 @@ impl Place {
         fs::rename(&new, &path).with_context(what)
     }
 
+    /// What is known, with its status now.
+    ///
     /// # Errors
     /// Where there is no such container.
-    pub(super) fn read(&self) -> Result<Record> {
+    pub fn read(&self) -> Result<Record> {
         let text = match fs::read(self.directory.join(STATE)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 bail!("container {:?} does not exist", self.id())
@@ -173,7 +199,7 @@ impl Place {
         if !self.is_started() {
             return Status::Created;
         }
-        match record.cgroups.is_frozen() {
+        match record.paused || record.cgroups.is_frozen() {
             true => Status::Paused,
             false => Status::Running,
         }
@@ -187,16 +213,57 @@ fn address(directory: &fs::File) -> io::Result<SocketAddrUnix> {
 }
 
 impl Record {
+    /// Of a container that has no process and no control groups yet.
+    ///
+    /// # Errors
+    /// Where it is not known what time it is.
+    pub fn new(place: &Place, bundle: &Path, config: &Config) -> Result<Self> {
+        let root = config.root.as_ref().map(|root| bundle.join(&root.path));
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        Ok(Self {
+            state: State {
+                oci_version: spec::runtime::VERSION.to_owned(),
+                id: place.id(),
+                status: Status::Creating,
+                pid: 0,
+                bundle: text(bundle),
+                annotations: config.annotations.clone(),
+            },
+            rootfs: root.as_deref().map(text).unwrap_or_default(),
+            created: super::events::now()?,
+            owner: String::new(),
+            start_time: 0,
+            cgroups: Groups::default(),
+            paused: false,
+        })
+    }
+
+    /// Says which process it is.
+    pub fn is(&mut self, pid: Pid) {
+        self.state.pid = super::raw(pid);
+        self.start_time = sys::process::start_time(pid).unwrap_or(0);
+    }
+
     /// Its first process, where that has not ended.
     #[must_use]
     pub fn process(&self) -> Option<Pid> {
         let pid = Pid::from_raw(self.state.pid)?;
         let now = sys::process::start_time(pid).ok()?;
-        (now == self.start_time).then_some(pid)
+        (now == self.start_time && !is_dead(pid)).then_some(pid)
     }
 
     /// As hooks read it, in another status.
     pub(super) fn told(&self, status: Status) -> Result<Vec<u8>> {
         Ok(serde_json::to_vec(&State { status, ..self.state.clone() })?)
     }
+}
+
+/// It has ended, and its parent has not looked yet (pidfd_open(2)).
+fn is_dead(pid: Pid) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec};
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
+        return true;
+    };
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&now)) != Ok(0)
 }

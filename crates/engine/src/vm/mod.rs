@@ -167,6 +167,12 @@ impl Engine for Vm {
         control::resize(record)
     }
 
+    fn carriers(&self, record: &Record) -> Vec<i32> {
+        let shim = record.pid.map(|(pid, _)| pid);
+        let children = shim.map(sys::process::children).unwrap_or_default();
+        shim.into_iter().chain(children).collect()
+    }
+
     fn end_command(&self, _run: &RunDirectory, record: &Record) -> Result<()> {
         control::signal(record, signals::SIGKILL)
     }

@@ -109,6 +109,8 @@ impl Qemu {
         // A terminal's signals are the launcher's to pass on.
         command.process_group(0);
         sys::process::die_with_parent(&mut command);
+        // The shim waits for signals on a descriptor; QEMU ends by them.
+        sys::process::unblock(&mut command);
         let mut descriptors = inherited;
         descriptors.push(theirs);
         sys::process::hand_over(&mut command, descriptors);

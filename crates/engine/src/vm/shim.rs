@@ -387,6 +387,11 @@ impl Shim {
                     "the virtual machine ended unexpectedly: QEMU was killed by signal {signal}"
                 )
             }
+            Some(Ok(Ended::Told)) => {
+                anyhow!(
+                    "the virtual machine ended unexpectedly: somebody told QEMU to end, as the signal SIGTERM does"
+                )
+            }
             Some(Ok(Ended::Failed(words))) => {
                 anyhow!("the virtual machine ended unexpectedly: {words}")
             }

@@ -275,7 +275,7 @@ impl Probing<'_> {
         self.recorder.end(began, finding);
     }
 
-    fn write(&self, name: &str, text: &str) {
+    fn write(&mut self, name: &str, text: &str) {
         self.recorder.write(name, text);
     }
 }

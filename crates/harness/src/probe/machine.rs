@@ -1,14 +1,14 @@
 //! The machine of a cell: booted by this program once more, and gone with it.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use distro::package::PackageManager;
 use engine::Waited;
 use engine::pool::{self, Wanted};
@@ -20,6 +20,7 @@ use spec::image::Facts;
 use spec::plan::Plan;
 
 use super::Wish;
+use super::evidence::{self, Output};
 use super::inside::{Ask, Eyes};
 
 /// This program, as a command with the options that say where things are kept.
@@ -50,8 +51,8 @@ pub(crate) struct Machine {
     /// Of a machine that was booted for this.
     monitor: Option<Child>,
     eyes: Option<Eyes>,
-    /// Output of commands goes there while they run.
-    scratch: PathBuf,
+    /// What its monitor says, where it was booted for this.
+    said: Option<Output>,
     kept: bool,
     /// What manages its packages, once that is known.
     pub(super) manager: Option<&'static dyn PackageManager>,
@@ -61,11 +62,20 @@ pub(crate) struct Machine {
 pub(crate) struct Ran {
     /// `None` where it was killed for taking too long.
     pub(crate) code: Option<i32>,
+    /// What it said on standard output and error, or on the first alone.
     pub(crate) output: String,
+    /// On standard error, where that was asked for by itself.
+    pub(crate) errors: String,
 }
 
 /// Most of a command's output that is looked at: bytes.
 pub(crate) const MAX_OUTPUT: u64 = 8 << 20;
+
+/// How often it is seen to that a command's output does not take too much memory.
+const TICK: Duration = Duration::from_millis(100);
+
+/// The file of evidence with what a monitor said.
+const BOOT: &str = "boot.txt";
 
 /// How long a monitor may take after its machine's end.
 const CLEANUP: Duration = Duration::from_secs(20);
@@ -83,7 +93,7 @@ impl Machine {
         let (kept, evidence) = (wish.keep, wish.evidence.as_path());
         let timeout = Duration::from_secs(wish.boot_timeout);
         let name = name.to_owned();
-        let said = evidence.join("boot.txt");
+        let said = Output::new()?;
         let mut command = program.verb(&["boot", "--detach", "--name", &name]);
         if !kept {
             command.arg("--rm").env("POSTROJ_TETHER", "1");
@@ -91,9 +101,7 @@ impl Machine {
         command.args(options).arg(image);
         // As the one that starts a monitor in the background does: see the face's `start`.
         command.env("POSTROJ_MONITOR", std::process::id().to_string());
-        command.stdout(Stdio::piped()).stderr(
-            File::create(&said).with_context(|| format!("cannot write {}", said.display()))?,
-        );
+        command.stdout(Stdio::piped()).stderr(said.stdio()?);
         let mut monitor = command.spawn().context("cannot start a monitor")?;
         let report = monitor.stdout.take().context("the monitor has no output")?;
         let told = readable(&report, Instant::now() + timeout)?;
@@ -103,35 +111,37 @@ impl Machine {
         }
         let is_up = line.ends_with('\n');
         let why = || {
-            let text = std::fs::read_to_string(&said).unwrap_or_default();
+            let text = said.text(MAX_OUTPUT).unwrap_or_default();
             let last = text.lines().rfind(|line| !line.contains(": note: "));
             last.unwrap_or_default().trim_start_matches("postroj: ").to_owned()
         };
         if told && !is_up {
             let _ = monitor.wait();
-            match why() {
-                text if text.is_empty() => bail!("it ended before it was up"),
-                text => bail!(text),
-            }
+            let kept = evidence::fill(&evidence.join(BOOT), &mut said.reader());
+            let why = Some(why()).filter(|text| !text.is_empty());
+            return Err(failed(why.unwrap_or("it ended before it was up".into()), kept));
         }
         let record = match run.find(&name) {
             Ok(record) => record,
             Err(_) => {
                 let _ = (monitor.kill(), monitor.wait());
-                bail!("it was not there after {} s", timeout.as_secs());
+                let kept = evidence::fill(&evidence.join(BOOT), &mut said.reader());
+                return Err(failed(
+                    format!("it was not there after {} s", timeout.as_secs()),
+                    kept,
+                ));
             }
         };
         let program = program.clone();
-        let scratch = evidence.join("output.txt");
-        let monitor = Some(monitor);
+        let (monitor, said) = (Some(monitor), Some(said));
         let (run, eyes) = (run.clone(), None);
         let mut machine =
-            Self { name, program, run, record, monitor, eyes, scratch, kept, manager: None };
+            Self { name, program, run, record, monitor, eyes, said, kept, manager: None };
         if !is_up {
             let busy = machine.busy();
-            machine.evidence(evidence);
             machine.kept = false;
-            bail!("it was not up after {} s{busy}", timeout.as_secs());
+            let kept = machine.evidence(evidence);
+            return Err(failed(format!("it was not up after {} s{busy}", timeout.as_secs()), kept));
         }
         Ok(machine)
     }
@@ -161,10 +171,9 @@ impl Machine {
             ..Wanted::default()
         };
         let record = pool::take(run, &found, &wanted, || {})?;
-        let (program, run, scratch) =
-            (program.clone(), run.clone(), wish.evidence.join("output.txt"));
-        let (monitor, eyes, manager) = (None, None, None);
-        Ok(Some(Self { name, program, run, record, monitor, eyes, scratch, kept, manager }))
+        let (program, run) = (program.clone(), run.clone());
+        let (monitor, eyes, said, manager) = (None, None, None, None);
+        Ok(Some(Self { name, program, run, record, monitor, eyes, said, kept, manager }))
     }
 
     /// What a system waits for that does not get up.
@@ -197,43 +206,22 @@ impl Machine {
 
     /// Runs a command inside, with the machine's own rights.
     pub(crate) fn run(&self, command: &[&str], timeout: Duration) -> Result<Ran> {
-        self.finish(self.exec(command), None, timeout)
+        finish(self.exec(command), false, timeout)
     }
 
-    /// The same with options of `exec`; standard error goes to a file of its own where one is given.
+    /// The same with options of `exec`; `apart` says whether standard error is told by itself.
     pub(crate) fn run_with(
         &self,
         options: &[String],
         command: &[&str],
-        errors: Option<&Path>,
+        apart: bool,
         timeout: Duration,
     ) -> Result<Ran> {
         let mut words: Vec<&str> = vec!["exec"];
         words.extend(options.iter().map(String::as_str));
         words.push(&self.name);
         words.extend(command);
-        self.finish(self.program.verb(&words), errors, timeout)
-    }
-
-    fn finish(&self, mut exec: Command, errors: Option<&Path>, timeout: Duration) -> Result<Ran> {
-        let create = |path: &Path| {
-            File::create(path).with_context(|| format!("cannot write {}", path.display()))
-        };
-        let output = create(&self.scratch)?;
-        let errors = errors.map_or_else(|| Ok(output.try_clone()?), create)?;
-        let mut child = exec.stdout(output).stderr(errors).spawn().context("cannot run it")?;
-        let pid = rustix::process::Pid::from_child(&child);
-        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
-        let ended = readable(&pidfd, Instant::now() + timeout)?;
-        if !ended {
-            child.kill()?;
-        }
-        let status = child.wait()?;
-        let mut output = Vec::new();
-        File::open(&self.scratch)?.take(MAX_OUTPUT).read_to_end(&mut output)?;
-        let _ = std::fs::remove_file(&self.scratch);
-        let code = ended.then(|| status.code().unwrap_or(137));
-        Ok(Ran { code, output: String::from_utf8_lossy(&output).into_owned() })
+        finish(self.program.verb(&words), apart, timeout)
     }
 
     fn exec(&self, command: &[&str]) -> Command {
@@ -309,22 +297,34 @@ impl Machine {
         Ok(true)
     }
 
-    /// Writes down what there is to see.
-    pub(crate) fn evidence(&mut self, directory: &Path) {
-        let console = self.run.log_path(self.record.id());
-        let _ = std::fs::copy(console, directory.join("console.txt"));
+    /// Writes down what there is to see: all that it can.
+    ///
+    /// # Errors
+    /// The first of what could not be written.
+    pub(crate) fn evidence(&mut self, directory: &Path) -> Result<()> {
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        let mut all = Vec::new();
+        if let Some(said) = &self.said {
+            all.push(evidence::fill(&directory.join(BOOT), &mut said.reader()));
+        }
+        if let Ok(mut console) = File::open(self.run.log_path(self.record.id())) {
+            all.push(evidence::fill(&directory.join("console.txt"), &mut console));
+        }
         for (file, command) in [
             ("journal.txt", &["journalctl", "--no-pager", "--quiet"][..]),
             ("journal.export", &["journalctl", "--no-pager", "--quiet", "-o", "export"]),
             ("failed-units.txt", &["systemctl", "--no-pager", "--failed", "--full", "status"]),
         ] {
-            let Ok(output) = File::create(directory.join(file)) else { continue };
+            let output = Output::new()?;
             // What has none of these programs has no such evidence.
-            let _ = self.exec(command).stdout(output).stderr(Stdio::null()).status();
+            let _ = self.exec(command).stdout(output.stdio()?).stderr(Stdio::null()).status();
+            all.push(evidence::fill(&directory.join(file), &mut output.reader()));
         }
         if let Some(listed) = self.manager.and_then(|m| super::packages::list(self, m).ok()) {
-            let _ = std::fs::write(directory.join("packages-after.txt"), listed);
+            all.push(evidence::write(&directory.join("packages-after.txt"), listed.as_bytes()));
         }
+        all.into_iter().collect()
     }
 
     /// The name of the init that it was booted with.
@@ -365,6 +365,45 @@ impl Drop for Machine {
             let _ = self.run.remove(&record);
         }
     }
+}
+
+/// Why a machine is not up, and why that cannot be looked into, where it cannot.
+fn failed(why: String, kept: Result<()>) -> Error {
+    match kept {
+        Ok(()) => Error::msg(why),
+        Err(error) => error.context(why),
+    }
+}
+
+/// Runs a command to its end, or until its time is up.
+pub(crate) fn finish(mut command: Command, apart: bool, timeout: Duration) -> Result<Ran> {
+    let output = Output::new()?;
+    let errors = apart.then(Output::new).transpose()?;
+    let mut child = command
+        .stdout(output.stdio()?)
+        .stderr(errors.as_ref().unwrap_or(&output).stdio()?)
+        .spawn()
+        .context("cannot run it")?;
+    let pid = rustix::process::Pid::from_child(&child);
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+    let deadline = Instant::now() + timeout;
+    let ended = loop {
+        if readable(&pidfd, deadline.min(Instant::now() + TICK))? {
+            break true;
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            break false;
+        }
+        output.cut(MAX_OUTPUT)?;
+        errors.as_ref().map_or(Ok(()), |errors| errors.cut(MAX_OUTPUT))?;
+    };
+    let status = child.wait()?;
+    Ok(Ran {
+        code: ended.then(|| status.code().unwrap_or(137)),
+        output: output.text(MAX_OUTPUT)?,
+        errors: errors.map_or(Ok(String::new()), |errors| errors.text(MAX_OUTPUT))?,
+    })
 }
 
 /// Waits until there is something to read, or the end.

@@ -13,6 +13,7 @@ use repository::Repository;
 
 pub mod cell;
 pub mod check;
+pub(crate) mod evidence;
 pub mod inside;
 pub(crate) mod machine;
 pub(crate) mod packages;
@@ -69,6 +70,31 @@ pub struct Wish {
 }
 
 impl Wish {
+    /// A machine of an image that is booted, and nothing else, with the usual patience.
+    #[must_use]
+    pub fn new(image: &str) -> Self {
+        Self {
+            image: image.to_owned(),
+            variant: String::new(),
+            packages: Vec::new(),
+            from: Vec::new(),
+            repositories: Vec::new(),
+            phases: Vec::new(),
+            checks: Vec::new(),
+            without: Vec::new(),
+            allowed_ports: Vec::new(),
+            timeout: TIMEOUT,
+            phase_timeout: PHASE_TIMEOUT,
+            boot_timeout: BOOT_TIMEOUT,
+            boot: Vec::new(),
+            test: None,
+            pool: false,
+            keep: false,
+            evidence: PathBuf::new(),
+            always_evidence: false,
+        }
+    }
+
     /// What tells a cell from the others: an image and what is installed on it.
     pub fn title(&self) -> String {
         let image = self.system();
@@ -315,6 +341,16 @@ impl Cell {
             attempts: 1,
             machine: None,
         }
+    }
+
+    /// The same where what came of it cannot be kept, as on a disk that is full: nobody could look into it.
+    pub(crate) fn unkept(self, error: &anyhow::Error) -> Self {
+        let before = match &self.reason[..] {
+            "" => self.verdict.word().to_owned(),
+            reason => format!("{}: {reason}", self.verdict.word()),
+        };
+        let reason = format!("{error:#}; what came of it is not kept ({before})");
+        Self { verdict: Verdict::Error, reason, ..self }
     }
 }
 

@@ -3,8 +3,11 @@
 use std::path::Path;
 use std::time::Instant;
 
+use anyhow::Result;
+
 use super::cell::quoted;
 use super::check::Finding;
+use super::evidence;
 use super::machine::Machine;
 use super::{Cell, News, Step, Verdict, Wish};
 
@@ -15,6 +18,8 @@ pub(crate) struct Recorder<'a> {
     begun: Instant,
     steps: Vec<Step>,
     started: u64,
+    /// Why there is less evidence than there should be.
+    lost: Option<anyhow::Error>,
 }
 
 /// A step that is under way.
@@ -27,7 +32,7 @@ pub(crate) struct Began {
 impl<'a> Recorder<'a> {
     pub(crate) fn new(wish: &'a Wish, tell: &'a mut dyn FnMut(News)) -> Self {
         let started = engine::state::now();
-        Self { wish, tell, begun: Instant::now(), steps: Vec::new(), started }
+        Self { wish, tell, begun: Instant::now(), steps: Vec::new(), started, lost: None }
     }
 
     pub(crate) fn begin(&mut self, phase: &str, name: &str) -> Began {
@@ -52,9 +57,16 @@ impl<'a> Recorder<'a> {
         (self.tell)(News::Step(step));
     }
 
-    /// A file of evidence; what cannot be written is missed by nobody but its reader.
-    pub(crate) fn write(&self, name: &str, text: &str) {
-        let _ = std::fs::write(self.wish.evidence.join(name), text);
+    /// A file of evidence.
+    pub(crate) fn write(&mut self, name: &str, text: &str) {
+        self.note(evidence::write(&self.wish.evidence.join(name), text.as_bytes()));
+    }
+
+    /// Evidence that could not be kept: that matters in the end, where there is to be some.
+    pub(crate) fn note(&mut self, kept: Result<()>) {
+        if let Err(error) = kept {
+            self.lost.get_or_insert(error);
+        }
     }
 
     /// Sums up, takes evidence, tells it, and ends the machines.
@@ -70,13 +82,11 @@ impl<'a> Recorder<'a> {
                     true => wish.evidence.clone(),
                     false => wish.evidence.join(&machine.name),
                 };
-                if std::fs::create_dir_all(&directory).is_ok() {
-                    machine.evidence(&directory);
-                }
+                self.note(machine.evidence(&directory));
             }
         }
         let names: Vec<&str> = machines.iter().map(|machine| machine.name.as_str()).collect();
-        let cell = Cell {
+        let mut cell = Cell {
             wish: wish.clone(),
             verdict,
             reason,
@@ -90,14 +100,26 @@ impl<'a> Recorder<'a> {
             let _ = std::fs::remove_dir_all(&wish.evidence);
         } else {
             self.write("command.txt", &(quoted(&wish.command()) + "\n"));
-            let told = serde_json::to_string_pretty(&cell).unwrap_or_default();
-            self.write("result.json", &told);
+            cell = self.with_evidence(cell);
         }
         // Nobody has to wait for the machines' end to know this.
         (self.tell)(News::Done(Box::new(cell.clone())));
         for machine in machines {
             if keeps { machine.keep() } else { machine.end() }
         }
+        cell
+    }
+
+    /// Writes down the result; without its evidence it is none.
+    fn with_evidence(&mut self, cell: Cell) -> Cell {
+        let json = |cell: &Cell| serde_json::to_string_pretty(cell).unwrap_or_default();
+        if self.lost.is_none() {
+            self.write("result.json", &json(&cell));
+        }
+        let Some(error) = self.lost.take() else { return cell };
+        let cell = cell.unkept(&error);
+        // There may be room for this at least.
+        self.write("result.json", &json(&cell));
         cell
     }
 }

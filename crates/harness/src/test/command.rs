@@ -1,8 +1,6 @@
 //! A command in an image, as `run` runs it: without booting anything.
 
-use std::fs::File;
-use std::io::Read;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use regex_lite::Regex;
@@ -11,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::bench::{Bench, seen, skipped, tail};
 use super::{Kind, Test};
 use crate::probe::check::Finding;
-use crate::probe::machine::{MAX_OUTPUT, Ran, readable};
+use crate::probe::machine::{Ran, finish};
 use crate::probe::recorder::passed;
 
 /// What is run, and what has to come of it.
@@ -71,22 +69,9 @@ fn go(command: &Command, bench: &Bench<'_, '_>, limit: Duration) -> Result<Ran> 
     run.args(&wish.boot).arg(&wish.image).args(&command.words);
     // It ends with this process, whatever that ends by: see the face's `start`.
     run.env("POSTROJ_TETHER", "1").env("POSTROJ_MONITOR", std::process::id().to_string());
-    let path = wish.evidence.join("output.txt");
-    let output = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    let mut child =
-        run.stdout(output.try_clone()?).stderr(output).spawn().context("cannot run it")?;
-    let pid = rustix::process::Pid::from_child(&child);
-    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
-    let ended = readable(&pidfd, Instant::now() + limit)?;
-    if !ended {
-        child.kill()?;
-    }
-    let status = child.wait()?;
+    let ran = finish(run, false, limit)?;
     bench.place.run.reap();
-    let mut output = Vec::new();
-    File::open(&path)?.take(MAX_OUTPUT).read_to_end(&mut output)?;
-    let code = ended.then(|| status.code().unwrap_or(137));
-    Ok(Ran { code, output: String::from_utf8_lossy(&output).into_owned() })
+    Ok(ran)
 }
 
 fn found(command: &Command, ran: &Ran, limit: u64) -> Result<Finding> {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use spec::network::{Attachment, HostAddress, Interface, Link, Port};
 use spec::plan::{File, Plan};
 
+mod adopted;
 pub(crate) mod bridge;
 mod user;
 
@@ -25,7 +26,7 @@ pub trait Network: Sync {
 }
 
 /// Every network there is.
-const NETWORKS: &[&dyn Network] = &[&bridge::Bridge, &user::User];
+const NETWORKS: &[&dyn Network] = &[&bridge::Bridge, &user::User, &adopted::Adopted];
 
 /// For whom a network is prepared.
 #[derive(Debug, Clone, Copy)]
@@ -98,6 +99,10 @@ pub fn prepare(attachment: &Attachment, plan: &mut Plan, run: &Path) -> Result<B
     let network = network.context("there is no network of this kind here")?;
     let place = Place { run, machine: &plan.name, id: &plan.id, hostname: &plan.hostname };
     let prepared = network.prepare(attachment, &place)?;
+    if matches!(attachment.link, Link::Namespace(_)) {
+        // Who made that has written the files, too.
+        return Ok(prepared);
+    }
     let hostname = plan.hostname.clone();
     amend(&mut plan.files, attachment, prepared.known(), &hostname);
     if let spec::plan::Network::Attached(attachment) = &mut plan.network {

@@ -93,3 +93,11 @@ pub fn read_proc(path: impl AsRef<std::path::Path>) -> io::Result<String> {
     text.truncate(length);
     String::from_utf8(text).map_err(|_| io::ErrorKind::InvalidData.into())
 }
+
+/// Children of a process that has one thread (proc_pid_task(5), `children`); none where it has ended.
+#[must_use]
+pub fn children(pid: i32) -> Vec<i32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let text = text.unwrap_or_default();
+    text.split_ascii_whitespace().filter_map(|id| id.parse().ok()).collect()
+}

@@ -22,6 +22,8 @@ pub(super) struct Erofs;
 
 /// Bytes of content that are read at once.
 const PIECE: u64 = 1 << 20;
+/// Entries of a map of chunks that are read at once.
+const ENTRIES: u64 = 1 << 10;
 /// The largest directory that is read; one of a million names has 40 MiB.
 const MAX_DIRECTORY: u64 = 1 << 30;
 
@@ -190,10 +192,18 @@ impl Reader {
         let count = size.div_ceil(1 << bits);
         let end = count.checked_mul(unit).and_then(|length| length.checked_add(map));
         ensure!(end.is_some_and(|end| end <= self.blocks.size()), "it has too many chunks");
+        let mut entries = Vec::new();
         for number in 0..count {
-            let entry = self.read(map + number * unit, unit as usize)?;
-            let block = le::u32(&entry, if indexes { 4 } else { 0 })?;
-            ensure!(!indexes || le::u16(&entry, 2)? == 0, "its content is on another device");
+            let within = (number % ENTRIES * unit) as usize;
+            if within == 0 {
+                let length = (count - number).min(ENTRIES) * unit;
+                entries = self.read(map + number * unit, length as usize)?;
+            }
+            let block = le::u32(&entries, within + if indexes { 4 } else { 0 })?;
+            ensure!(
+                !indexes || le::u16(&entries, within + 2)? == 0,
+                "its content is on another device"
+            );
             let offset = number << bits;
             if block != HOLE {
                 let length = (size - offset).min(1 << bits);

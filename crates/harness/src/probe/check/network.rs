@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 
 use super::super::Phase;
+use super::super::evidence;
 use super::super::inside::{Answered, Ask, Protocol, Request, Trace};
 use super::{Finding, Probe, Scene};
 
@@ -64,15 +65,16 @@ pub(super) fn port(text: &str) -> Option<u16> {
 }
 
 impl Network {
-    /// As evidence; what cannot be written is missed by nobody but its reader.
-    fn write(&self, trace: &Trace, scene: &Scene<'_>) {
+    /// As evidence.
+    fn write(&self, trace: &Trace, scene: &Scene<'_>) -> Result<()> {
         let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
         let name: String = self.text.chars().map(plain).take(60).collect();
         let path = |ending: &str| scene.wish.evidence.join(format!("network-{name}.{ending}"));
-        let _ = std::fs::write(path("txt"), format!("{}\n{}", self.text, trace.text));
+        evidence::write(&path("txt"), format!("{}\n{}", self.text, trace.text).as_bytes())?;
         if !trace.packets.is_empty() {
-            let _ = std::fs::write(path("pcap"), trace.pcap());
+            evidence::write(&path("pcap"), &trace.pcap())?;
         }
+        Ok(())
     }
 }
 
@@ -89,7 +91,7 @@ impl Probe for Network {
         let ask = Ask::Network { request: self.request.clone(), timeout: scene.timeout() };
         let Answered { waited, trace } = scene.machine.ask(&ask)?;
         if let Some(trace) = &trace {
-            self.write(trace, scene);
+            self.write(trace, scene)?;
         }
         if waited.good {
             return Ok(Finding::pass(waited.seen));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::{Package, Program, depends, satisfy};
 use crate::probe::Verdict;
@@ -52,9 +52,7 @@ pub(in crate::test) fn run(package: &Package, bench: &mut Bench<'_, '_>) -> Resu
     }
     let name = bench.test.name.clone();
     let began = bench.begin("test", &name);
-    let errors = wish.evidence.join("stderr.txt");
-    let mut all = String::new();
-    let mut any_errors = false;
+    let (mut all, mut errors) = (String::new(), String::new());
     let ran = reboot::run_through(
         bench,
         ONLY,
@@ -66,16 +64,18 @@ pub(in crate::test) fn run(package: &Package, bench: &mut Bench<'_, '_>) -> Resu
                 true => Vec::new(),
                 false => user.options(),
             };
-            let ran = machine.run_with(&options, &command, Some(&errors), left)?;
+            let ran = machine.run_with(&options, &command, true, left)?;
             all += &ran.output;
-            any_errors |= errors.metadata().is_ok_and(|about| about.len() > 0);
+            errors += &ran.errors;
             Ok(ran)
         },
         &mut |_| Ok(()),
     )?;
     bench.recorder.write("stdout.txt", &all);
-    fetch_artifacts(bench);
-    let finding = found(package, &ran, any_errors, &errors, bench.limit().as_secs());
+    bench.recorder.write("stderr.txt", &errors);
+    let fetched = fetch_artifacts(bench);
+    bench.recorder.note(fetched);
+    let finding = found(package, &ran, &errors, bench.limit().as_secs());
     bench.end(began, finding);
     Ok(())
 }
@@ -245,25 +245,19 @@ fn quoted(text: &str) -> String {
 }
 
 /// What the test left for people, as evidence; where it left nothing, none is missed.
-fn fetch_artifacts(bench: &mut Bench<'_, '_>) {
+fn fetch_artifacts(bench: &mut Bench<'_, '_>) -> Result<()> {
     let target = bench.wish().evidence.join("artifacts");
-    if let Ok(machine) = bench.machine(ONLY) {
-        let _ = std::fs::create_dir_all(&target)
-            .map_err(anyhow::Error::from)
-            .and_then(|()| machine.get(&format!("{ARTIFACTS}/."), &target));
+    let machine = bench.machine(ONLY)?;
+    let any = machine.run(&["sh", "-c", "ls -A \"$0\" | grep -q .", ARTIFACTS], QUICK);
+    if !any.is_ok_and(|ran| ran.code == Some(0)) {
+        return Ok(());
     }
-    // Only an empty one goes.
-    let _ = std::fs::remove_dir(&target);
+    std::fs::create_dir_all(&target)
+        .with_context(|| format!("cannot make {}", target.display()))?;
+    machine.get(&format!("{ARTIFACTS}/."), &target)
 }
 
-fn found(
-    package: &Package,
-    ran: &Ran,
-    any_errors: bool,
-    errors: &std::path::Path,
-    limit: u64,
-) -> Finding {
-    let said = || String::from_utf8_lossy(&std::fs::read(errors).unwrap_or_default()).into_owned();
+fn found(package: &Package, ran: &Ran, errors: &str, limit: u64) -> Finding {
     let mut finding = match ran.code {
         Some(SKIPPED) if package.has("skippable") => {
             let last = ran.output.trim_end().lines().last().unwrap_or_default().to_owned();
@@ -273,11 +267,10 @@ fn found(
                 &last
             });
         }
-        Some(0) if any_errors && !package.has("allow-stderr") => {
-            let text = said();
-            let first = text.lines().next().unwrap_or_default();
+        Some(0) if !errors.is_empty() && !package.has("allow-stderr") => {
+            let first = errors.lines().next().unwrap_or_default();
             let seen = format!("on standard error: {first}");
-            Finding::fail("nothing on standard error", seen, tail(&text))
+            Finding::fail("nothing on standard error", seen, tail(errors))
         }
         Some(0) => {
             let superficial = package.has("superficial");
@@ -288,8 +281,7 @@ fn found(
             });
         }
         _ => {
-            let text = said();
-            let cause = tail(if text.trim().is_empty() { &ran.output } else { &text });
+            let cause = tail(if errors.trim().is_empty() { &ran.output } else { errors });
             Finding::fail("exit status 0", seen(ran, limit), cause)
         }
     };

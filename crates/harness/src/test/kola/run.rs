@@ -171,7 +171,7 @@ fn as_unit(bench: &mut Bench<'_, '_>, mark: &str, left: Duration) -> Result<Ran>
         Ok(if ran.code == Some(0) { ran.output } else { String::new() })
     };
     if started.code.is_none() || started.code == Some(0) {
-        return Ok(Ran { code: started.code, output: output()? });
+        return Ok(Ran { code: started.code, output: output()?, ..started });
     }
     let properties = ["systemctl", "show", "-p", "ExecMainCode", "-p", "ExecMainStatus", UNIT];
     let shown = machine.run(&properties, QUICK)?.output;
@@ -190,7 +190,7 @@ fn as_unit(bench: &mut Bench<'_, '_>, mark: &str, left: Duration) -> Result<Ran>
         output if output.is_empty() => started.output,
         output => output,
     };
-    Ok(Ran { code: Some(code), output })
+    Ok(Ran { code: Some(code), output, errors: String::new() })
 }
 
 /// Where there is no systemd.
@@ -208,7 +208,7 @@ fn alone(
         options.extend(["-e".to_owned(), format!("AUTOPKGTEST_REBOOT_MARK={mark}")]);
     }
     let script = format!("echo $$ >{}; exec {PROGRAM}", reboot::PID);
-    bench.machine(ONLY)?.run_with(&options, &["sh", "-c", &script], None, left)
+    bench.machine(ONLY)?.run_with(&options, &["sh", "-c", &script], false, left)
 }
 
 fn apply(provision: &Provision, bench: &mut Bench<'_, '_>) -> Result<()> {

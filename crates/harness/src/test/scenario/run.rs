@@ -196,7 +196,8 @@ impl Going<'_> {
         options.extend(user.into_iter().flat_map(|user| ["--user".into(), user.to_owned()]));
         let command = ["sh", "-e", "-c", script];
         let timeout = Duration::from_secs(seconds);
-        let ran = bench.machine(&self.step.machine)?.run_with(&options, &command, None, timeout)?;
+        let ran =
+            bench.machine(&self.step.machine)?.run_with(&options, &command, false, timeout)?;
         bench.recorder.write(&format!("step-{}.txt", self.number), &ran.output);
         Ok(ran)
     }

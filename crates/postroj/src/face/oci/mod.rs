@@ -162,15 +162,18 @@ fn run(args: Vec<OsString>, log: &mut Log) -> Result<u8> {
         Some(root) => std::path::absolute(root)?,
         None => default_root(isolation == "vm")?,
     };
-    match isolation {
-        "container" => {}
-        "vm" if matches!(verb.as_str(), "features" | "help") => {}
-        "vm" => return vm::Machines { root, warn: &warn }.run(&verb, &mut args),
+    let is_vm = match isolation {
+        "container" => false,
+        "vm" => true,
         other => bail!("unknown isolation {other:?}: container and vm are known"),
-    }
-    let makes = matches!(verb.as_str(), "create" | "run" | "update");
-    let cgroups = if makes { manager(&global)? } else { true };
+    };
+    // A virtual machine has no control groups that somebody could manage.
+    let makes = !is_vm && matches!(verb.as_str(), "create" | "run" | "update");
+    let cgroups = if makes { manager(&global)? } else { !is_vm };
     let containers = Containers { root, cgroups, warn: &warn };
+    if is_vm && let Some(code) = vm::Machines(&containers).run(&verb, &mut args)? {
+        return Ok(code);
+    }
     match verb.as_str() {
         "create" => create(&containers, &mut args),
         "run" => process::run(&containers, &mut args),

@@ -34,7 +34,7 @@ pub(super) fn open(
 ) -> Result<Ready> {
     let store = here.store()?;
     // A name as it was pulled needs no catalog and no grammar.
-    let asks = matches!(policy, PullPolicy::Always | PullPolicy::Newer);
+    let asks = matches!(policy, PullPolicy::Always | PullPolicy::Newer) && !is_id(&store, text)?;
     if !asks
         && !text.contains('/')
         && let Some(ready) = find(&store, text, platform)?
@@ -69,6 +69,15 @@ pub(super) fn open(
         _ => format!("the image {name} was removed right after it was pulled"),
     })
 }
+
+/// Whether that is an id, as `images` prints it or longer, of an image that is here: nobody has a newer one of it.
+fn is_id(store: &Store, text: &str) -> Result<bool> {
+    let digits = text.strip_prefix("sha256:").unwrap_or(text);
+    Ok(digits.len() >= ID && store.find(text)?.is_some_and(|image| image.id.starts_with(digits)))
+}
+
+/// Digits of an id that `images` prints.
+const ID: usize = 12;
 
 /// The image of that name, for the platform that was asked for: it has a name of its own beside the
 /// plain one.

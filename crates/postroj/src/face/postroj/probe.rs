@@ -10,7 +10,6 @@ use harness::probe::cell::{Place, Program};
 use harness::probe::{Cell, Verdict, Wish, cell as cells, inside as eyes};
 use harness::report::{self, Run};
 use rustix::process::Signal;
-use serde::Deserialize;
 use spec::request::Request;
 
 use super::Here;
@@ -19,11 +18,13 @@ use cache::Cache;
 
 mod cache;
 mod commands;
+mod file;
+pub(super) mod shared;
 pub(super) mod variant;
 mod what;
 
+pub(super) use what::absolute;
 use what::{What, wishes};
-pub(super) use what::{absolute, platforms, repositories};
 
 /// Probe a package: does it install, start, answer, upgrade and go away on these systems?
 ///
@@ -78,7 +79,7 @@ pub(super) struct How {
     /// Every so many-th cell only, such as 1/3
     #[arg(long, value_name = "NUMBER/COUNT", value_parser = shard)]
     shard: Option<(usize, usize)>,
-    /// Go on with what was interrupted, by the results in the --evidence directory
+    /// Go on with what was interrupted or could not be tested, by the results in the --evidence directory
     #[arg(long, requires = "evidence")]
     resume: bool,
     /// Pass over cells that passed within the last day with the same image, package files and checks
@@ -104,17 +105,6 @@ pub(super) struct Inside {
     machine: String,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    #[serde(default)]
-    probe: Vec<What>,
-    #[serde(default)]
-    test: Vec<super::test::What>,
-    #[serde(default)]
-    run: Vec<commands::What>,
-}
-
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const ERROR: u8 = 3;
@@ -132,17 +122,11 @@ pub(super) fn matrix(args: &MatrixArgs, here: &Here) -> Result<u8> {
         let error = anyhow::anyhow!("{option} is for a command in images: give --image");
         return Ok(usage(&error));
     }
-    let read = || -> Result<File> {
-        let text = std::fs::read_to_string(&args.file)
-            .with_context(|| format!("cannot read {}", args.file.display()))?;
-        toml::from_str(&text).map_err(|error| {
-            let start = error.span().map_or(0, |place| place.start).min(text.len());
-            let before = text.get(..start).unwrap_or_default();
-            let line = before.matches('\n').count() + 1;
-            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-            let file = args.file.display();
-            anyhow::anyhow!("{file}:{line}:{column}: {}", error.message())
-        })
+    let read = || -> Result<file::File> {
+        let name = args.file.display().to_string();
+        let text =
+            std::fs::read_to_string(&args.file).with_context(|| format!("cannot read {name}"))?;
+        file::read(&name, &text)
     };
     let file = match read() {
         Ok(file) => file,
@@ -235,14 +219,11 @@ fn through(
     let seconds = begun.elapsed().as_secs_f64();
     show.over(&cells, seconds, directory);
     let told = Run { cells, started, seconds, directory: directory.to_owned() };
-    for (format, file) in &how.report {
-        let text = report::find(format).context("no such report")?.render(&told);
-        match file {
-            Some(path) => std::fs::write(path, text)
-                .with_context(|| format!("cannot write the report {}", path.display()))?,
-            None => std::io::stdout().write_all(text.as_bytes())?,
-        }
-    }
+    let reported: Vec<Result<()>> = how
+        .report
+        .iter()
+        .map(|(format, file)| write_report(format, file.as_deref(), &told))
+        .collect();
     // Forges read them where they stand.
     for report in report::REPORTS.iter().filter(|report| report.is_wanted_here()) {
         eprint!("{}", report.render(&told));
@@ -251,12 +232,23 @@ fn through(
     if how.evidence.is_none() {
         tidy(directory, &told.cells);
     }
+    // Machines and evidence are seen to whatever became of the reports.
+    reported.into_iter().collect::<Result<()>>()?;
     match interrupted {
         Some(signal) => Ok(128 + signal as u8),
         None => Ok(match code(&told.cells, &how.allow_fail) {
             0 if how.flaky_fails && told.cells.iter().any(is_second) => FAILED,
             code => code,
         }),
+    }
+}
+
+fn write_report(format: &str, file: Option<&Path>, told: &Run) -> Result<()> {
+    let text = report::find(format).context("no such report")?.render(told);
+    match file {
+        Some(path) => std::fs::write(path, text)
+            .with_context(|| format!("cannot write the report {}", path.display())),
+        None => std::io::stdout().write_all(text.as_bytes()).context("cannot write the report"),
     }
 }
 

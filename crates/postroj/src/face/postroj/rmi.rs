@@ -18,16 +18,17 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
     let (store, _) = here.store_for_change()?;
     for text in &args.images {
-        let name = match store.find(text)? {
-            Some(_) => text.clone(),
-            None => reference::parse(text)?.to_string(),
-        };
-        if store.find(&name)?.is_none() {
-            if args.force {
-                continue;
+        let name = match (store.find(text)?, reference::parse(text)) {
+            (Some(_), _) => text.clone(),
+            (None, Ok(reference)) if store.find(&reference.to_string())?.is_some() => {
+                reference.to_string()
             }
-            bail!("there is no image {text} (`postroj images` lists what is there)");
-        }
+            (None, _) if args.force => continue,
+            (None, Ok(_)) => {
+                bail!("there is no image {text} (`postroj images` lists what is there)")
+            }
+            (None, Err(error)) => return Err(error),
+        };
         let removed = store.untag(&name)?;
         for name in &removed.names {
             println!("Untagged: {name}");

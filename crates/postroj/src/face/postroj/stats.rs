@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use engine::record::Record;
+use harness::ProcessStatus;
 
 use super::images::short;
 use super::quantity::show_bytes;
-use super::{Here, table, top};
+use super::{Here, table};
 
 /// Show what machines use
 ///
 /// Where a machine has a control group, the kernel's accounts of that are shown; elsewhere the sums
-/// of its processes, of which memory that several share is counted for each.
+/// of its processes, of which memory that several share is counted for each. Of a virtual machine processor and memory
+/// are what it takes of the host, and its guest tells the rest.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Once, instead of every second; the processor's share is then that since the start
@@ -26,6 +28,10 @@ pub(super) struct Args {
     machines: Vec<String>,
 }
 
+/// The last one is there where something has a guest.
+const HEADING: [&str; 7] =
+    ["MACHINE ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "NET I/O", "PIDS", "GUEST MEM / TOTAL"];
+
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -34,14 +40,14 @@ const PAUSE: Duration = Duration::from_secs(1);
 struct Usage {
     /// Hundredths of a second of processor time.
     processor: u64,
-    /// When the first process was started, and when this was read: hundredths of a second since the
-    /// host's boot.
-    since: u64,
-    now: u64,
+    /// Hundredths of a second since the first process was started.
+    age: u64,
     memory: u64,
     processes: u64,
     /// Bytes in and out, where the network is the machine's own.
     network: Option<(u64, u64)>,
+    /// Of a machine with a kernel of its own: what its guest uses of its memory, and how much it has.
+    guest: Option<(u64, u64)>,
 }
 
 pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
@@ -78,11 +84,13 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
                 false => println!("{}", serde_json::to_string(&list)?),
             }
         } else {
-            let heading = ["MACHINE ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "NET I/O", "PIDS"];
-            let mut rows = vec![heading.map(String::from).to_vec()];
+            let mut rows = vec![HEADING.map(String::from).to_vec()];
             rows.extend(
                 seen.iter().map(|(record, usage)| row(record, usage, earlier(record.id()))),
             );
+            if seen.iter().all(|(_, usage)| usage.guest.is_none()) {
+                rows.iter_mut().for_each(|row| drop(row.pop()));
+            }
             if !args.no_stream && sys::pty::is_terminal(rustix::stdio::stdout()) {
                 // Home, and clear to the end (ECMA-48, CUP and ED).
                 print!("\x1b[H\x1b[J");
@@ -98,25 +106,42 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
 }
 
 fn usage(record: &Record) -> Result<Usage> {
+    let carriers = harness::carriers(record);
+    if !carriers.is_empty() {
+        return Ok(of_virtual_machine(record, &carriers));
+    }
     let processes = harness::processes(record)?;
-    let now = top::uptime()?;
-    let mut usage = Usage {
-        now,
-        since: processes.iter().map(|process| process.started).min().unwrap_or(now),
-        processor: processes.iter().map(|process| process.used).sum(),
-        memory: processes.iter().map(|process| process.resident).sum(),
-        processes: processes.len() as u64,
-        network: None,
-    };
+    let mut usage = sum(&processes);
     for group in &record.cgroups {
         account(group, &mut usage);
     }
     let own = record.plan.as_ref().is_some_and(|plan| plan.network.is_own());
     if let Some((pid, _)) = record.pid.filter(|_| own) {
         let table = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
-        usage.network = Some(traffic(&table));
+        usage.network = Some(harness::traffic(&table));
     }
     Ok(usage)
+}
+
+fn sum(processes: &[ProcessStatus]) -> Usage {
+    Usage {
+        age: processes.iter().map(|process| process.age).max().unwrap_or_default(),
+        processor: processes.iter().map(|process| process.used).sum(),
+        memory: processes.iter().map(|process| process.resident).sum(),
+        processes: processes.len() as u64,
+        ..Usage::default()
+    }
+}
+
+/// One that stands still, or does not answer, tells nothing of its inside.
+fn of_virtual_machine(record: &Record, carriers: &[ProcessStatus]) -> Usage {
+    let guest = harness::guest(record).ok();
+    Usage {
+        processes: guest.map_or(0, |guest| guest.processes),
+        network: guest.map(|guest| guest.network),
+        guest: guest.map(|guest| (guest.memory, guest.has)),
+        ..sum(carriers)
+    }
 }
 
 /// The kernel's accounts, of v2 and v1 (cgroups(7)), where their controllers are on.
@@ -137,26 +162,14 @@ fn account(group: &Path, usage: &mut Usage) {
     }
 }
 
-/// Bytes received and sent of all devices but the loopback one (proc_pid_net(5), `dev`).
-fn traffic(table: &str) -> (u64, u64) {
-    table.lines().filter_map(|line| line.split_once(':')).fold((0, 0), |sum, (device, counts)| {
-        let counts: Vec<u64> =
-            counts.split_ascii_whitespace().filter_map(|count| count.parse().ok()).collect();
-        match (device.trim(), &counts[..]) {
-            ("lo", _) => sum,
-            (_, [received, _, _, _, _, _, _, _, sent, ..]) => (sum.0 + received, sum.1 + sent),
-            _ => sum,
-        }
-    })
-}
-
 /// Of one processor, since `earlier` or the start.
 fn share(usage: &Usage, earlier: Option<&Usage>) -> f64 {
     let (used, time) = match earlier {
         Some(earlier) => {
-            (usage.processor.saturating_sub(earlier.processor), usage.now - earlier.now)
+            let time = usage.age.saturating_sub(earlier.age);
+            (usage.processor.saturating_sub(earlier.processor), time)
         }
-        None => (usage.processor, usage.now.saturating_sub(usage.since)),
+        None => (usage.processor, usage.age),
     };
     if time == 0 { 0.0 } else { 100.0 * used as f64 / time as f64 }
 }
@@ -168,6 +181,8 @@ fn limit(record: &Record) -> Option<u64> {
 fn row(record: &Record, usage: &Usage, earlier: Option<&Usage>) -> Vec<String> {
     let limit = limit(record).map_or_else(|| "--".to_owned(), show_bytes);
     let network = usage.network.map(|(i, o)| format!("{} / {}", show_bytes(i), show_bytes(o)));
+    let guest =
+        usage.guest.map(|(used, has)| format!("{} / {}", show_bytes(used), show_bytes(has)));
     vec![
         short(record.id()).to_owned(),
         record.name.clone(),
@@ -175,6 +190,7 @@ fn row(record: &Record, usage: &Usage, earlier: Option<&Usage>) -> Vec<String> {
         format!("{} / {limit}", show_bytes(usage.memory)),
         network.unwrap_or_else(|| "--".to_owned()),
         usage.processes.to_string(),
+        guest.unwrap_or_else(|| "--".to_owned()),
     ]
 }
 
@@ -189,6 +205,8 @@ fn json(record: &Record, usage: &Usage, earlier: Option<&Usage>) -> serde_json::
         "NetworkReceivedBytes": usage.network.map(|(received, _)| received),
         "NetworkSentBytes": usage.network.map(|(_, sent)| sent),
         "Pids": usage.processes,
+        "GuestMemoryBytes": usage.guest.map(|(used, _)| used),
+        "GuestMemoryTotalBytes": usage.guest.map(|(_, has)| has),
     })
 }
 
@@ -197,17 +215,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn traffic_of_devices() {
-        let table = "Inter-|   Receive  |  Transmit\n face |bytes packets|bytes packets\n    \
-            lo: 9 1 0 0 0 0 0 0 9 1 0 0 0 0 0 0\n  eth0: 100 1 0 0 0 0 0 0 200 1 0 0 0 0 0 0\n";
-        assert_eq!(traffic(table), (100, 200));
-    }
-
-    #[test]
     fn shares() {
-        let at = |processor, now| Usage { processor, now, since: 100, ..Usage::default() };
-        assert!((share(&at(50, 200), None) - 50.0).abs() < 1e-9);
-        assert!((share(&at(250, 200), Some(&at(50, 100))) - 200.0).abs() < 1e-9);
-        assert!(share(&at(0, 100), None) < 1e-9);
+        let at = |processor, age| Usage { processor, age, ..Usage::default() };
+        assert!((share(&at(50, 100), None) - 50.0).abs() < 1e-9);
+        assert!((share(&at(250, 100), Some(&at(50, 0))) - 200.0).abs() < 1e-9);
+        assert!(share(&at(0, 0), None) < 1e-9);
     }
 }

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use harness::probe::Wish;
 use harness::test::{self, Kind, Selection, Test};
-use serde::Deserialize;
 
-use super::options::isolation;
-use super::probe::variant::{self, Variant, Various, besides, instead};
+use super::probe::shared::Systems;
+use super::probe::variant::{self, Variant, Various, besides, instead, or};
 use super::probe::{self, How};
 use super::{Here, table};
 
@@ -37,8 +36,7 @@ pub(super) struct Args {
 }
 
 /// What is run; also a `[[test]]` of a file.
-#[derive(Debug, Clone, Default, clap::Args, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct What {
     /// Files and trees with tests [default: here], and names or patterns of tests; with a ! before it, what is left out
     #[arg(value_name = "PATH|NAME|!NAME")]
@@ -58,12 +56,6 @@ pub(super) struct What {
     /// A package to test, instead of the archive's: for autopkgtest's tests
     #[arg(long, value_name = "NAME|PATH|URL")]
     package: Vec<String>,
-    /// A repository besides the image's own, as `probe` takes it
-    #[arg(long, value_name = "[OPTIONS] URL|DIR [SUITE [COMPONENT]…]")]
-    repo: Vec<String>,
-    /// The key of repositories that name none, in ASCII armour
-    #[arg(long, value_name = "FILE", requires = "repo")]
-    repo_key: Option<PathBuf>,
     /// The user of autopkgtest's tests that need not be root; root is one [default: the image's first, or one that is made]
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
@@ -76,37 +68,15 @@ pub(super) struct What {
     /// The stream that the image is of, for entries of the denylist that are for some
     #[arg(long, value_name = "NAME")]
     denylist_stream: Option<String>,
-    /// Seconds for each check and step [default: 30]
-    #[arg(long, value_name = "SECONDS")]
-    timeout: Option<u64>,
-    /// Seconds for each installation, and for each test that has no limit itself [default: 600]
-    #[arg(long, value_name = "SECONDS")]
-    phase_timeout: Option<u64>,
-    /// Seconds until a system has to be up; a pull counts [default: 600]
-    #[arg(long, value_name = "SECONDS")]
-    boot_timeout: Option<u64>,
-    /// Boot without what only people at a console and long-lived machines need
-    #[arg(long)]
-    fast: bool,
-    /// The machines' network, as `boot` takes it [default: none, or `boot`'s for what needs the internet]
-    #[arg(long, value_name = "MODE")]
-    network: Option<String>,
-    /// A processor to test on, such as linux/arm64; every test on each of these [default: the host's]
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Vec<String>,
-    /// What a machine is: container, or vm with a kernel of its own [default: container]
-    #[arg(long, value_name = "ENGINE", value_parser = isolation)]
-    isolation: Option<String>,
+    #[command(flatten)]
+    systems: Systems,
     /// Another way to do all of it, each of which is a cell: a name, and options besides or instead of the others
     #[arg(long, value_name = "NAME=OPTIONS", value_parser = variant::parse::<What>)]
-    #[serde(deserialize_with = "variant::of_table")]
     variant: Vec<Variant<What>>,
 }
 
 impl Various for What {
     fn with(&self, own: &Self) -> Self {
-        let or =
-            |own: &Option<String>, usual: &Option<String>| own.clone().or_else(|| usual.clone());
         Self {
             tests: instead(&self.tests, &own.tests),
             image: instead(&self.image, &own.image),
@@ -114,25 +84,21 @@ impl Various for What {
             exttest: instead(&self.exttest, &own.exttest),
             autopkgtest: instead(&self.autopkgtest, &own.autopkgtest),
             package: instead(&self.package, &own.package),
-            repo: besides(&self.repo, &own.repo),
-            repo_key: own.repo_key.clone().or_else(|| self.repo_key.clone()),
             user: or(&own.user, &self.user),
             distro: or(&own.distro, &self.distro),
-            denylist: own.denylist.clone().or_else(|| self.denylist.clone()),
+            denylist: or(&own.denylist, &self.denylist),
             denylist_stream: or(&own.denylist_stream, &self.denylist_stream),
-            timeout: own.timeout.or(self.timeout),
-            phase_timeout: own.phase_timeout.or(self.phase_timeout),
-            boot_timeout: own.boot_timeout.or(self.boot_timeout),
-            fast: self.fast || own.fast,
-            network: or(&own.network, &self.network),
-            platform: instead(&self.platform, &own.platform),
-            isolation: or(&own.isolation, &self.isolation),
+            systems: self.systems.with(&own.systems),
             variant: Vec::new(),
         }
     }
 
     fn variants(&self) -> &[Variant<Self>] {
         &self.variant
+    }
+
+    fn variants_mut(&mut self) -> &mut Vec<Variant<Self>> {
+        &mut self.variant
     }
 }
 
@@ -200,8 +166,7 @@ pub(super) fn wishes(what: &What, how: &How) -> Result<Vec<Wish>> {
 fn in_one_way(what: &What, how: &How) -> Result<Vec<Wish>> {
     let packages =
         what.package.iter().map(|package| probe::absolute(package)).collect::<Result<Vec<_>>>()?;
-    let repositories = probe::repositories(&what.repo, what.repo_key.as_deref())?;
-    let platforms = probe::platforms(&what.platform)?;
+    let platforms = what.systems.machines.platforms()?;
     let mut wishes = Vec::new();
     for test in found(what)? {
         let images = if what.image.is_empty() { &test.images } else { &what.image };
@@ -210,43 +175,23 @@ fn in_one_way(what: &What, how: &How) -> Result<Vec<Wish>> {
         }
         for image in images {
             for platform in &platforms {
-                let wish = wish(what, how, image, &packages, &test).on(platform.as_deref());
-                wishes.push(Wish { repositories: repositories.clone(), ..wish });
+                wishes.push(wish(what, how, image, &packages, &test)?.on(platform.as_deref()));
             }
         }
     }
     Ok(wishes)
 }
 
-fn wish(what: &What, how: &How, image: &str, packages: &[String], test: &Test) -> Wish {
+fn wish(what: &What, how: &How, image: &str, packages: &[String], test: &Test) -> Result<Wish> {
     // What needs the internet has the best network that there is.
     let needs = test.tags.iter().any(|tag| tag == "needs-internet");
-    let network = match what.network.as_deref() {
-        None if needs => Vec::new(),
-        mode => vec!["--network".to_owned(), mode.unwrap_or("none").to_owned()],
-    };
-    let fast = what.fast.then_some("--fast".to_owned());
-    let isolation = what.isolation.iter().flat_map(|one| ["--isolation".into(), one.clone()]);
-    Wish {
-        image: image.to_owned(),
-        variant: String::new(),
+    Ok(Wish {
         packages: packages.to_vec(),
-        from: Vec::new(),
-        repositories: Vec::new(),
-        phases: Vec::new(),
-        checks: Vec::new(),
-        without: Vec::new(),
-        allowed_ports: Vec::new(),
-        timeout: what.timeout.unwrap_or(harness::probe::TIMEOUT),
-        phase_timeout: what.phase_timeout.unwrap_or(harness::probe::PHASE_TIMEOUT),
-        boot_timeout: what.boot_timeout.unwrap_or(harness::probe::BOOT_TIMEOUT),
-        boot: network.into_iter().chain(fast).chain(isolation).collect(),
         test: Some(test.clone()),
-        pool: false,
         keep: how.keep_on_failure || how.shell_on_failure,
-        evidence: PathBuf::new(),
         always_evidence: how.evidence.is_some(),
-    }
+        ..what.systems.wish(image, (!needs).then_some("none"))?
+    })
 }
 
 fn list(tests: &[Test], json: bool) -> Result<u8> {

@@ -1,6 +1,6 @@
 //! `top`: the processes of a machine.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use harness::ProcessStatus;
 
 use super::{Here, table};
@@ -18,9 +18,8 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
     let record = here.run_directory()?.find(&args.machine)?;
     let processes = harness::processes(&record)?;
-    let now = uptime()?;
     if args.json {
-        let list: Vec<serde_json::Value> = processes.iter().map(|p| json(p, now)).collect();
+        let list: Vec<serde_json::Value> = processes.iter().map(json).collect();
         println!("{}", serde_json::to_string_pretty(&list)?);
         return Ok(0);
     }
@@ -32,7 +31,7 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
             process.pid.to_string(),
             process.ppid.to_string(),
             process.state.to_string(),
-            clock(now.saturating_sub(process.started) / 100),
+            clock(process.age / 100),
             clock(process.used / 100),
             process.command.clone(),
         ]
@@ -41,25 +40,17 @@ pub(super) fn run(args: &Args, here: &Here) -> Result<u8> {
     Ok(0)
 }
 
-fn json(process: &ProcessStatus, now: u64) -> serde_json::Value {
+fn json(process: &ProcessStatus) -> serde_json::Value {
     serde_json::json!({
         "Uid": process.uid,
         "Pid": process.pid,
         "Ppid": process.ppid,
         "State": process.state,
-        "ElapsedSeconds": now.saturating_sub(process.started) as f64 / 100.0,
+        "ElapsedSeconds": process.age as f64 / 100.0,
         "ProcessorSeconds": process.used as f64 / 100.0,
         "ResidentBytes": process.resident,
         "Command": process.command,
     })
-}
-
-/// Hundredths of a second since the host's boot (proc_uptime(5)): what processes' starts are told in,
-/// since `USER_HZ` is 100 everywhere.
-pub(super) fn uptime() -> Result<u64> {
-    let text = std::fs::read_to_string("/proc/uptime").context("cannot read /proc/uptime")?;
-    let seconds = text.split(' ').next().and_then(|text| text.parse::<f64>().ok());
-    Ok((seconds.context("/proc/uptime makes no sense")? * 100.0) as u64)
 }
 
 /// `[DD-]hh:mm:ss`, as ps(1) prints it.

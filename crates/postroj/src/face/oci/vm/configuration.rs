@@ -4,16 +4,17 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use engine::oci::Place;
 use engine::state::RunDirectory;
 use harness::host::Host;
 use plan::RootSource;
 use spec::image::{self, Facts};
-use spec::network::Mode;
-use spec::plan::{Attributes, File, Mount, MountKind, Plan, Rlimit};
+use spec::network::{Attachment, Link, Mode};
+use spec::plan::{Network, Plan, Rlimit};
 use spec::request::{NetworkRequest, Request};
 use spec::runtime::{Config, NamespaceKind, Process, Resources};
 
-use super::place::Place;
+use super::mounts;
 use crate::face::postroj::own_kernel::{self, Held};
 
 /// A plan, and what its files are held by.
@@ -23,23 +24,14 @@ pub(super) struct Prepared {
     _host: Host,
 }
 
-/// Files of podman's and docker's that tell of the host's side, which a guest has no use for.
-const PASSED_OVER: [&str; 3] = ["/dev/shm", "/run/.containerenv", "/run/secrets"];
-
-/// Files that a guest gets a copy of: who mounts them changes them no more.
-const COPIED: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
-
 /// # Errors
 /// Names what a virtual machine cannot have.
 pub(super) fn check(config: &Config) -> Result<()> {
-    let namespaces = config.linux.iter().flat_map(|linux| &linux.namespaces);
-    for namespace in namespaces.filter(|namespace| namespace.path.is_some()) {
-        if namespace.kind == NamespaceKind::Network {
-            bail!(
-                "a virtual machine cannot be on the container's network yet: give it none \
-                 (podman: --network none)"
-            );
-        }
+    network(config)?;
+    if config.linux.iter().any(|linux| !linux.uid_mappings.is_empty()) {
+        bail!(
+            "a virtual machine's ids are under a kernel of its own, and cannot be mapped (podman: leave --userns out)"
+        );
     }
     if config.process.is_none() {
         bail!("the bundle names no process");
@@ -50,30 +42,31 @@ pub(super) fn check(config: &Config) -> Result<()> {
     if let Some(hook) = hooks.flatten().next() {
         bail!("the hook {} cannot be run for a virtual machine", hook.path);
     }
-    for mount in config.mounts.iter().filter(|mount| is_bind(mount)) {
-        if !is_passed_over(mount) && copied(mount).is_none() {
-            bail!(
-                "{} cannot be mounted at {} in a virtual machine yet (leave the volume out)",
-                mount.source.as_deref().unwrap_or("nothing"),
-                mount.destination
-            );
-        }
-    }
     Ok(())
 }
 
-fn is_bind(mount: &spec::runtime::Mount) -> bool {
-    let is_option = |option: &String| option == "bind" || option == "rbind";
-    mount.kind.as_deref() == Some("bind") || mount.options.iter().any(is_option)
+/// The namespace whose place in a network the guest takes; nothing where it is to have none.
+fn network(config: &Config) -> Result<Option<&str>> {
+    let mut namespaces = config.linux.iter().flat_map(|linux| &linux.namespaces);
+    let network = namespaces.find(|namespace| namespace.kind == NamespaceKind::Network);
+    let network = network.context(
+        "a virtual machine has a kernel of its own, and cannot share the host's network (podman: leave --network \
+         host out)",
+    )?;
+    Ok(network.path.as_deref())
 }
 
-fn is_passed_over(mount: &spec::runtime::Mount) -> bool {
-    PASSED_OVER.contains(&mount.destination.as_str())
-}
-
-/// The file's name in `/etc`.
-fn copied(mount: &spec::runtime::Mount) -> Option<&str> {
-    mount.destination.strip_prefix("/etc/").filter(|name| COPIED.contains(name))
+/// By which a guest takes that place.
+fn attachment(path: &str) -> Attachment {
+    Attachment {
+        link: Link::Namespace(path.to_owned()),
+        ports: Vec::new(),
+        dns: Vec::new(),
+        hosts: Vec::new(),
+        ip: None,
+        mac: None,
+        aliases: Vec::new(),
+    }
 }
 
 /// Makes the root's file system, and decides what is to run over it.
@@ -91,7 +84,7 @@ pub(super) fn prepare(
         .join(&root.path)
         .canonicalize()
         .with_context(|| format!("cannot find the root {}", root.path))?;
-    let file = place.image();
+    let file = place.directory.join("root.erofs");
     store::roots::write_directory(&directory, &file)
         .with_context(|| format!("cannot make a file system of {}", directory.display()))?;
     let host = Host::new(run.path())?;
@@ -102,8 +95,11 @@ pub(super) fn prepare(
     let mut plan =
         plan::plan(&request, &none.0, &none.1, &RootSource::Layers(vec![path]), &launcher)?;
     plan.process = process(config.process.as_ref().context("the bundle names no process")?)?;
-    plan.files = files(config)?;
-    plan.mounts.extend(mounts(config));
+    if let Some(path) = network(config)? {
+        plan.network = Network::Attached(attachment(path));
+    }
+    plan.files = mounts::files(config)?;
+    plan.mounts.extend(mounts::of(config, bundle)?);
     let (parts, held) = own_kernel::of_root(&store()?, None, &file, &plan)?;
     plan.own_kernel = Some(parts);
     Ok(Prepared { plan, held, _host: host })
@@ -185,50 +181,6 @@ pub(super) fn process(process: &Process) -> Result<spec::plan::Process> {
     })
 }
 
-fn files(config: &Config) -> Result<Vec<File>> {
-    let binds = config.mounts.iter().filter(|mount| is_bind(mount));
-    binds
-        .filter_map(|mount| Some((copied(mount)?, mount.source.as_deref()?)))
-        .map(|(name, source)| {
-            let content =
-                std::fs::read_to_string(source).with_context(|| format!("cannot read {source}"))?;
-            Ok(File { name: name.to_owned(), content, mode: 0o644 })
-        })
-        .collect()
-}
-
-/// What is in memory; whatever else a container has below `/proc`, `/sys` and `/dev`, a guest has anyway.
-fn mounts(config: &Config) -> Vec<Mount> {
-    let own = |mount: &&spec::runtime::Mount| {
-        mount.kind.as_deref() == Some("tmpfs")
-            && !is_bind(mount)
-            && !mount.destination.starts_with("/dev")
-            && !mount.destination.starts_with("/sys")
-    };
-    let is_data = |option: &&String| {
-        let name = option.split('=').next().unwrap_or_default();
-        option.contains('=') && ["size", "mode", "uid", "gid", "nr_inodes"].contains(&name)
-    };
-    let tmpfs = config.mounts.iter().filter(own).map(|mount| {
-        let has = |name: &str| mount.options.iter().any(|option| option == name);
-        let data: Vec<&str> = mount.options.iter().filter(is_data).map(String::as_str).collect();
-        Mount {
-            target: mount.destination.clone(),
-            kind: MountKind::Filesystem {
-                fstype: "tmpfs".into(),
-                data: data.join(","),
-                attributes: Attributes {
-                    read_only: has("ro"),
-                    nosuid: has("nosuid"),
-                    nodev: has("nodev"),
-                    noexec: has("noexec"),
-                },
-            },
-        }
-    });
-    tmpfs.collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,50 +191,43 @@ mod tests {
 
     #[test]
     fn what_a_guest_cannot_have_is_refused() {
-        let process = serde_json::json!({"args": ["true"], "cwd": "/"});
-        check(&config(serde_json::json!({"process": process}))).unwrap();
-        for (more, part) in [
+        let network = serde_json::json!({"namespaces": [{"type": "network"}]});
+        let whole =
+            serde_json::json!({"process": {"args": ["true"], "cwd": "/"}, "linux": network});
+        check(&config(whole.clone())).unwrap();
+        for (name, value, part) in [
+            ("linux", serde_json::json!({"namespaces": []}), "the host's network"),
             (
-                serde_json::json!({"linux": {"namespaces": [{"type": "network", "path": "/n"}]}}),
-                "network yet",
+                "linux",
+                serde_json::json!({
+                    "namespaces": [{"type": "network"}],
+                    "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}],
+                }),
+                "cannot be mapped",
             ),
             (
-                serde_json::json!({"mounts": [{"destination": "/v", "type": "bind", "source": "/s"}]}),
-                "/s cannot be mounted at /v",
-            ),
-            (
-                serde_json::json!({"hooks": {"prestart": [{"path": "/h"}]}}),
+                "hooks",
+                serde_json::json!({"prestart": [{"path": "/h"}]}),
                 "the hook /h cannot be run",
             ),
         ] {
-            let mut all = more;
-            all["process"] = process.clone();
+            let mut all = whole.clone();
+            all[name] = value;
             let error = check(&config(all)).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
-        let file = serde_json::json!({"destination": "/etc/hosts", "options": ["rbind"]});
-        check(&config(serde_json::json!({"process": process, "mounts": [file]}))).unwrap();
     }
 
     #[test]
-    fn sizes_and_mounts_in_memory() {
+    fn sizes() {
         let text = serde_json::json!({
             "process": {"args": ["true"]},
-            "mounts": [
-                {"destination": "/t", "type": "tmpfs", "options": ["nosuid", "size=64k", "rprivate"]},
-                {"destination": "/dev/shm", "type": "tmpfs"},
-            ],
             "linux": {"resources": {
                 "memory": {"limit": 1024}, "pids": {"limit": -1},
                 "cpu": {"quota": 150_000, "period": 100_000},
             }},
         });
-        let config = config(text);
-        let [mount] = &mounts(&config)[..] else { panic!("there is one") };
-        let MountKind::Filesystem { data, attributes, .. } = &mount.kind else { panic!() };
-        assert_eq!((&*mount.target, &**data), ("/t", "size=64k"));
-        assert!(attributes.nosuid && !attributes.noexec);
-        let resources = config.linux.unwrap().resources.unwrap();
-        assert_eq!(sizes(&resources), (Some(1024), Some(1500), None));
+        let resources = config(text).linux.unwrap().resources.unwrap();
+        assert_eq!(super::sizes(&resources), (Some(1024), Some(1500), None));
     }
 }

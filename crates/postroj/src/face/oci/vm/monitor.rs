@@ -66,7 +66,7 @@ impl Monitored<'_> {
                 Ok(())
             },
             started: &mut || {
-                starter.borrow_mut().take().iter().for_each(|starter| starter.tell(None));
+                drop(starter.borrow_mut().take());
                 Ok(())
             },
             up: &mut |_| Ok(()),
@@ -75,7 +75,7 @@ impl Monitored<'_> {
             Ok(ended) => Ok(ended.code()),
             Err(error) => {
                 if let Some(starter) = starter.borrow_mut().take() {
-                    starter.tell(Some(&error));
+                    starter.fail(&error);
                 }
                 report.borrow_mut().tell(Err(&error));
                 Ok(code_of(&error))

@@ -3,29 +3,19 @@
 use anyhow::{Result, bail};
 use harness::probe::{self, Wish};
 use harness::test::Command;
-use serde::Deserialize;
 
-use super::super::options::isolation;
 use super::How;
-use super::variant::{self, Variant, Various, besides, instead};
-use super::what::platforms;
+use super::shared::Machines;
+use super::variant::{self, Variant, Various, besides, instead, or};
 
 /// What is run; also a `[[run]]` of a file.
-#[derive(Debug, Clone, Default, clap::Args, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct What {
     /// An image to run the command in, instead of going through a file
     #[arg(long, value_name = "REF")]
     pub(super) image: Vec<String>,
-    /// A processor to run it on, such as linux/arm64; every image on each of these [default: the host's]
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Vec<String>,
-    /// The machines' network, as `run` takes it [default: none]
-    #[arg(long, value_name = "MODE")]
-    network: Option<String>,
-    /// What a machine is: container, or vm with a kernel of its own [default: container]
-    #[arg(long, value_name = "ENGINE", value_parser = isolation)]
-    isolation: Option<String>,
+    #[command(flatten)]
+    machines: Machines,
     /// A variable of the command
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<String>,
@@ -37,7 +27,6 @@ pub(super) struct What {
     timeout: Option<u64>,
     /// Another way to do all of it, each of which is a cell: a name, and options besides or instead of the others
     #[arg(long, value_name = "NAME=OPTIONS", value_parser = variant::parse::<What>)]
-    #[serde(deserialize_with = "variant::of_table")]
     variant: Vec<Variant<What>>,
     /// The command, instead of the image's own
     #[arg(last = true, value_name = "COMMAND")]
@@ -46,13 +35,9 @@ pub(super) struct What {
 
 impl Various for What {
     fn with(&self, own: &Self) -> Self {
-        let or =
-            |own: &Option<String>, usual: &Option<String>| own.clone().or_else(|| usual.clone());
         Self {
             image: instead(&self.image, &own.image),
-            platform: instead(&self.platform, &own.platform),
-            network: or(&own.network, &self.network),
-            isolation: or(&own.isolation, &self.isolation),
+            machines: self.machines.with(&own.machines),
             env: besides(&self.env, &own.env),
             output: or(&own.output, &self.output),
             timeout: own.timeout.or(self.timeout),
@@ -64,20 +49,22 @@ impl Various for What {
     fn variants(&self) -> &[Variant<Self>] {
         &self.variant
     }
+
+    fn variants_mut(&mut self) -> &mut Vec<Variant<Self>> {
+        &mut self.variant
+    }
 }
 
 /// An option that means nothing without an image.
 pub(super) fn idle(what: &What) -> Option<&'static str> {
     let given = [
-        ("--platform", !what.platform.is_empty()),
-        ("--network", what.network.is_some()),
-        ("--isolation", what.isolation.is_some()),
         ("--env", !what.env.is_empty()),
         ("--output", what.output.is_some()),
         ("--timeout", what.timeout.is_some()),
         ("--variant", !what.variant.is_empty()),
         ("a command", !what.command.is_empty()),
     ];
+    let given = what.machines.given().into_iter().chain(given);
     given.into_iter().find_map(|(option, is_given)| is_given.then_some(option))
 }
 
@@ -95,31 +82,17 @@ pub(super) fn wishes(what: &What, how: &How) -> Result<Vec<Wish>> {
         }
         let command = Command { words: what.command.clone(), output: what.output.clone() };
         let test = command.test()?;
-        let network = what.network.as_deref().unwrap_or("none");
-        let mut options = vec!["--network".to_owned(), network.to_owned()];
-        options.extend(what.isolation.iter().flat_map(|i| ["--isolation".into(), i.clone()]));
+        let mut options = what.machines.options(Some("none"));
         options.extend(what.env.iter().flat_map(|one| ["-e".to_owned(), one.clone()]));
         for image in &what.image {
-            for platform in platforms(&what.platform)? {
+            for platform in what.machines.platforms()? {
                 let wish = Wish {
-                    image: image.clone(),
                     variant: variant.clone(),
-                    packages: Vec::new(),
-                    from: Vec::new(),
-                    repositories: Vec::new(),
-                    phases: Vec::new(),
-                    checks: Vec::new(),
-                    without: Vec::new(),
-                    allowed_ports: Vec::new(),
-                    timeout: probe::TIMEOUT,
                     phase_timeout: what.timeout.unwrap_or(probe::PHASE_TIMEOUT),
-                    boot_timeout: probe::BOOT_TIMEOUT,
                     boot: options.clone(),
                     test: Some(test.clone()),
-                    pool: false,
-                    keep: false,
-                    evidence: Default::default(),
                     always_evidence: how.evidence.is_some(),
+                    ..Wish::new(image)
                 };
                 wishes.push(wish.on(platform.as_deref()));
             }

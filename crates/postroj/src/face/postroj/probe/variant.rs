@@ -1,8 +1,6 @@
 //! Variants: the same once more in another way, under a name.
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Deserializer};
+use clap::Command;
 
 /// What can be done in other ways.
 pub(in crate::face::postroj) trait Various: clap::Args + Clone {
@@ -11,6 +9,9 @@ pub(in crate::face::postroj) trait Various: clap::Args + Clone {
 
     /// Its variants.
     fn variants(&self) -> &[Variant<Self>];
+
+    /// The same, to be changed.
+    fn variants_mut(&mut self) -> &mut Vec<Variant<Self>>;
 
     /// Itself where there are no variants, else each of them with its name.
     fn all(&self) -> Vec<(String, Self)> {
@@ -33,32 +34,32 @@ pub(in crate::face::postroj) struct Variant<T> {
 /// A command line's `NAME=OPTIONS`; without `=`, nothing is other than usual.
 pub(in crate::face::postroj) fn parse<T: Various>(text: &str) -> Result<Variant<T>, String> {
     let (name, options) = text.split_once('=').unwrap_or((text, ""));
-    named(name)?;
-    let command = clap::Command::new("variant").no_binary_name(true).disable_help_flag(true);
-    let command = T::augment_args(command).mut_args(|arg| arg.required(false));
-    let matches = command.try_get_matches_from(words(options)?).map_err(|error| {
-        let error = error.to_string();
-        error.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
-    })?;
-    let what = T::from_arg_matches(&matches).map_err(|error| error.to_string())?;
+    check_name(name)?;
+    let what = from_words(grammar::<T>(), words(options)?).map_err(|error| first_line(&error))?;
     Ok(Variant { name: name.to_owned(), what })
 }
 
-/// A file's tables by their names.
-pub(in crate::face::postroj) fn of_table<'de, T, D>(from: D) -> Result<Vec<Variant<T>>, D::Error>
-where
-    T: Deserialize<'de>,
-    D: Deserializer<'de>,
-{
-    let tables: BTreeMap<String, T> = BTreeMap::deserialize(from)?;
-    let read = |(name, what): (String, T)| {
-        named(&name).map_err(serde::de::Error::custom)?;
-        Ok(Variant { name, what })
-    };
-    tables.into_iter().map(read).collect()
+/// The options alone, of which none has to be there.
+pub(super) fn grammar<T: clap::Args>() -> Command {
+    let command = Command::new("variant").no_binary_name(true).disable_help_flag(true);
+    T::augment_args(command).mut_args(|arg| arg.required(false))
 }
 
-fn named(name: &str) -> Result<(), String> {
+pub(super) fn from_words<T: clap::Args>(
+    command: Command,
+    words: Vec<String>,
+) -> Result<T, clap::Error> {
+    T::from_arg_matches(&command.try_get_matches_from(words)?)
+}
+
+/// What is wrong, without what stands around it for people at a terminal.
+pub(super) fn first_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+}
+
+/// Whether that may be a variant's name.
+pub(super) fn check_name(name: &str) -> Result<(), String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
     match !name.is_empty() && name.chars().all(plain) {
         true => Ok(()),
@@ -89,6 +90,11 @@ fn words(text: &str) -> Result<Vec<String>, String> {
 /// A variant's list where it has one, else the usual one.
 pub(in crate::face::postroj) fn instead<T: Clone>(usual: &[T], own: &[T]) -> Vec<T> {
     if own.is_empty() { usual.to_vec() } else { own.to_vec() }
+}
+
+/// A variant's value where it has one, else the usual one.
+pub(in crate::face::postroj) fn or<T: Clone>(own: &Option<T>, usual: &Option<T>) -> Option<T> {
+    own.clone().or_else(|| usual.clone())
 }
 
 /// The usual list, and a variant's.

@@ -1,28 +1,19 @@
 //! What is probed: options, or a table of a file, and the cells that come of that.
 
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Error, Result, bail};
+use anyhow::{Context, Result, bail};
 use bakery::source::bootstrap::addition::Asked;
-use harness::probe::repository::Repository;
-use harness::probe::{self, Phase, Wish, cell as cells, check};
-use serde::Deserialize;
-use spec::platform::Platform;
+use harness::probe::{Phase, Wish, cell as cells, check};
 
-use super::super::options::isolation;
 use super::How;
+use super::shared::Systems;
 use super::variant::{self, Variant, Various, besides, instead};
 
 /// What is probed; also a `[[probe]]` of a file.
-#[derive(Debug, Clone, Default, clap::Args, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct What {
     /// An image to probe on
     #[arg(long, value_name = "REF", required = true)]
     image: Vec<String>,
-    /// A processor to probe on, such as linux/arm64; every image on each of these [default: the host's]
-    #[arg(long, value_name = "OS/ARCH")]
-    platform: Vec<String>,
     /// A package: a name in the distribution's archive, a path or a URL
     #[arg(long, value_name = "NAME|PATH|URL")]
     package: Vec<String>,
@@ -32,14 +23,6 @@ pub(super) struct What {
     /// An older version to upgrade from
     #[arg(long, value_name = "PATH|URL")]
     from_version: Vec<String>,
-    /// A repository besides the image's own: an address or a directory, for apt with suite and components
-    ///
-    /// Before it may stand, as in apt's sources.list, [signed-by=FILE] or, of what is not signed, [trusted=yes].
-    #[arg(long, value_name = "[OPTIONS] URL|DIR [SUITE [COMPONENT]…]")]
-    repo: Vec<String>,
-    /// The key of repositories that name none, in ASCII armour
-    #[arg(long, value_name = "FILE")]
-    repo_key: Option<PathBuf>,
     /// What to do with the packages [default: install; and upgrade, with --from-version]
     #[arg(long, value_name = "install,upgrade,reinstall,remove,purge", value_delimiter = ',')]
     phase: Vec<String>,
@@ -67,32 +50,15 @@ pub(super) struct What {
     /// A port that may be listened on though no check names it
     #[arg(long, value_name = "PORT")]
     allow_port: Vec<u16>,
-    /// Seconds for each check [default: 30]
-    #[arg(long, value_name = "SECONDS")]
-    timeout: Option<u64>,
-    /// Seconds for each phase of a package [default: 600]
-    #[arg(long, value_name = "SECONDS")]
-    phase_timeout: Option<u64>,
-    /// Seconds until a system has to be up; a pull counts [default: 600]
-    #[arg(long, value_name = "SECONDS")]
-    boot_timeout: Option<u64>,
-    /// Boot without what only people at a console and long-lived machines need
-    #[arg(long)]
-    fast: bool,
     /// Take machines out of pools of the images, as these made them, where there are any
     ///
     /// For packages a pool must have been made with --packages.
     #[arg(long)]
     pool: bool,
-    /// The machines' network, as `boot` takes it; packages need none [default: none]
-    #[arg(long, value_name = "MODE")]
-    network: Option<String>,
-    /// What a machine is: container, or vm with a kernel of its own [default: container]
-    #[arg(long, value_name = "ENGINE", value_parser = isolation)]
-    isolation: Option<String>,
+    #[command(flatten)]
+    systems: Systems,
     /// Another way to do all of it, each of which is a cell: a name, and options besides or instead of the others
     #[arg(long, value_name = "NAME=OPTIONS", value_parser = variant::parse::<What>)]
-    #[serde(deserialize_with = "variant::of_table")]
     variant: Vec<Variant<What>>,
 }
 
@@ -100,12 +66,9 @@ impl Various for What {
     fn with(&self, own: &Self) -> Self {
         Self {
             image: instead(&self.image, &own.image),
-            platform: instead(&self.platform, &own.platform),
             package: instead(&self.package, &own.package),
             together: self.together || own.together,
             from_version: instead(&self.from_version, &own.from_version),
-            repo: besides(&self.repo, &own.repo),
-            repo_key: own.repo_key.clone().or_else(|| self.repo_key.clone()),
             phase: instead(&self.phase, &own.phase),
             check_unit: besides(&self.check_unit, &own.check_unit),
             check_service: besides(&self.check_service, &own.check_service),
@@ -115,19 +78,18 @@ impl Various for What {
             check_journal: besides(&self.check_journal, &own.check_journal),
             without: besides(&self.without, &own.without),
             allow_port: besides(&self.allow_port, &own.allow_port),
-            timeout: own.timeout.or(self.timeout),
-            phase_timeout: own.phase_timeout.or(self.phase_timeout),
-            boot_timeout: own.boot_timeout.or(self.boot_timeout),
-            fast: self.fast || own.fast,
             pool: self.pool || own.pool,
-            network: own.network.clone().or_else(|| self.network.clone()),
-            isolation: own.isolation.clone().or_else(|| self.isolation.clone()),
+            systems: self.systems.with(&own.systems),
             variant: Vec::new(),
         }
     }
 
     fn variants(&self) -> &[Variant<Self>] {
         &self.variant
+    }
+
+    fn variants_mut(&mut self) -> &mut Vec<Variant<Self>> {
+        &mut self.variant
     }
 }
 
@@ -143,7 +105,7 @@ pub(super) fn wishes(what: &[What], how: &How) -> Result<Vec<Wish>> {
             (packages, false) => packages.iter().map(|package| vec![package.clone()]).collect(),
         };
         let phases = phases(what)?;
-        let platforms = platforms(&what.platform)?;
+        let platforms = what.systems.machines.platforms()?;
         for image in &what.image {
             for platform in &platforms {
                 for packages in &groups {
@@ -162,34 +124,17 @@ fn check_together(what: &What) -> Result<()> {
         bail!("a probe has no image");
     }
     if what.package.is_empty() {
-        let asked = [("--from-version", &what.from_version), ("--repo", &what.repo)];
+        let asked = [("--from-version", &what.from_version), ("--repo", &what.systems.repo)];
         if let Some((option, _)) = asked.iter().find(|(_, given)| !given.is_empty()) {
             bail!("{option} is for packages: give --package");
         }
     }
-    if what.repo.is_empty() && what.repo_key.is_some() {
-        bail!("--repo-key is for repositories: give --repo");
-    }
-    let made = [
-        ("--platform", !what.platform.is_empty()),
-        ("--fast", what.fast),
-        ("--network", what.network.is_some()),
-        ("--repo", !what.repo.is_empty()),
-        ("--isolation", what.isolation.is_some()),
-    ];
-    if let Some((option, _)) = made.iter().find(|(_, given)| what.pool && *given) {
+    let made = [("--fast", what.systems.fast), ("--repo", !what.systems.repo.is_empty())];
+    let made = what.systems.machines.given().into_iter().chain(made);
+    if let Some((option, _)) = made.into_iter().find(|(_, given)| what.pool && *given) {
         bail!("{option} does not go with --pool, whose machines are made already");
     }
     Ok(())
-}
-
-/// `None` stands for what an image is for by itself.
-pub(in crate::face::postroj) fn platforms(names: &[String]) -> Result<Vec<Option<String>>> {
-    if names.is_empty() {
-        return Ok(vec![None]);
-    }
-    let parsed = names.iter().map(|text| Platform::parse(text).map_err(Error::msg));
-    parsed.map(|platform| Ok(Some(platform?.to_string()))).collect()
 }
 
 fn wish(
@@ -209,11 +154,8 @@ fn wish(
         }
     }
     let wish = Wish {
-        image: image.to_owned(),
-        variant: String::new(),
         packages: packages.iter().map(|p| absolute(p)).collect::<Result<_>>()?,
         from: what.from_version.iter().map(|p| absolute(p)).collect::<Result<_>>()?,
-        repositories: repositories(&what.repo, what.repo_key.as_deref())?,
         phases: if packages.is_empty() { Vec::new() } else { phases.to_vec() },
         checks: [
             given("unit", &what.check_unit),
@@ -226,33 +168,13 @@ fn wish(
         .concat(),
         without: what.without.clone(),
         allowed_ports: what.allow_port.clone(),
-        timeout: what.timeout.unwrap_or(probe::TIMEOUT),
-        phase_timeout: what.phase_timeout.unwrap_or(probe::PHASE_TIMEOUT),
-        boot_timeout: what.boot_timeout.unwrap_or(probe::BOOT_TIMEOUT),
-        boot: boot(what),
-        test: None,
         pool: what.pool,
         keep: how.keep_on_failure || how.shell_on_failure,
-        evidence: PathBuf::new(),
         always_evidence: how.evidence.is_some(),
+        ..what.systems.wish(image, Some("none"))?
     };
     cells::checks(&wish)?;
     Ok(wish)
-}
-
-pub(in crate::face::postroj) fn repositories(
-    texts: &[String],
-    key: Option<&Path>,
-) -> Result<Vec<Repository>> {
-    texts.iter().map(|text| Repository::parse(text, key).context("--repo")).collect()
-}
-
-/// Options of `boot`.
-fn boot(what: &What) -> Vec<String> {
-    let network = what.network.as_deref().unwrap_or("none");
-    let fast = what.fast.then_some("--fast".to_owned());
-    let isolation = what.isolation.iter().flat_map(|one| ["--isolation".into(), one.clone()]);
-    ["--network".into(), network.to_owned()].into_iter().chain(fast).chain(isolation).collect()
 }
 
 /// A file's path as it is wherever this program is started from.
