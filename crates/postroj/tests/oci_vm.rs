@@ -284,6 +284,9 @@ fn a_namespace_lends_its_device_to_one_machine_at_a_time() {
     for part in [mac, address, "default via 10.9.8.1 dev eth0"] {
         assert!(inside.contains(part), "{part}: {inside}");
     }
+    // Its file system has all that the image has.
+    let mode = std::fs::metadata(bundle.dir.join("state/first")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o77, 0);
     let second = said(&mut run("second"));
     assert_ne!(second.code, 0);
     assert!(second.err.contains("another virtual machine has this network"), "{second:?}");

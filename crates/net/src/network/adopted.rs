@@ -152,3 +152,29 @@ impl Drop for Taken {
         let _ = self.links.set_up(&self.device);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_device_has_addresses() {
+        let device = |name: &str, addresses: &[IpAddr]| Inside {
+            device: name.into(),
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            mtu: 1500,
+            addresses: addresses.iter().map(|address| (*address, 24)).collect(),
+            gateways: Vec::new(),
+        };
+        let (one, none) = (device("eth0", &[HERE]), device("dummy0", &[]));
+        assert_eq!(the_device(vec![none.clone(), one.clone()]).unwrap(), one);
+        for (devices, part) in [
+            (vec![none], "no device with an address"),
+            (vec![one.clone(), device("eth1", &[GUEST])], "eth0 and eth1"),
+            (vec![one, device(BRIDGE, &[HERE])], "another virtual machine"),
+        ] {
+            let error = the_device(devices).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

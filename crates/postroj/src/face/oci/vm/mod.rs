@@ -5,6 +5,8 @@
 //! signals on, and ends with the code of what it ran.
 
 use std::collections::VecDeque;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -94,6 +96,9 @@ impl Machines<'_> {
         config: &Config,
         creation: &Creation,
     ) -> Result<i32> {
+        // The root's file system will be in there, whatever it has that is not everybody's to read.
+        std::fs::set_permissions(&place.directory, Permissions::from_mode(0o700))
+            .with_context(|| format!("cannot protect {}", place.directory.display()))?;
         let mut record = engine::oci::Record::new(place, bundle, config)?;
         place.write(&record)?;
         let run = self.directory()?;
