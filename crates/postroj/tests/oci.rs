@@ -449,6 +449,15 @@ fn limits_freezing_and_numbers() {
     assert_eq!(bundle.state("l")["status"], "paused");
     refused(&mut bundle.oci(&["exec", "l", "true"]), "it is paused");
     out(&mut bundle.oci(&["resume", "l"]));
+    for (below, part) in [
+        ("..", "is not a sub cgroup path"),
+        ("nosuch", "error adding pid"),
+        ("memory:/a/../../b", "is not a sub cgroup path"),
+        ("whaaat:/", "unknown controller whaaat"),
+    ] {
+        refused(&mut bundle.oci(&["exec", "--cgroup", below, "l", "true"]), part);
+    }
+    assert_eq!(out(&mut bundle.oci(&["exec", "--cgroup", "/", "l", "echo", "top"])), "top");
     out(&mut bundle.oci(&["exec", "l", "true"]));
     assert_eq!(out(&mut bundle.oci(&["ps", "-f", "json", "l"])), format!("[{pid}]"));
     out(&mut bundle.oci(&["delete", "--force", "l"]));
@@ -457,6 +466,73 @@ fn limits_freezing_and_numbers() {
         let left = hierarchy.mount.join(group.trim_start_matches('/'));
         assert!(!left.exists() && !left.parent().unwrap().exists(), "{}", left.display());
     }
+}
+
+/// Groups that are somebody else's, frozen ones, and limits that are none.
+#[test]
+fn found_groups_and_wrong_limits() {
+    if !is_root() {
+        println!("skipped: control groups are not delegated to users on every host");
+        return;
+    }
+    let mut bundle = Bundle::new("found");
+    let group = format!("/postroj-test-{}/found", std::process::id());
+    bundle.config["linux"]["cgroupsPath"] = group.clone().into();
+    // As docker writes what it was not asked for.
+    bundle.config["linux"]["resources"] =
+        json!({ "cpu": { "shares": 0, "quota": 0 }, "blockIO": { "weight": 0 }, "memory": {} });
+    let bundle = bundle.sh("sleep 60");
+    bundle.create("first");
+    out(&mut bundle.oci(&["start", "first"]));
+    out(&mut bundle.oci(&["pause", "first"]));
+    refused(&mut bundle.oci(&["create", "second"]), "cgroup unexpectedly frozen");
+    assert_eq!(bundle.state("first")["status"], "paused");
+    out(&mut bundle.oci(&["resume", "first"]));
+    let log = bundle.dir.join("warnings");
+    let mut second = Command::new(program());
+    second.args(["oci", "--log", log.to_str().unwrap(), "--root"]).arg(bundle.dir.join("state"));
+    // What is made keeps the streams open.
+    second.args(["create", "second"]).current_dir(&bundle.dir);
+    assert!(second.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
+    let warned = std::fs::read_to_string(log).unwrap();
+    assert!(warned.contains("cgroup is not empty: 1 process"), "{warned}");
+    out(&mut bundle.oci(&["delete", "--force", "second"]));
+    out(&mut bundle.oci(&["delete", "--force", "first"]));
+    let mut bundle = bundle;
+    bundle.config["linux"]["resources"] = json!({ "cpu": { "period": 100 } });
+    let bundle = bundle.written();
+    refused(&mut bundle.oci(&["create", "a"]), "invalid argument");
+}
+
+/// Numbers, a user without rights, and what is read from a pipe.
+#[test]
+fn limits_and_processes_of_others() {
+    let mut bundle = Bundle::new("others");
+    bundle.config["process"]["rlimits"] =
+        json!([{ "type": "RLIMIT_NOFILE", "soft": 90, "hard": 90 }]);
+    bundle.config["process"]["user"] = match is_root() {
+        true => json!({ "uid": 7, "gid": 8 }),
+        false => json!({ "uid": 0, "gid": 0 }),
+    };
+    let bundle = bundle.sh("ulimit -n; sleep 60");
+    bundle.create("o");
+    out(&mut bundle.oci(&["start", "o"]));
+    fixture::wait_until("its limit is told", || bundle.log() == "90\n");
+    let script = format!(
+        "jq .process {0}/config.json | sed 's/ulimit -n; sleep 60/ulimit -n/' | {1} oci --root {0}/state exec -p /dev/stdin o",
+        bundle.dir.display(),
+        program().display()
+    );
+    assert_eq!(out(Command::new("sh").args(["-c", &script])), "90");
+    out(&mut bundle.oci(&["kill", "o", "0"]));
+    out(&mut bundle.oci(&["kill", "o", "KILL"]));
+    bundle.ended();
+    out(&mut bundle.oci(&["kill", "-a", "o", "0"]));
+    assert!(
+        out(&mut bundle.oci(&["list", "-f", "json"]))
+            .starts_with("[{\"ociVersion\":\"1.2.0\",\"id\":\"o\",")
+    );
+    out(&mut bundle.oci(&["delete", "o"]));
 }
 
 #[test]

@@ -147,7 +147,12 @@ impl Child<'_> {
                 self.bind(target, tree, *recursive, *attributes)
             }
             Step::OverlayMount { target, trees, index, options, read_only, files } => {
-                self.overlay_trees(trees, *index, files)?;
+                match self.overlay_trees(trees, *index, files) {
+                    Err(error) if has_vanished(&error, target, trees) => {
+                        return Ok(rustix::process::fchdir(self.root()?.as_fd())?);
+                    }
+                    other => other?,
+                }
                 self.overlay_mount(target, *index, options, *read_only)
             }
             Step::Cgroups { legacy, unified } => self.cgroups(legacy, *unified),
@@ -641,4 +646,11 @@ fn open_directory(path: &CStr) -> io::Result<OwnedFd> {
 
 fn cstring(text: String) -> io::Result<CString> {
     CString::new(text).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+/// Whether what could not be opened is a mount of the host's, shown where the host has it, that somebody took away since
+/// it was listed.
+fn has_vanished(error: &io::Error, target: &str, trees: &[Tree]) -> bool {
+    let is_own = matches!(trees, [Tree::Path(path)] if path.to_bytes() == target.as_bytes());
+    is_own && error.raw_os_error() == Some(rustix::io::Errno::NOENT.raw_os_error())
 }

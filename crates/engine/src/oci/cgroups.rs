@@ -39,7 +39,12 @@ impl Group {
 impl Groups {
     /// Makes them. Who is not root does without those that it may not make; its limits are missed
     /// later.
-    pub(super) fn make(path: Option<&str>, id: &str, rootless: bool) -> Result<Self> {
+    pub(super) fn make(
+        path: Option<&str>,
+        id: &str,
+        rootless: bool,
+        warn: &dyn Fn(&str),
+    ) -> Result<Self> {
         let layout = Layout::read().context("cannot read this process's control groups")?;
         let path = path.filter(|path| !path.is_empty());
         let mut groups = Self::default();
@@ -61,7 +66,30 @@ impl Groups {
                 }
             }
         }
+        if let Err(error) = groups.look_at_found(warn) {
+            groups.0.retain(|group| group.made > 0);
+            groups.remove();
+            return Err(error);
+        }
         Ok(groups)
+    }
+
+    /// A container in somebody else's groups is ended with what else is in there, and one in frozen groups never
+    /// comes up. In runc's words, which its callers know.
+    fn look_at_found(&self, warn: &dyn Fn(&str)) -> Result<()> {
+        if self.0.iter().all(|group| group.made > 0) {
+            return Ok(());
+        }
+        if self.is_frozen() {
+            bail!(
+                "container's cgroup unexpectedly frozen: thaw it first, or choose another cgroupsPath"
+            );
+        }
+        match self.processes().len() {
+            0 => {}
+            count => warn(&format!("container's cgroup is not empty: {count} process(es) found")),
+        }
+        Ok(())
     }
 
     /// Moves a process into all of them.
@@ -75,17 +103,37 @@ impl Groups {
     }
 
     /// The same for a process of a container that runs already: a group that is gone is passed over.
-    pub(super) fn adopt_another(&self, pid: i32, below: Option<&str>) -> Result<()> {
+    pub(super) fn adopt_another(&self, pid: i32, below: &[String]) -> Result<()> {
+        let below = below.iter().map(|text| self.below(text)).collect::<Result<Vec<_>>>()?;
         for group in self.0.iter().filter(|group| group.path.exists()) {
-            let path = match below {
-                Some(below) => group.path.join(below.trim_start_matches('/')),
-                None => group.path.clone(),
+            let named = |wanted: &[&str]| {
+                wanted.iter().any(|one| group.controllers.iter().any(|own| own == one))
             };
+            let is_of = |wanted: &[&str]| wanted.is_empty() || named(wanted);
+            let path = below.iter().rev().find(|(wanted, _)| is_of(wanted));
+            let path = path.map_or_else(|| group.path.clone(), |(_, path)| group.path.join(path));
             let file = path.join("cgroup.procs");
-            fs::write(&file, pid.to_string())
-                .with_context(|| format!("cannot write {}", file.display()))?;
+            // In runc's words.
+            fs::write(&file, pid.to_string()).with_context(|| {
+                format!("error adding pid {pid} to cgroups: open {}", file.display())
+            })?;
         }
         Ok(())
+    }
+
+    /// Controllers, and a path below their groups.
+    fn below<'a>(&self, text: &'a str) -> Result<(Vec<&'a str>, &'a str)> {
+        let (controllers, path) = text.split_once(':').unwrap_or(("", text));
+        let wanted: Vec<&str> = controllers.split(',').filter(|name| !name.is_empty()).collect();
+        let is_known =
+            |name: &str| self.0.iter().any(|group| group.controllers.iter().any(|own| own == name));
+        if let Some(unknown) = wanted.iter().find(|name| !is_known(name)) {
+            bail!("unknown controller {unknown} in --cgroup {text}");
+        }
+        if path.split('/').any(|part| part == "..") {
+            bail!("bad --cgroup path: {path} is not a sub cgroup path");
+        }
+        Ok((wanted, path.trim_start_matches('/')))
     }
 
     /// Sets limits.

@@ -29,7 +29,10 @@ impl Making<'_> {
         let empty = Linux::default();
         let linux = self.config.linux.as_ref().unwrap_or(&empty);
         let groups = match self.containers.cgroups {
-            true => Groups::make(linux.cgroups_path.as_deref(), &self.place.id(), rootless)?,
+            true => {
+                let path = linux.cgroups_path.as_deref();
+                Groups::make(path, &self.place.id(), rootless, self.containers.warn)?
+            }
             false => Groups::default(),
         };
         self.within(&groups, text, linux, rootless).inspect_err(|_| groups.remove())
@@ -68,6 +71,8 @@ impl Making<'_> {
         record.is(pid);
         launched.go()?;
         launched.hear(SYNC)?;
+        // While it is this user still: others' need CAP_SYS_RESOURCE (prlimit(2)), which root may lack.
+        limit_process(&launched, process)?;
         oom_score(pid, process)?;
         // The runtime environment is there (runtime-spec 1.2, `runtime.md`, "Lifecycle", step 2).
         let told = record.told(Status::Created)?;
@@ -77,7 +82,6 @@ impl Making<'_> {
         }
         launched.resume(&told)?;
         launched.hear(READY)?;
-        limit_process(&launched, process)?;
         let terminal = terminal(&mut launched, self.creation.console_socket.as_deref(), process)?;
         self.place.write(&record)?;
         if let Some(file) = &self.creation.pid_file {

@@ -3,6 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::cgroups::Group;
@@ -12,21 +13,30 @@ use super::{Containers, Record};
 ///
 /// # Errors
 /// Where there is no such container.
-pub fn statistics(containers: &Containers<'_>, id: &str) -> Result<Value> {
+pub fn statistics(containers: &Containers<'_>, id: &str) -> Result<Event> {
     let record = containers.state(id)?;
-    Ok(json!({
-        "type": "stats",
-        "id": id,
-        "data": {
-            "cpu": cpu(&record),
-            "memory": memory(&record),
-            "pids": pids(&record),
-            "blkio": {},
-            "hugetlb": {},
-            "intel_rdt": {},
-            "network_interfaces": null,
-        },
-    }))
+    let data = json!({
+        "cpu": cpu(&record),
+        "memory": memory(&record),
+        "pids": pids(&record),
+        "blkio": {},
+        "hugetlb": {},
+        "intel_rdt": {},
+        "network_interfaces": null,
+    });
+    Ok(Event { kind: "stats", id: id.to_owned(), data })
+}
+
+/// What is printed of a container, with runc's keys in runc's order.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Event {
+    /// `stats`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The container's.
+    pub id: String,
+    /// By controller.
+    pub data: Value,
 }
 
 fn number(group: &Group, file: &str) -> u64 {

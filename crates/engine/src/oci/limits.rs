@@ -150,7 +150,8 @@ impl Writer<'_> {
             };
             let group = group.with_context(|| {
                 format!(
-                    "cannot set {file}: the container has no group of cgroup v2 with {controller}"
+                    "invalid configuration: cannot set {file}: the container has no group of cgroup v2 with \
+                     {controller}"
                 )
             })?;
             for line in value.lines() {
@@ -280,9 +281,13 @@ fn legacy_cpu(group: &Group, cpu: &Cpu) -> Result<()> {
     }
     if let Some(period) = cpu.period {
         // A quota that is set already may allow no such period before it is changed itself.
-        if write(group, "cpu.cfs_period_us", period).is_err() && cpu.quota.is_some() {
-            write(group, "cpu.cfs_quota_us", cpu.quota.unwrap_or(-1))?;
-            write(group, "cpu.cfs_period_us", period)?;
+        let written = write(group, "cpu.cfs_period_us", period);
+        match cpu.quota.filter(|_| written.is_err()) {
+            Some(quota) => {
+                write(group, "cpu.cfs_quota_us", quota)?;
+                write(group, "cpu.cfs_period_us", period)?;
+            }
+            None => written?,
         }
     }
     if let Some(quota) = cpu.quota {

@@ -43,6 +43,7 @@ pub(super) fn hand_on(
         "metadata": profile.listener_metadata.clone().unwrap_or_default(),
         "state": state,
     });
-    send(path.as_ref(), message.to_string().as_bytes(), listener.as_fd())
-        .with_context(|| format!("cannot send the filter's listener to {path}"))
+    send(path.as_ref(), message.to_string().as_bytes(), listener.as_fd()).with_context(|| {
+        format!("failed to connect with seccomp agent specified in the seccomp profile: {path}")
+    })
 }

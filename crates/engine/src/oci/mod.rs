@@ -66,8 +66,8 @@ pub struct Execution {
     pub console_socket: Option<PathBuf>,
     /// Descriptors from 3 on that it gets.
     pub preserved: u32,
-    /// A group below the container's.
-    pub cgroup: Option<String>,
+    /// Groups below the container's, as runc's callers write them: `PATH`, or `CONTROLLER[,CONTROLLER]:PATH`.
+    pub cgroups: Vec<String>,
     /// Though the container is paused.
     pub ignore_paused: bool,
 }
@@ -293,7 +293,7 @@ impl Containers<'_> {
         let steps =
             bundle::inside(process, userns, execution.preserved, seccomp, &mut self.warn())?;
         let mut launched = launch::inside(pid, &steps)?;
-        record.cgroups.adopt_another(raw(launched.pid()), execution.cgroup.as_deref())?;
+        record.cgroups.adopt_another(raw(launched.pid()), &execution.cgroups)?;
         launched.hear(SYNC)?;
         limit_process(&launched, process)?;
         let terminal = terminal(&mut launched, execution.console_socket.as_deref(), process)?;

@@ -17,6 +17,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::{Access, CWD, FileType};
 use rustix::net::SocketType;
 use rustix::pipe::PipeFlags;
+use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 use spec::ids::{IdMapping, IdRange};
 use spec::plan::{MountKind, Plan};
@@ -172,8 +173,9 @@ impl Shares {
     pub(super) fn serve(self) -> Result<Server> {
         let (said, say) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
             .context("cannot make a pipe for virtiofsd's messages")?;
+        let parent = rustix::process::getpid();
         let process = process::spawn(Namespaces::NONE, None, || {
-            if let Err(error) = self.become_it(say.as_fd()) {
+            if let Err(error) = self.become_it(say.as_fd(), parent) {
                 let _ = rustix::io::write(&say, format!("{error:#}").as_bytes());
             }
         })
@@ -182,19 +184,18 @@ impl Shares {
     }
 
     /// What the process does; it returns only where something fails.
-    fn become_it(&self, say: BorrowedFd<'_>) -> Result<()> {
+    fn become_it(&self, say: BorrowedFd<'_>, parent: Pid) -> Result<()> {
         let null = File::options().read(true).write(true).open("/dev/null")?;
         rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(&null)?;
         rustix::stdio::dup2_stderr(say)?;
         process::close_all_except(&[self.listener.as_fd(), say])?;
         signals::reset();
-        let parent = rustix::process::getppid();
         let with = UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWIPC;
         userns::enter(&self.uids, &self.gids, with).map_err(crate::explain_map)?;
         // A change of ids takes it away (prctl(2), PR_SET_PDEATHSIG).
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-        if rustix::process::getppid() != parent {
+        if rustix::process::getppid() != Some(parent) {
             bail!("whoever started this has died");
         }
         self.put_side_by_side()?;

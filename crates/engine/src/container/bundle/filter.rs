@@ -23,7 +23,9 @@ pub(super) fn step(profile: &Seccomp) -> Result<Step> {
     for syscall in &profile.syscalls {
         let action = action(&syscall.action, syscall.errno_ret)?;
         if action == Action::Notify && syscall.names.iter().any(|name| name == "write") {
-            bail!("SCMP_ACT_NOTIFY for write would wait for itself");
+            bail!(
+                "SCMP_ACT_NOTIFY cannot be used for the write syscall: the container would wait for itself"
+            );
         }
         // As libseccomp has it, such a rule says nothing.
         if action == default {

@@ -373,15 +373,15 @@ impl Builder<'_, '_> {
         // no_new_privs it needs rights that are given up, so those wait for it.
         if filter.is_some() && !process.no_new_privileges {
             self.steps.extend([find, wait]);
-            self.steps.extend(hooks);
             self.steps.extend(filter);
             self.steps.extend(rights);
         } else {
             self.steps.extend(rights);
             self.steps.extend([find, wait]);
-            self.steps.extend(hooks);
             self.steps.extend(filter);
         }
+        // As runc has it: these are the container's, and may no more than its command.
+        self.steps.extend(hooks);
         self.steps.push(execute(process)?);
         Ok(())
     }

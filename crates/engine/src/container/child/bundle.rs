@@ -185,11 +185,42 @@ impl Child<'_> {
     /// For a root that cannot be pivoted to, such as one in an initramfs: what is mounted
     /// elsewhere stays, out of reach (runc, `--no-pivot`).
     fn move_root(&mut self) -> io::Result<()> {
+        self.hide_kernel_s()?;
         rustix::process::fchdir(self.root()?.as_fd())?;
         self.root = None;
         mount::plain(c".", c"/", c"", flag::MOVE, c"")?;
         rustix::process::chroot(c".")?;
         Ok(rustix::process::chdir(c"/")?)
+    }
+
+    /// Takes the launcher's `/proc` and `/sys` away, which stay reachable where the root is only moved over: while they
+    /// are, the kernel lets whoever is root of a user namespace mount such whole, without what is masked in the
+    /// container's (Linux, `mount_too_revealing` of fs/namespace.c; runc, `msMoveRoot`).
+    fn hide_kernel_s(&self) -> io::Result<()> {
+        let root = format!("/proc/self/fd/{}", self.root()?.as_fd().as_raw_fd());
+        let root = rustix::fs::readlink(root, Vec::new())?.into_bytes();
+        let mounts = sys::process::read_proc("/proc/self/mountinfo")?;
+        // Whoever wants mounts to be shared with the host would lose the host's (mount_namespaces(7)).
+        if mounts.lines().any(|line| line.contains(" / / ") && line.contains(" shared:")) {
+            return Ok(());
+        }
+        // The last is above those before it.
+        for line in mounts.lines().rev() {
+            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let shows_kernel = right.starts_with("proc ") || right.starts_with("sysfs ");
+            let Some(place) = left.split(' ').nth(4).filter(|_| shows_kernel) else { continue };
+            if std::path::Path::new(place).starts_with(std::ffi::OsStr::from_bytes(&root)) {
+                continue;
+            }
+            let place = cstring(place.to_owned())?;
+            let detach = rustix::mount::UnmountFlags::DETACH;
+            // What came with another user namespace's mounts cannot be taken away, but covered (mount_namespaces(7)).
+            if rustix::mount::unmount(&place, detach).is_err() {
+                let flags = flag::NOSUID | flag::NODEV | flag::NOEXEC | flag::RDONLY;
+                mount::plain(c"tmpfs", &place, c"tmpfs", flags, c"size=0")?;
+            }
+        }
+        Ok(())
     }
 
     fn close_all(&mut self, preserved: u32) -> io::Result<()> {

@@ -102,8 +102,8 @@ impl Face for Oci {
                 let text = error.chain().map(|cause| super::reason_of(&cause.to_string()));
                 let text: Vec<String> = text.collect();
                 log.say("error", &text.join(": "));
-                // crun's; podman and containerd look for no other than 0.
-                1
+                // runc's, of whose exec other codes are the command's. podman and containerd look for no other than 0.
+                if log.execs { 255 } else { 1 }
             }
         }
     }
@@ -114,6 +114,8 @@ impl Face for Oci {
 struct Log {
     file: Option<PathBuf>,
     json: bool,
+    /// What is done is `exec`.
+    execs: bool,
 }
 
 impl Log {
@@ -156,6 +158,8 @@ fn run(args: Vec<OsString>, log: &mut Log) -> Result<u8> {
         return Ok(0);
     }
     let verb = global.operands.first().context("there is no verb; see --help")?.clone();
+    log.execs = verb == "exec";
+    let log = &*log;
     let warn = |text: &str| log.say("warning", text);
     let isolation = global.value("isolation").unwrap_or(if is_vm { "vm" } else { "container" });
     let root = match global.value("root") {
@@ -291,7 +295,8 @@ fn kill(containers: &Containers<'_>, args: &mut VecDeque<String>) -> Result<u8> 
 fn signal(name: &str) -> Result<i32> {
     let upper = name.to_ascii_uppercase();
     let signal = match upper.parse::<i32>() {
-        Ok(number) if (1..=64).contains(&number) => Some(number),
+        // 0 asks whether it is there (kill(2)).
+        Ok(number) if (0..=64).contains(&number) => Some(number),
         Ok(_) => None,
         Err(_) => sys::signals::by_name(upper.strip_prefix("SIG").unwrap_or(&upper)),
     };

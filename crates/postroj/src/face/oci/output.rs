@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use engine::oci::{Containers, Record, statistics};
-use serde_json::json;
+use serde::Serialize;
 
 use super::words::Words;
 
@@ -14,18 +14,33 @@ pub(super) fn now() -> String {
     engine::oci::now().unwrap_or_default()
 }
 
-fn as_json(record: &Record) -> serde_json::Value {
-    json!({
-        "ociVersion": record.state.oci_version,
-        "id": record.state.id,
-        "pid": record.state.pid,
-        "status": record.state.status,
-        "bundle": record.state.bundle,
-        "rootfs": record.rootfs,
-        "created": record.created,
-        "annotations": record.state.annotations,
-        "owner": record.owner,
-    })
+/// A container in runc's order: there are those who look for `{"ociVersion":…,"id":…` in the text.
+fn as_json(record: &Record) -> impl Serialize {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Shown<'a, A, S> {
+        oci_version: &'a str,
+        id: &'a str,
+        pid: i32,
+        status: S,
+        bundle: &'a str,
+        rootfs: &'a str,
+        created: &'a str,
+        annotations: &'a A,
+        owner: &'a str,
+    }
+    let state = &record.state;
+    Shown {
+        oci_version: &state.oci_version,
+        id: &state.id,
+        pid: state.pid,
+        status: &state.status,
+        bundle: &state.bundle,
+        rootfs: &record.rootfs,
+        created: &record.created,
+        annotations: &state.annotations,
+        owner: &record.owner,
+    }
 }
 
 pub(super) fn state(containers: &Containers<'_>, args: &mut VecDeque<String>) -> Result<u8> {
@@ -78,7 +93,7 @@ fn table<const N: usize>(rows: Vec<[String; N]>) {
 }
 
 pub(super) fn ps(containers: &Containers<'_>, args: &mut VecDeque<String>) -> Result<u8> {
-    let words = Words::read(args, &[("format", Some('f'), true)], 2)?;
+    let words = Words::read(args, &[("format", Some('f'), true)], 1)?;
     let found = containers.processes(words.id()?)?;
     match words.value("format") {
         Some("json") => {
@@ -88,9 +103,10 @@ pub(super) fn ps(containers: &Containers<'_>, args: &mut VecDeque<String>) -> Re
         None | Some("table" | "") => {}
         Some(other) => bail!("unknown format {other:?}: json or table"),
     }
-    let options = match words.operands.get(1..) {
-        Some(options) if !options.is_empty() => options.to_vec(),
-        _ => vec!["-ef".to_owned()],
+    // What follows the id is ps's.
+    let options: Vec<String> = match args.is_empty() {
+        true => vec!["-ef".to_owned()],
+        false => args.drain(..).collect(),
     };
     let listed =
         std::process::Command::new("ps").args(&options).output().context("cannot run ps")?;
@@ -113,21 +129,57 @@ pub(super) fn events(containers: &Containers<'_>, args: &mut VecDeque<String>) -
     let words = Words::read(args, &[("stats", None, false), ("interval", None, true)], usize::MAX)?;
     let id = words.id()?;
     if words.is_set("stats") {
-        println!("{}", statistics(containers, id)?);
+        println!("{}", serde_json::to_string(&statistics(containers, id)?)?);
         return Ok(0);
     }
     let interval = words.value("interval").unwrap_or("5s");
-    let seconds: u64 =
-        interval
-            .trim_end_matches('s')
-            .parse()
-            .ok()
-            .filter(|seconds| *seconds > 0)
-            .with_context(|| format!("--interval {interval:?} is no number of seconds"))?;
+    let interval = duration(interval)
+        .with_context(|| format!("--interval {interval:?} is no duration such as 5s or 100ms"))?;
     loop {
-        println!("{}", statistics(containers, id)?);
-        if containers.wait(id, Duration::from_secs(seconds))? {
+        println!("{}", serde_json::to_string(&statistics(containers, id)?)?);
+        if containers.wait(id, interval)? {
             return Ok(0);
+        }
+    }
+}
+
+/// As runc's callers write it (Go, `time.ParseDuration`): `1m30s`, `100ms`; without a unit, seconds.
+fn duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut sum = 0.0;
+    while !rest.is_empty() {
+        let number = rest.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (value, after) = rest.split_at(number);
+        let unit = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(unit);
+        let seconds = match unit {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" | "" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        sum += value.parse::<f64>().ok()? * seconds;
+        rest = after;
+    }
+    Duration::try_from_secs_f64(sum).ok().filter(|duration| !duration.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_go_s() {
+        for (text, milliseconds) in
+            [("5s", 5000), ("100ms", 100), ("1m30s", 90_000), ("1.5h", 5_400_000), ("2", 2000)]
+        {
+            assert_eq!(duration(text), Some(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in ["", "0s", "s", "1d", "-1s", "1s-", "1..2s", "99999999999999999999999h"] {
+            assert_eq!(duration(text), None, "{text}");
         }
     }
 }

@@ -71,6 +71,8 @@ pub(super) fn exec(containers: &Containers<'_>, args: &mut VecDeque<String>) -> 
     if args.front().is_some_and(|word| word == "--") {
         args.pop_front();
     }
+    // This may start the program once more, and what is read below may be a pipe.
+    protect()?;
     let path = |name| words.value(name).filter(|path| !path.is_empty()).map(PathBuf::from);
     let process = match path("process") {
         Some(file) => read(&file)?,
@@ -80,10 +82,9 @@ pub(super) fn exec(containers: &Containers<'_>, args: &mut VecDeque<String>) -> 
         pid_file: path("pid-file"),
         console_socket: path("console-socket"),
         preserved: preserved(&words)?,
-        cgroup: words.value("cgroup").map(|c| c.rsplit(':').next().unwrap_or(c).to_owned()),
+        cgroups: words.values("cgroup").map(str::to_owned).collect(),
         ignore_paused: words.is_set("ignore-paused"),
     };
-    protect()?;
     let mut running: Running = containers.exec(id, &process, &execution)?;
     if words.is_set("detach") {
         running.let_go();

@@ -25,12 +25,17 @@ fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Value
     json!({ "destination": destination, "type": kind, "source": source, "options": options })
 }
 
+/// Whether this host has the second version of control groups alone.
+fn is_unified() -> bool {
+    sys::cgroups::Layout::read().is_ok_and(|layout| layout.legacy.is_empty())
+}
+
 fn specimen(rootless: bool) -> Value {
     let capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
-    let mut namespaces: Vec<Value> = ["pid", "ipc", "uts", "mount", "cgroup"]
-        .iter()
-        .map(|kind| json!({ "type": kind }))
-        .collect();
+    // As runc has it: what is under the first version may be asked for where its groups are.
+    let own_groups = ["cgroup"].into_iter().filter(|_| is_unified());
+    let kinds = ["pid", "ipc", "uts", "mount"].into_iter().chain(own_groups);
+    let mut namespaces: Vec<Value> = kinds.map(|kind| json!({ "type": kind })).collect();
     let ids = |id: u32| json!([{ "containerID": 0, "hostID": id, "size": 1 }]);
     let mut linux = json!({
         "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
