@@ -92,7 +92,18 @@ fn a_command_is_restarted() {
 
 #[test]
 fn one_with_the_host_s_files_is_restarted() {
+    // One of the host's mounts is gone when it starts again.
+    let vanishes = format!("/srv/postroj-vanishes-{}", std::process::id());
+    if fixture::is_root() {
+        std::fs::create_dir_all(&vanishes).unwrap();
+        out(std::process::Command::new("mount").arg("--bind").args([&vanishes, &vanishes]));
+    }
     let machine = Machine::start(&["run", "-d", "host", "sleep", "1000"]);
+    if fixture::is_root() {
+        sh(&machine, &format!("mountpoint {vanishes}"));
+        out(std::process::Command::new("umount").arg(&vanishes));
+        std::fs::remove_dir(vanishes).unwrap();
+    }
     sh(&machine, "echo x >/etc/postroj-test; echo y >/usr/postroj-test");
     out(&mut postroj(&["restart", "-t", "0", &machine.name]));
     fixture::wait_until("it can be entered", || said(&mut machine.exec(&[], &["true"])).code == 0);

@@ -251,6 +251,9 @@ impl Builder<'_> {
                 let (recursive, attributes) = (*recursive, convert(attributes));
                 self.steps.push(Step::Bind { target, tree, recursive, attributes });
             }
+            // A mount of the host's that somebody took away since it was listed: before a restart, say.
+            MountKind::Overlay { layers, .. }
+                if layers[..] == [target.clone()] && !Path::new(&target).exists() => {}
             MountKind::Overlay { layers, read_only } => {
                 let trees = layers.iter().rev().map(|layer| self.tree(layer, false));
                 let trees = trees.collect::<Result<Vec<_>>>()?;
