@@ -110,6 +110,10 @@ fn peers_know_a_renamed_machine_by_its_new_name() {
     fails(&mut own.postroj(&["network", "heal", a, b]), 125, &["on no network together"]);
     out(&mut own.postroj(&["network", "heal", &new, b]));
     three.reach(b, &new);
+    // What it is called outlives its place on the network.
+    out(own.postroj(&["restart", &new]).stderr(Stdio::null()));
+    three.reach(b, &new);
+    assert_eq!(known(a), 2);
     out(&mut own.postroj(&["rm", "-f", &new]));
     drop(three);
     if let Some(place) = place {
