@@ -476,7 +476,7 @@ fn found_groups_and_wrong_limits() {
         return;
     }
     let mut bundle = Bundle::new("found");
-    let group = format!("/postroj-test-{}/found", std::process::id());
+    let group = format!("/postroj-found-{}/one", std::process::id());
     bundle.config["linux"]["cgroupsPath"] = group.clone().into();
     // As docker writes what it was not asked for.
     bundle.config["linux"]["resources"] =

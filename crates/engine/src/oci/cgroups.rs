@@ -46,32 +46,43 @@ impl Groups {
         warn: &dyn Fn(&str),
     ) -> Result<Self> {
         let layout = Layout::read().context("cannot read this process's control groups")?;
-        let path = path.filter(|path| !path.is_empty());
+        if let Some(path) = path.filter(|path| !path.is_empty()) {
+            let groups = Self::at(&layout, path, rootless)?;
+            groups.look_at_found(warn).inspect_err(|_| groups.remove_made())?;
+            return Ok(groups);
+        }
+        // Nobody said where: not where a container of this id is that is known in another directory.
+        let names = (1_u32..).map(|number| format!("{id}.{number}"));
+        for name in std::iter::once(id.to_owned()).chain(names) {
+            let groups = Self::at(&layout, &name, rootless)?;
+            if groups.0.iter().all(|group| group.made > 0) {
+                return Ok(groups);
+            }
+            groups.remove_made();
+        }
+        bail!("every control group of the name {id} is taken")
+    }
+
+    fn at(layout: &Layout, path: &str, rootless: bool) -> Result<Self> {
         let mut groups = Self::default();
         for hierarchy in layout.legacy.iter().chain(&layout.unified) {
-            let group = match place(hierarchy, path, id) {
-                Ok(group) => group,
-                Err(error) => {
-                    groups.remove();
-                    return Err(error);
-                }
-            };
+            let group = place(hierarchy, path).inspect_err(|_| groups.remove_made())?;
             match group.make() {
                 Ok(group) => groups.0.push(group),
                 Err((_, error)) if rootless && is_denied(&error) => {}
                 Err((directory, error)) => {
-                    groups.remove();
+                    groups.remove_made();
                     let what = format!("cannot make the control group {}", directory.display());
                     return Err(anyhow!(error).context(what));
                 }
             }
         }
-        if let Err(error) = groups.look_at_found(warn) {
-            groups.0.retain(|group| group.made > 0);
-            groups.remove();
-            return Err(error);
-        }
         Ok(groups)
+    }
+
+    /// What others made stays theirs.
+    fn remove_made(&self) {
+        self.0.iter().filter(|group| group.made > 0).for_each(Group::remove);
     }
 
     /// A container in somebody else's groups is ended with what else is in there, and one in frozen groups never
@@ -213,16 +224,7 @@ impl Groups {
 
     /// Removes what was made.
     pub(super) fn remove(&self) {
-        for group in &self.0 {
-            sys::cgroups::remove(&group.path);
-            let mut path = group.path.clone();
-            for _ in 1..group.made {
-                // Fails while somebody else uses it, as it should.
-                if !path.pop() || fs::remove_dir(&path).is_err() {
-                    break;
-                }
-            }
-        }
+        self.0.iter().for_each(Group::remove);
     }
 
     /// As a mount of type `cgroup` shows them: all hierarchies, or the only one.
@@ -266,9 +268,8 @@ fn is_denied(error: &io::Error) -> bool {
     )
 }
 
-/// An absolute path is below the top; any other, and none, below this process's own group.
-fn place(hierarchy: &Hierarchy, path: Option<&str>, id: &str) -> Result<Group> {
-    let relative = path.unwrap_or(id);
+/// An absolute path is below the top; any other below this process's own group.
+fn place(hierarchy: &Hierarchy, relative: &str) -> Result<Group> {
     if Path::new(relative).components().any(|c| c == std::path::Component::ParentDir) {
         bail!("linux.cgroupsPath {relative:?} leads upwards");
     }
@@ -285,6 +286,17 @@ fn place(hierarchy: &Hierarchy, path: Option<&str>, id: &str) -> Result<Group> {
 }
 
 impl Group {
+    fn remove(&self) {
+        sys::cgroups::remove(&self.path);
+        let mut path = self.path.clone();
+        for _ in 1..self.made {
+            // Fails while somebody else uses it, as it should.
+            if !path.pop() || fs::remove_dir(&path).is_err() {
+                break;
+            }
+        }
+    }
+
     fn make(mut self) -> Result<Self, (PathBuf, io::Error)> {
         let relative = self.path.strip_prefix(&self.mount).unwrap_or(&self.path).to_owned();
         let mut directory = self.mount.clone();
