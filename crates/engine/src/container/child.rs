@@ -176,6 +176,11 @@ impl Child<'_> {
             Step::NotifySocket(path) => self.notify_socket(path),
             Step::Pivot => self.pivot(),
             Step::SharedMounts => mount::make_shared(),
+            Step::Pings { last } => {
+                // Without it ping(8) finds no way out: that is all.
+                let _ = std::fs::write("/proc/sys/net/ipv4/ping_group_range", format!("0 {last}"));
+                Ok(())
+            }
             Step::Rlimit { resource, soft, hard, .. } => sys::rlimits::set(*resource, *soft, *hard),
             Step::Streams { stdin, control } => self.streams(*stdin, *control),
             Step::CloseDescriptors => self.close_descriptors(),

@@ -351,11 +351,27 @@ impl Builder<'_> {
         if let Root::Overlay { read_only: true, .. } = self.plan.root {
             self.steps.push(Step::ReadonlyRoot);
         }
+        // Such sockets can be moved to the host's network, and raw ones cannot.
+        if self.plan.bypass.is_some() {
+            self.steps.push(Step::Pings { last: last_group(&self.plan.ids) });
+        }
         self.steps.push(Step::Pivot);
         if self.plan.boot.is_some() {
             self.steps.push(Step::SharedMounts);
         }
         Ok(())
+    }
+}
+
+/// The last of the groups that a machine has from 0 on: the kernel takes a range of mapped ones only.
+fn last_group(ids: &IdMapping) -> u32 {
+    match ids {
+        // `INT_MAX` (Linux, `ipv4_ping_group_range`).
+        IdMapping::Inherit => i32::MAX.unsigned_abs(),
+        IdMapping::Private { gids, .. } => {
+            let from_0 = gids.iter().find(|range| range.inside == 0);
+            from_0.map_or(0, |range| range.count.saturating_sub(1)).min(i32::MAX.unsigned_abs())
+        }
     }
 }
 

@@ -152,6 +152,10 @@ pub(crate) enum Step {
     Pivot,
     /// What is mounted later is seen by namespaces that are made below, as on a host.
     SharedMounts,
+    /// Lets all of the machine's groups up to this one open sockets for ICMP's echo (icmp(7), `ping_group_range`).
+    Pings {
+        last: u32,
+    },
     Rlimit {
         name: String,
         resource: Resource,
@@ -230,6 +234,7 @@ impl Step {
             Self::HandOver { .. } => "hand system calls over to the launcher".into(),
             Self::Runtime { path, .. } => format!("make {path}"),
             Self::NotifySocket(path) => format!("listen on {path}"),
+            Self::Pings { .. } => "let everybody ping".into(),
             Self::SharedMounts => "share mounts with namespaces below".into(),
             Self::Pivot => "change into the root".into(),
             Self::Rlimit { name, soft, hard, .. } => {

@@ -128,7 +128,9 @@ mod tests {
         output.cut(1 << 20).unwrap();
         let about = output.0.metadata().unwrap();
         let taken = std::os::unix::fs::MetadataExt::blocks(&about) * 512;
-        assert_eq!((about.len(), taken), (5_000_000, 1 << 20));
+        assert_eq!(about.len(), 5_000_000);
+        // The kernel may count pages of its own among them.
+        assert!((1 << 20..(1 << 20) + (64 << 10)).contains(&taken), "{taken}");
         assert_eq!(output.text(1 << 20).unwrap().len(), 1 << 20);
     }
 
