@@ -70,9 +70,19 @@ fn sealed_copy(exe: &std::fs::File, size: u64) -> io::Result<OwnedFd> {
             n => left -= n as u64,
         }
     }
-    rustix::fs::fcntl_add_seals(
-        &copy,
-        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
-    )?;
+    seal(&copy)?;
     Ok(copy)
+}
+
+/// Nothing is written to it any more. While anybody holds one of its pages for a moment, such as the kernel's own reclaim,
+/// the kernel waits a little and then gives up (fcntl(2), `F_SEAL_WRITE`; Linux, `memfd_wait_for_pins`): not so this.
+fn seal(copy: &OwnedFd) -> io::Result<()> {
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    for _ in 0..10 {
+        match rustix::fs::fcntl_add_seals(copy, seals) {
+            Err(rustix::io::Errno::BUSY) => {}
+            other => return Ok(other?),
+        }
+    }
+    Ok(rustix::fs::fcntl_add_seals(copy, seals)?)
 }
