@@ -17,16 +17,17 @@ use sys::seccomp::Filter;
 use sys::socket::Channel;
 
 use super::init;
-use super::step::{EtcFile, Protected, Runtime, Step, Tree, lower_name};
+use super::step::{Protected, Runtime, Step};
 use crate::Streams;
 
 pub(crate) mod bundle;
 mod command;
 mod copy_up;
 mod etc;
+mod root;
 
 use command::{become_user, execute, working_directory};
-use etc::{etc_files, write_files};
+use etc::etc_files;
 
 /// First byte of the launcher's only message.
 pub(super) const GO: u8 = b'G';
@@ -148,7 +149,7 @@ impl Child<'_> {
             }
             Step::OverlayMount { target, trees, index, options, read_only, files } => {
                 match self.overlay_trees(trees, *index, files) {
-                    Err(error) if has_vanished(&error, target, trees) => {
+                    Err(error) if root::has_vanished(&error, target, trees) => {
                         return Ok(rustix::process::fchdir(self.root()?.as_fd())?);
                     }
                     other => other?,
@@ -221,164 +222,6 @@ impl Child<'_> {
         }
         self.trees = trees.into_iter().map(Some).collect();
         Ok(())
-    }
-
-    fn make_scratch(&mut self, path: &CStr, kept: bool) -> io::Result<()> {
-        if !kept {
-            return scratch(path);
-        }
-        let last = self.trees.pop().flatten().ok_or(io::ErrorKind::NotFound)?;
-        mount::attach_at(last.as_fd(), path)?;
-        rustix::process::chdir(path)?;
-        rustix::process::umask(Mode::empty());
-        Ok(())
-    }
-
-    /// A detached mount of it: it outlives this mount namespace, and can be attached in another.
-    fn keep_scratch(&self) -> io::Result<()> {
-        let scratch = mount::copy_tree(rustix::fs::CWD, c".", false)?;
-        let launcher = self.launcher.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        launcher.send(&[SCRATCH], &[scratch.as_fd()])
-    }
-
-    /// A detached copy of a tree.
-    fn tree(&mut self, tree: &Tree, recursive: bool) -> io::Result<OwnedFd> {
-        match tree {
-            Tree::Received(index) => self
-                .trees
-                .get_mut(*index)
-                .and_then(Option::take)
-                .ok_or_else(|| io::ErrorKind::NotFound.into()),
-            Tree::Path(path) => mount::copy_tree(rustix::fs::CWD, path, recursive),
-        }
-    }
-
-    fn layers(&mut self, trees: &[Tree]) -> io::Result<()> {
-        for (index, tree) in trees.iter().enumerate() {
-            let name = cstring(format!("l{index}"))?;
-            match tree {
-                // A link instead of a mount: short in the options, and with nothing to escape.
-                Tree::Path(path) => match rustix::fs::symlink(path, &name) {
-                    // Of the last run.
-                    Err(rustix::io::Errno::EXIST) => {}
-                    other => other?,
-                },
-                Tree::Received(_) => {
-                    let tree = self.tree(tree, false)?;
-                    directory(&name, 0o755)?;
-                    mount::attach_at(tree.as_fd(), &name)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn enter_root(&mut self) -> io::Result<()> {
-        let root = open_directory(c"r")?;
-        rustix::process::fchdir(&root)?;
-        self.root = Some(Root::from_fd(root));
-        Ok(())
-    }
-
-    fn root(&self) -> io::Result<&Root> {
-        self.root.as_ref().ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-
-    /// Where something is to be mounted; a directory is made where nothing is.
-    fn target_directory(&self, target: &str) -> io::Result<OwnedFd> {
-        self.root()?.create_dir_all(target, DIRECTORY_MODE)
-    }
-
-    fn target_file(&self, target: &str) -> io::Result<OwnedFd> {
-        let root = self.root()?;
-        match root.open_in(target, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if let Some((parent, _)) = target.rsplit_once('/').filter(|(p, _)| !p.is_empty()) {
-                    root.create_dir_all(parent, DIRECTORY_MODE)?;
-                }
-                let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
-                root.open_in(target, flags, Mode::from_raw_mode(0o644))
-            }
-            other => other,
-        }
-    }
-
-    fn filesystem(
-        &self,
-        target: &str,
-        fstype: &CStr,
-        data: &CStr,
-        attributes: Attributes,
-    ) -> io::Result<()> {
-        self.at(target, || mount::filesystem(fstype, c".", attributes, data))
-    }
-
-    /// Does something with `target` as the current directory, then returns to the root.
-    fn at(&self, target: &str, act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        rustix::process::fchdir(self.target_directory(target)?)?;
-        act()?;
-        Ok(rustix::process::fchdir(self.root()?.as_fd())?)
-    }
-
-    fn bind(
-        &mut self,
-        target: &str,
-        tree: &Tree,
-        recursive: bool,
-        attributes: Attributes,
-    ) -> io::Result<()> {
-        let tree = self.tree(tree, recursive)?;
-        if attributes.any() {
-            mount::set_attributes(tree.as_fd(), attributes, recursive)?;
-        }
-        let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&tree)?.st_mode);
-        let target = match kind {
-            rustix::fs::FileType::Directory => self.target_directory(target)?,
-            _ => self.target_file(target)?,
-        };
-        mount::attach(tree.as_fd(), target.as_fd())
-    }
-
-    /// The directories of an overlay in the scratch, with what is to lie below it.
-    fn overlay_trees(&mut self, trees: &[Tree], index: usize, files: &[EtcFile]) -> io::Result<()> {
-        rustix::process::fchdir(self.scratch()?)?;
-        for (number, tree) in trees.iter().enumerate() {
-            let tree = self.tree(tree, false)?;
-            let lower = cstring(lower_name(index, number))?;
-            directory(&lower, 0o755)?;
-            mount::attach_at(tree.as_fd(), &lower)?;
-        }
-        for (name, mode) in [("u", 0o755), ("w", 0o700), ("m", 0o755)] {
-            directory(&cstring(format!("{name}{index}"))?, mode)?;
-        }
-        write_files(&cstring(format!("u{index}"))?, files)?;
-        Ok(rustix::process::fchdir(self.root()?.as_fd())?)
-    }
-
-    fn overlay_mount(
-        &mut self,
-        target: &str,
-        index: usize,
-        options: &CStr,
-        read_only: bool,
-    ) -> io::Result<()> {
-        let target = self.target_directory(target)?;
-        rustix::process::fchdir(self.scratch()?)?;
-        let merged = cstring(format!("m{index}"))?;
-        mount::filesystem(c"overlay", &merged, Attributes::default(), options)?;
-        let merged = mount::copy_tree(rustix::fs::CWD, &merged, false)?;
-        if read_only {
-            let attributes = Attributes { read_only, ..Attributes::default() };
-            mount::set_attributes(merged.as_fd(), attributes, false)?;
-        }
-        mount::attach(merged.as_fd(), target.as_fd())?;
-        Ok(rustix::process::fchdir(self.root()?.as_fd())?)
-    }
-
-    /// The parent of the root's mount point.
-    fn scratch(&self) -> io::Result<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(self.root()?.as_fd(), c"..", flags, Mode::empty())?)
     }
 
     fn cgroups(&self, legacy: &[CString], unified: bool) -> io::Result<()> {
@@ -602,16 +445,6 @@ fn is_the_kernels(root: &str) -> io::Result<bool> {
     Ok(rustix::fs::statfs(c".")?.f_type as u64 == magic)
 }
 
-fn scratch(path: &CStr) -> io::Result<()> {
-    mount::filesystem(c"tmpfs", path, Attributes::default(), c"mode=0755")?;
-    rustix::process::chdir(path)?;
-    rustix::process::umask(Mode::empty());
-    for (name, mode) in [(c"u", 0o755), (c"w", 0o700), (c"r", 0o755), (c"e", 0o555)] {
-        directory(name, mode)?;
-    }
-    Ok(())
-}
-
 /// Links that every program may expect (runtime-spec 1.2, runtime-linux.md, "Dev symbolic links"),
 /// and places of mounts that always follow: far cheaper here than where each is found missing.
 fn device_links() -> io::Result<()> {
@@ -644,18 +477,11 @@ fn empty_file(name: &CStr) -> io::Result<()> {
     Ok(())
 }
 
-fn open_directory(path: &CStr) -> io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?)
-}
-
 fn cstring(text: String) -> io::Result<CString> {
     CString::new(text).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
 
-/// Whether what could not be opened is a mount of the host's, shown where the host has it, that somebody took away since
-/// it was listed.
-fn has_vanished(error: &io::Error, target: &str, trees: &[Tree]) -> bool {
-    let is_own = matches!(trees, [Tree::Path(path)] if path.to_bytes() == target.as_bytes());
-    is_own && error.raw_os_error() == Some(rustix::io::Errno::NOENT.raw_os_error())
+fn open_directory(path: &CStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
