@@ -35,11 +35,18 @@ impl RunDirectory {
         let machines = self.path.join("machines");
         let (unnamed, named) = (machines.join(format!(".{id}")), machines.join(name));
         for _ in 0..8 {
-            // Whoever looks for killed monitors' files may take it for one before it is locked.
-            let Some(file) = locked_file(&unnamed)
-                .with_context(|| format!("cannot record the machine in {}", machines.display()))?
-            else {
-                continue;
+            let file = match locked_file(&unnamed) {
+                Ok(Some(file)) => file,
+                // Whoever looks for killed monitors' files took it for one before it was locked, and may be
+                // about to remove it.
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    let what = format!("cannot record the machine in {}", machines.display());
+                    return Err(error).context(what);
+                }
+                _ => {
+                    let _ = std::fs::remove_file(&unnamed);
+                    continue;
+                }
             };
             let own = rustix::process::getpid();
             let start =
